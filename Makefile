@@ -1,0 +1,32 @@
+# `make test` and `make demo` do all the set-up on a fresh machine: python3 (3.11 to 3.13) and make are enough.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+
+.PHONY: test test-slow demo lint
+
+test: $(VENV)/dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+	$(RUN) -m pytest
+
+test-slow: $(VENV)/dev
+	$(RUN) -m pytest --slow
+
+demo: $(VENV)/core
+	$(RUN) -m magicvideo_jax.train --config=configs/t2v.py --workdir=runs/demo
+
+lint: $(VENV)/dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+$(VENV)/core: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement requirements.txt
+	$(VENV)/bin/pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/core requirements-dev.txt
+	$(VENV)/bin/pip install --quiet --requirement requirements-dev.txt
+	touch $@

@@ -1,0 +1,36 @@
+"""Text to video, from text-to-image weights.
+
+    python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR          the embedded default, minutes on CPU
+    python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --config.init_from=SD_WEIGHTS
+"""
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.settings import to_plain
+from magicvideo_jax.experiment.config import Experiment, Stage, config_dict
+from magicvideo_jax.models.temporal import Temporal
+from magicvideo_jax.models.unet import Remat
+
+
+def get_config(preset: str = ""):
+    config = config_dict(Experiment())
+    config.stage, config.init_from = Stage.VIDEO.value, "embedded"
+    config.model.unet.temporal = to_plain(Temporal(frames=16))
+    config.train.update(steps=1500, batch_size=8, save_every=500, preview_every=500)
+    config.optim.update(lr=1e-3, warmup=50, decay=True, ema=0.99)
+    config.sample.update(steps=25, guidance=3.0)
+    match preset:
+        case "":
+            pass
+        case "long":
+            config.train.update(steps=20_000, batch_size=16, save_every=2000, preview_every=2000)
+            config.optim.ema = 0.999
+        case "sd15":
+            config.init_from = ""
+            config.model.remat = Remat.FULL.value
+            config.data.update(frames=16, size=256)
+            config.train.update(steps=100_000, batch_size=64, save_every=1000, preview_every=1000)
+            config.optim.update(lr=1e-5, warmup=1000, decay=False, ema=0.9999)
+            config.sample.update(steps=50, guidance=7.5)
+        case _:
+            raise UserError(f"--config=configs/t2v.py:{preset}: the presets are long and sd15, or none")
+    return config

@@ -1,0 +1,16 @@
+"""The embedded image VAE, on drawn frames; minutes on two cores.
+
+python -m magicvideo_jax.train --config=configs/vae.py --workdir=DIR
+"""
+
+from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict
+
+
+def get_config():
+    config = config_dict(Experiment())
+    config.stage, config.init_from = Stage.VAE.value, "scratch"
+    config.model.trained = [Component.VAE.value]
+    config.model.vae.update(widths=[16, 32, 64, 64], blocks=1, groups=8)
+    config.train.update(steps=6000, batch_size=32, save_every=2000, preview_every=1000)
+    config.optim.update(lr=2e-3, warmup=200, decay=True, ema=0.998, weight_decay=0.0)
+    return config

@@ -1,0 +1,51 @@
+"""Progress of long work: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Counts towards a total. Use it as a context manager; call `advance` after each piece of work."""
+
+    def __init__(self, total: int, what: str, *, unit: str = "it", start: int = 0):
+        self._total, self._what, self._unit, self._done, self._start = total, what, unit, start, start
+        self._began = self._said = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=what, unit=unit, initial=start, dynamic_ncols=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._done > self._start:
+            self._say()
+
+    def advance(self, pieces: int = 1, note: str = "") -> None:
+        """`pieces` more are done; `note` stands behind the count."""
+        self._done += pieces
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(pieces)
+        elif time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
+            self._say(note)
+
+    def print(self, line: str) -> None:
+        """A line that does not break the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _say(self, note: str = "") -> None:
+        self._said = time.monotonic()
+        rate = (self._done - self._start) / max(self._said - self._began, 1e-9)
+        left = (self._total - self._done) / max(rate, 1e-9)
+        line = f"{self._what} {self._done}/{self._total}  {rate:.3g} {self._unit}/s  {left:.0f} s left  {note}"
+        print(line.rstrip(), file=sys.stderr, flush=True)

@@ -1,0 +1,28 @@
+"""The words by which rooms meet.
+
+Axes, everywhere and in this order: `b` batch, `t` frame, `h w` space, `c` channel; `l` token, `d` embedding,
+`n` head. `time` is diffusion time, never frames. Latents are `z`, pixels `x`, noise `eps`, text states `text`.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float
+
+Params = dict[str, Any]
+"""Parameters of a network: nested plain dicts of arrays, keyed by strings."""
+
+
+class Condition(NamedTuple):
+    """What a denoiser is told beside `z_t` and `t`; every leaf leads with the batch axis."""
+
+    text: Float[Array, "b l d"]
+    fps: Float[Array, "b"] | None = None
+
+
+@runtime_checkable
+class Denoise(Protocol):
+    """A network as a function: predicts eps, x0 or v (the schedule's owner knows which) from `z_t`."""
+
+    def __call__(
+        self, z: Float[Array, "b *axes"], time: Float[Array, "b"], condition: Any, /
+    ) -> Float[Array, "b *axes"]: ...

@@ -1,0 +1,1 @@
+"""Clips and captions: drawn shapes, video files, data sets, the loader."""

@@ -1,0 +1,70 @@
+"""Noise to latents: one scan over a plan's rows, the network asked once a row.
+
+    x_0 = what the network's output implies (process.py);   z <- a z + b x_0 + c x_0' + d noise    (plan.py, eq. 1)
+
+The latents are carried in float32 whatever their type, because rounding to bfloat16 at every step adds up; the
+network is given the type that came in, and the result has it. The noise of step i is
+`normal(fold_in(named(key, "sampler noise"), i))`, in float32.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.protocols import Denoise
+from magicvideo_jax.diffusion.plan import Plan
+from magicvideo_jax.diffusion.process import corrupt, to_x0
+
+
+def begin(
+    plan: Plan, eps: Float[Array, "b *axes"], z0: Float[Array, "b *axes"] | None = None
+) -> Float[Array, "b *axes"]:
+    """Where a plan begins: at unit noise `eps`, or at `z0` under as much of it as the first step expects."""
+    if z0 is None:
+        return (plan.start_scale * eps.astype(jnp.float32)).astype(eps.dtype)
+    alpha, sigma = jnp.asarray(plan.steps.alpha[0]), jnp.asarray(plan.steps.sigma[0])
+    return corrupt(z0, eps, alpha, sigma).astype(z0.dtype)
+
+
+def sample(
+    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, key: PRNGKeyArray | None = None
+) -> Float[Array, "b *axes"]:
+    """Clean latents from `z`, which `begin` makes. Only a plan that adds noise needs a key."""
+    return _walk(denoise, z, condition, plan=plan, key=key, keep=False)[0]
+
+
+def trajectory(
+    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, key: PRNGKeyArray | None = None
+) -> Float[Array, "s b *axes"]:
+    """The latents after every step; the last are those of `sample`."""
+    return _walk(denoise, z, condition, plan=plan, key=key, keep=True)[1]
+
+
+def _walk(
+    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, key: PRNGKeyArray | None, keep: bool
+) -> tuple[Array, Any]:
+    if plan.is_stochastic and key is None:
+        raise UserError("key: this sampler adds noise at its steps; give a random key")
+    shape, dtype = z.shape, z.dtype
+    noise_key = named(key, "sampler noise") if plan.is_stochastic and key is not None else None
+
+    def step(carry: tuple[Array, Array], row: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array | None]:
+        z, x0_before = carry
+        number, time, alpha, sigma, a, b, c, d = row
+        output = denoise(z.astype(dtype), jnp.broadcast_to(time, shape[:1]), condition)
+        x0 = to_x0(plan.kind, output, z, alpha=alpha, sigma=sigma)
+        if plan.clip is not None:
+            x0 = jnp.clip(x0, -plan.clip, plan.clip)
+        z = a * z + b * x0 + c * x0_before
+        if noise_key is not None:
+            z += d * jax.random.normal(jax.random.fold_in(noise_key, number), shape, jnp.float32)
+        return (z, x0), z.astype(dtype) if keep else None
+
+    start = z.astype(jnp.float32)
+    rows = tuple(jnp.asarray(column) for column in plan.steps)
+    (z, _), kept = jax.lax.scan(step, (start, jnp.zeros_like(start)), rows)
+    return z.astype(dtype), kept

@@ -1,0 +1,117 @@
+"""The whole configuration. Only this floor sees it; each part is a dataclass beside the code that reads it."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.settings import from_plain, to_plain
+from magicvideo_jax.diffusion.settings import NoiseSettings
+from magicvideo_jax.models.clip import TextConfig
+from magicvideo_jax.models.unet import Remat, UNetConfig
+from magicvideo_jax.models.vae import VAEConfig
+from magicvideo_jax.parallel.mesh import MeshShape
+from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.training.loop import TrainConfig
+from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
+from magicvideo_jax.training.optimizer import OptimConfig
+
+
+class Stage(Enum):
+    """What is trained, and on what."""
+
+    VAE = "vae"
+    """The image auto-encoder, on frames."""
+    IMAGE = "image"
+    """Text to image, on frames."""
+    VIDEO = "video"
+    """Text to video, on clips."""
+    JOINT = "joint"
+    """Text to video on clips and images in one batch."""
+
+
+class Component(Enum):
+    """A network of the model, by the name of its folder in the diffusers layout."""
+
+    UNET = "unet"
+    VAE = "vae"
+    TEXT = "text_encoder"
+
+
+class Compute(Enum):
+    """What networks compute in; parameters are float32."""
+
+    AUTO = "auto"
+    """bfloat16 on accelerators, float32 on CPU."""
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The networks. With `init_from`, what the weights come with replaces all numbers but the temporal ones."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    noise: NoiseSettings = field(default_factory=NoiseSettings)
+    trained: tuple[Component, ...] = (Component.UNET,)
+    compute: Compute = Compute.AUTO
+    remat: Remat = Remat.NONE
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Drawn shapes."""
+
+    frames: int = 16
+    size: int = 64
+    """Pixels along h and w."""
+    image_batch: int = 0
+    """Pictures beside the clips of a joint batch."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is measured at the end."""
+
+    clips: int = 64
+    """Held-out captions that are sampled and read back."""
+    at_once: int = 16
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a run depends on."""
+
+    seed: int = 0
+    stage: Stage = Stage.VIDEO
+    init_from: str = "embedded"
+    """A diffusers folder, a single file, a converted folder or a work folder; `embedded`; or `scratch`."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
+    autoencoding: AutoencodingConfig = field(default_factory=AutoencodingConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshShape = field(default_factory=MeshShape)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+def config_dict(experiment: Experiment) -> ConfigDict:
+    """An experiment as the ml_collections config that command lines override."""
+    # Lists of levels stay tuples of plain dicts: ml_collections overrides fields, not places in a list.
+    return ConfigDict(to_plain(experiment), convert_dict=True)
+
+
+def read_experiment(config: ConfigDict | dict[str, Any]) -> Experiment:
+    """Strict: every field typed, none unknown, none missing. Errors name the field."""
+    plain = config.to_dict() if isinstance(config, ConfigDict) else config
+    experiment = from_plain(Experiment, plain)
+    for name, value in (("train.steps", experiment.train.steps), ("data.frames", experiment.data.frames)):
+        if value < 1:
+            raise UserError(f"config.{name}={value}: give at least 1")
+    return experiment

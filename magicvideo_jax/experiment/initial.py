@@ -1,0 +1,94 @@
+"""Where a run's first weights come from: nothing, Stable Diffusion weights, or another run."""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.keys import key_for
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.diffusion.settings import NoiseSettings
+from magicvideo_jax.experiment.config import Component, ModelConfig
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, trained_params
+from magicvideo_jax.models.bind import Network
+from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, part_of
+from magicvideo_jax.weights.sources import open_source
+from magicvideo_jax.weights.tables import VIDEO_PARTS
+
+EMBEDDED = Path(__file__).parent.parent / "embedded"
+
+
+@dataclass(frozen=True)
+class Initial:
+    """First weights: a part for each network that has any."""
+
+    parts: dict[Component, Part[Any]] = field(default_factory=dict)
+    noise: NoiseSettings | None = None
+    tokenizer: Path | None = None
+
+    def fitted(self, model: ModelConfig) -> ModelConfig:
+        """The model with the numbers that the weights have; what it says of temporal parts stays."""
+        if Component.UNET in self.parts:
+            model = replace(model, unet=replace(self.parts[Component.UNET].config, temporal=model.unet.temporal))
+        if Component.VAE in self.parts:
+            model = replace(model, vae=self.parts[Component.VAE].config)
+        if Component.TEXT in self.parts:
+            model = replace(model, text=self.parts[Component.TEXT].config)
+        return model if self.noise is None else replace(model, noise=self.noise)
+
+    def load(self, component: Component, network: Network, shardings: Params, *, seed: int) -> tuple[Params, int]:
+        """A network's parameters in their places, and how many of them were there; the rest is fresh."""
+        fresh = partial(network.init, key_for(seed, 0, f"init {component.value}"))
+        if component not in self.parts:
+            return jax.jit(fresh, out_shardings=shardings)(), 0
+        part = self.parts[component]
+        params = part.load(network.shapes, shardings=shardings, may_be_missing=VIDEO_PARTS, fresh=fresh)
+        was_video = getattr(part.config, "temporal", None) is not None
+        there = {
+            path: leaf
+            for path, leaf in flatten(network.shapes).items()
+            if was_video or not any(word in path for word in VIDEO_PARTS)
+        }
+        return params, sum(leaf.size for leaf in there.values())
+
+
+def initial_weights(init_from: str) -> Initial:
+    """`scratch`, `embedded`, a work folder, or anything that `convert` reads."""
+    if init_from == "scratch":
+        return Initial()
+    if not init_from:
+        raise UserError("config.init_from is empty: give a diffusers folder, a checkpoint file or a work folder")
+    path = EMBEDDED if init_from == "embedded" else Path(init_from)
+    if not path.exists():
+        raise UserError(f"config.init_from={init_from}: there is nothing at this path; give weights, or scratch")
+    folder = WorkFolder(path)
+    return _from_run(folder) if folder.exists else _from_stable_diffusion(path)
+
+
+def _from_stable_diffusion(path: Path) -> Initial:
+    source = open_source(path)
+    parts = {Component.UNET: source.unet, Component.VAE: source.vae, Component.TEXT: source.text_encoder}
+    return Initial(parts, source.noise, source.tokenizer)
+
+
+def _from_run(folder: WorkFolder) -> Initial:
+    """The averaged weights of a run, and what it kept frozen."""
+    experiment = folder.experiment()
+    networks = Networks(experiment.model)
+    params = trained_params(folder, networks, experiment)
+    kinds = {
+        Component.UNET: (UNET, experiment.model.unet),
+        Component.VAE: (VAE, experiment.model.vae),
+        Component.TEXT: (TEXT, experiment.model.text),
+    }
+    present = components_of(experiment.stage)
+    parts = {c: part_of(*kinds[c], params[c.value]) for c in present}
+    is_whole = Component.UNET in present
+    return Initial(
+        parts, experiment.model.noise if is_whole else None, folder.tokenizer if folder.tokenizer.is_dir() else None
+    )

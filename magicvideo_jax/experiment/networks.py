@@ -1,0 +1,80 @@
+"""The networks of a model, and what objectives and samplers want of them, as functions of the whole parameters."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from magicvideo_jax.core.protocols import Condition, Params
+from magicvideo_jax.experiment.config import Component, Compute, ModelConfig
+from magicvideo_jax.models.bind import Network, bind
+from magicvideo_jax.models.clip import CLIPTextEncoder
+from magicvideo_jax.models.unet import VideoUNet
+from magicvideo_jax.models.vae import AutoencoderKL
+from magicvideo_jax.training.objectives import Parts
+
+
+def compute_dtype(model: ModelConfig) -> Any:
+    """What networks compute in on this machine."""
+    if model.compute is Compute.AUTO:
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.dtype(model.compute.value)
+
+
+class Networks:
+    """U-Net, VAE and text encoder; `params[component.value]` are the parameters of each."""
+
+    def __init__(self, model: ModelConfig):
+        dtype = compute_dtype(model)
+        self._model = model
+        self.by_component: dict[Component, Network] = {
+            Component.UNET: bind(lambda keys: VideoUNet(model.unet, keys=keys, dtype=dtype, remat=model.remat)),
+            Component.VAE: bind(lambda keys: AutoencoderKL(model.vae, keys=keys, dtype=dtype)),
+            Component.TEXT: bind(lambda keys: CLIPTextEncoder(model.text, keys=keys, dtype=dtype)),
+        }
+        self._unet, self._vae, self._text = self.by_component.values()
+
+    def moments(self, params: Params, x: Float[Array, "b t h w 3"]) -> tuple[Array, Array]:
+        """Mean and log-variance of the VAE's latents, unscaled."""
+        return self._vae.method(AutoencoderKL.encode)(params[Component.VAE.value], x)
+
+    def decode_unscaled(self, params: Params, z: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 3"]:
+        """The VAE's latents to pixels in [-1, 1]."""
+        return self._vae.method(AutoencoderKL.decode)(params[Component.VAE.value], z)
+
+    def encode(self, params: Params, x: Float[Array, "b t h w 3"], key: PRNGKeyArray) -> Float[Array, "b t h2 w2 c"]:
+        """Pixels in [-1, 1] to a sample of the diffusion model's latents."""
+        mean, log_variance = self.moments(params, x)
+        z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+        return z * self._model.vae.scaling
+
+    def decode(self, params: Params, z: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 3"]:
+        """The diffusion model's latents to pixels in [-1, 1]."""
+        return self.decode_unscaled(params, z / self._model.vae.scaling)
+
+    def read(self, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        """Token ids to text states."""
+        return self._text.apply(params[Component.TEXT.value], ids)
+
+    def denoise(
+        self,
+        params: Params,
+        z: Float[Array, "b t h w c"],
+        time: Float[Array, "b"],
+        condition: Condition,
+        *,
+        as_images: bool = False,
+    ) -> Float[Array, "b t h w c"]:
+        """The U-Net."""
+        unet = params[Component.UNET.value]
+        return self._unet.apply(unet, z, time, condition.text, condition.fps, as_images=as_images)
+
+    def parts(self) -> Parts:
+        """As objectives need them."""
+        return Parts(encode=self.encode, read=self.read, denoise=self.denoise)
+
+    def latent_shape(self, frames: int, size: int) -> tuple[int, int, int, int]:
+        """(t h w c) of a clip's latents."""
+        side = size // self._model.vae.factor
+        return frames, side, side, self._model.vae.latent_channels

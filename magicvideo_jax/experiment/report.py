@@ -1,0 +1,36 @@
+"""What a run says before step 0: what it will train, what it costs, where it writes."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from magicvideo_jax.core.tree import count, size_in_bytes
+from magicvideo_jax.experiment.start import Started
+
+
+def say(line: str) -> None:
+    """To stderr, like all talk about a run; results go to stdout."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def say_costs(started: Started, compiled: Any, workdir: Path) -> None:
+    """Parameter counts, the step's memory and arithmetic as XLA compiled it, and the work folder."""
+    state, experiment = started.state, started.experiment
+    trained, frozen = count(state.params), count(state.frozen)
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    mesh = ", ".join(f"{axis}={size}" for axis, size in started.mesh.shape.items())
+    say(f"stage       {experiment.stage.value}, {experiment.train.steps} steps of {experiment.train.batch_size}")
+    say(
+        f"parameters  {trained + frozen:,} in all, {trained:,} trained, {started.from_weights:,} from {_origin(started)}"
+    )
+    say(f"state       {size_in_bytes(state) / 2**20:,.0f} MiB over {started.mesh.size} devices ({mesh})")
+    if memory is not None:
+        total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        say(f"memory      {total / 2**20:,.0f} MiB a device, of it {memory.temp_size_in_bytes / 2**20:,.0f} temporary")
+    if cost and cost.get("flops", 0) > 0:
+        say(f"arithmetic  {cost['flops'] / 1e9:,.1f} GFLOP a step and device (as XLA counts)")
+    say(f"writing to  {workdir}: config.json, metrics.jsonl, checkpoints/, previews/, metrics.json at the end")
+
+
+def _origin(started: Started) -> str:
+    return started.experiment.init_from

@@ -1,0 +1,80 @@
+"""A training run from the first line it prints to the last score."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from magicvideo_jax.core.settings import to_plain
+from magicvideo_jax.core.tree import merge
+from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.generate import Generator
+from magicvideo_jax.experiment.preview import PROMPTS, Preview
+from magicvideo_jax.experiment.report import say, say_costs
+from magicvideo_jax.experiment.scores import Scores, score_reconstructions, score_samples, table
+from magicvideo_jax.experiment.start import Started, start
+from magicvideo_jax.experiment.workfolder import WorkFolder
+from magicvideo_jax.training.checkpoint import Checkpoints, write_json
+from magicvideo_jax.training.curves import plot_curves
+from magicvideo_jax.training.loop import train
+from magicvideo_jax.training.metrics import MetricsLog, read_lines
+from magicvideo_jax.training.state import TrainState
+from magicvideo_jax.training.step import compiled
+
+
+def run(experiment: Experiment, workdir: Path) -> None:
+    """Trains (on), scores, and leaves everything in `workdir`."""
+    folder = WorkFolder(workdir)
+    started = start(experiment, folder)
+    experiment = started.experiment
+    checkpoints = Checkpoints(workdir)
+    state = _resumed(started, checkpoints)
+    step = compiled(started.step, state, started.loader.shapes())
+    say_costs(started, step, workdir)
+    log = MetricsLog(workdir, wandb_project=experiment.train.wandb_project, config=to_plain(experiment))
+    generator = _generator(started, at_once=PROMPTS)
+    state = train(
+        state,
+        step,
+        started.loader,
+        config=experiment.train,
+        experiment=to_plain(experiment),
+        checkpoints=checkpoints,
+        log=log,
+        preview=Preview(started, folder.previews, generator),
+    )
+    checkpoints.close()
+    log.close()
+    plot_curves(read_lines(workdir / "metrics.jsonl"), workdir / "curves.png")
+    scores = _final_scores(started, state, folder)
+    write_json(folder.metrics, scores)
+    for line in table(scores):
+        print(line)
+
+
+def _resumed(started: Started, checkpoints: Checkpoints) -> TrainState:
+    """The state to go on from, and the loader at its place."""
+    latest = checkpoints.latest()
+    if latest is None:
+        checkpoints.save_frozen(started.state.frozen)
+        return started.state
+    state, position = checkpoints.restore(started.state)
+    started.loader.seek(position)
+    say(f"resuming at step {latest}")
+    return state
+
+
+def _generator(started: Started, *, at_once: int) -> Generator | None:
+    if started.tokenizer is None:
+        return None
+    return Generator(started.experiment, started.networks, started.tokenizer, at_once=at_once)
+
+
+def _final_scores(started: Started, state: TrainState, folder: WorkFolder) -> Scores:
+    generator = _generator(started, at_once=started.experiment.evaluate.at_once)
+    params = merge(state.ema, state.frozen)
+    if generator is not None:
+        return score_samples(started.experiment, generator, params)
+    scores, scaling = score_reconstructions(started.experiment, started.networks, params)
+    vae = replace(started.experiment.model.vae, scaling=scaling)
+    model = replace(started.experiment.model, vae=vae)
+    folder.create(replace(started.experiment, model=model), None)
+    return scores

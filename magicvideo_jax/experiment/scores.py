@@ -1,0 +1,70 @@
+"""The scores of a work folder: what `evaluate` prints and the last line of a training run."""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.data.shapes import Scene, image_of
+from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy as caption_accuracy_of
+from magicvideo_jax.evaluation.caption_accuracy import run as caption_accuracy
+from magicvideo_jax.evaluation.motion import run as motion
+from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.drawn import prompt_of, unseen_scenes
+from magicvideo_jax.experiment.generate import Generator, Request
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.sampling.decode import decode_clips
+from magicvideo_jax.training.objectives import unit
+
+Scores = dict[str, float | dict[str, float]]
+
+
+def score_samples(experiment: Experiment, generator: Generator, params: Params) -> Scores:
+    """Held-out captions sampled, and shape, colour and motion read back from the pixels; how much moves."""
+    scenes = unseen_scenes(experiment.stage, experiment.evaluate.clips)
+    made: list[np.ndarray] = []
+
+    def generate(asked: Sequence[Scene]) -> np.ndarray:
+        request = Request(
+            prompts=[prompt_of(scene, experiment.stage) for scene in asked], fps=[scene.fps for scene in asked]
+        )
+        clips = generator.generate(params, request, what="score")
+        made.extend(clips)
+        return clips
+
+    scores: Scores = {"caption_accuracy": dict(caption_accuracy(generate, [scenes])), "clips": float(len(scenes))}
+    if made[0].shape[0] > 1:
+        scores["motion"] = dict(motion(made))
+    return scores
+
+
+def score_reconstructions(experiment: Experiment, networks: Networks, params: Params) -> tuple[Scores, float]:
+    """Of a VAE: how near its pictures are, whether captions still hold, and 1 / std of its latents (the scaling)."""
+    scenes = unseen_scenes(experiment.stage, 4 * experiment.evaluate.clips)
+    drawn = np.stack([image_of(scene, size=experiment.data.size).pixels for scene in scenes])
+
+    @jax.jit
+    def reconstruct(pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean, _ = networks.moments(params, unit(pixels))
+        return decode_clips(mean, lambda z: networks.decode_unscaled(params, z)), mean.std()
+
+    made, deviation = reconstruct(drawn)
+    made = np.asarray(made)
+    error = np.square(made.astype(np.float32) - drawn).mean(axis=(1, 2, 3, 4))
+    scores: Scores = {
+        "psnr": float(np.mean(10 * np.log10(255**2 / error))),
+        "latent_std": float(deviation),
+        "caption_accuracy": caption_accuracy_of(list(made), [scene.truth for scene in scenes]),
+    }
+    return scores, 1 / float(deviation)
+
+
+def table(scores: Scores) -> Iterator[str]:
+    """Lines for a person."""
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            yield name
+            yield from (f"  {part:<12} {number:8.3f}" for part, number in value.items())
+        else:
+            yield f"{name:<14} {value:8.3f}"

@@ -1,0 +1,152 @@
+"""Linear maps, convolutions and norms with every default written out.
+
+Parameters are float32; a layer casts them to its input's dtype. Norms compute in float32. Leading axes are
+free (`*b`): frames are just another batch axis for everything here. Weights are laid out for XLA
+(`(in, out)`, `h w in out`); `weights/` turns them around.
+"""
+
+from enum import Enum
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from magicvideo_jax.models.bind import Keys
+
+
+class Linear(nnx.Module):
+    """`x W + b`. Initialised like PyTorch, U(+-1/sqrt(in)), or with zeros."""
+
+    def __init__(self, inputs: int, outputs: int, *, keys: Keys, bias: bool = True, zero: bool = False):
+        self.kernel = nnx.Param(_weight((inputs, outputs), inputs, keys=keys, zero=zero))
+        if bias:
+            self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        return _add_bias(self, x @ self.kernel.astype(x.dtype))
+
+
+class Padding(Enum):
+    """Rows and columns of zeros (before, after) around an image."""
+
+    NONE = (0, 0)
+    EVEN = (1, 1)
+    END = (0, 1)
+
+
+class Conv(nnx.Module):
+    """A square 2-D convolution: `size` 3 with stride 1 keeps h and w."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        keys: Keys,
+        size: int = 3,
+        stride: int = 1,
+        padding: Padding = Padding.EVEN,
+        bias: bool = True,
+        zero: bool = False,
+    ):
+        self.kernel = nnx.Param(_weight((size, size, inputs, outputs), size * size * inputs, keys=keys, zero=zero))
+        if bias:
+            self.bias = nnx.Param(jnp.zeros(outputs))
+        self.stride, self.padding = stride, padding if size > 1 else Padding.NONE
+
+    def __call__(self, x: Float[Array, "*b h w i"]) -> Float[Array, "*b h2 w2 o"]:
+        images = x.reshape(-1, *x.shape[-3:])
+        y = jax.lax.conv_general_dilated(
+            images,
+            self.kernel.astype(x.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=(self.padding.value, self.padding.value),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return _add_bias(self, y.reshape(*x.shape[:-3], *y.shape[-3:]))
+
+
+class GroupNorm(nnx.Module):
+    """Zero mean, unit variance over (h, w) and the channels of a group; every image by itself."""
+
+    def __init__(self, channels: int, *, groups: int, eps: float):
+        self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
+        self.groups, self.eps = groups, eps
+
+    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
+        grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], self.groups, -1)
+        y = _normalised(grouped, axis=(-4, -3, -1), eps=self.eps).reshape(x.shape)
+        return _scale_and_shift(self, y).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Zero mean, unit variance over the last axis."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5):
+        self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        y = _normalised(x.astype(jnp.float32), axis=-1, eps=self.eps)
+        return _scale_and_shift(self, y).astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+    """Rows of a table."""
+
+    def __init__(self, rows: int, width: int, *, keys: Keys):
+        self.embedding = nnx.Param(0.02 * jax.random.normal(keys(), (rows, width)))
+
+    def __call__(self, ids: Int[Array, "*b"]) -> Float[Array, "*b d"]:
+        return self.embedding[ids]
+
+
+def upsample(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
+    """Every pixel twice along h and w (nearest neighbour)."""
+    *b, h, w, c = x.shape
+    doubled = jnp.broadcast_to(x[..., :, None, :, None, :], (*b, h, 2, w, 2, c))
+    return doubled.reshape(*b, 2 * h, 2 * w, c)
+
+
+def sinusoids(value: Float[Array, "b"], width: int) -> Float[Array, "b d"]:
+    """[cos(v w_i), sin(v w_i)], w_i = 10000^(-i / (d/2)): DDPM's embedding in Stable Diffusion's order; float32."""
+    frequency = jnp.exp(-jnp.log(10_000.0) * jnp.arange(width // 2, dtype=jnp.float32) / (width // 2))
+    angle = value.astype(jnp.float32)[:, None] * frequency[None]
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class EmbeddingMLP(nnx.Module):
+    """`Linear(SiLU(Linear(sinusoids(v))))` in float32: the embedding of diffusion time, and of the frame rate."""
+
+    def __init__(self, inputs: int, width: int, *, keys: Keys, zero: bool = False):
+        self.linear_1 = Linear(inputs, width, keys=keys)
+        self.linear_2 = Linear(width, width, keys=keys, zero=zero)
+        self.inputs = inputs
+
+    def __call__(self, value: Float[Array, "b"]) -> Float[Array, "b d"]:
+        return self.linear_2(jax.nn.silu(self.linear_1(sinusoids(value, self.inputs))))
+
+
+def along_channels(vector: Float[Array, "c"], like: Float[Array, "*b c"]) -> Float[Array, "*ones c"]:
+    """A vector of channels, shaped to broadcast over everything else of `like` in its dtype."""
+    return vector.astype(like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+def _weight(shape: tuple[int, ...], fan_in: int, *, keys: Keys, zero: bool) -> Float[Array, "..."]:
+    bound = fan_in**-0.5
+    return jnp.zeros(shape) if zero else jax.random.uniform(keys(), shape, minval=-bound, maxval=bound)
+
+
+def _add_bias(layer: Linear | Conv, y: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    return y + along_channels(layer.bias[...], y) if hasattr(layer, "bias") else y
+
+
+def _normalised(x: Float[Array, "..."], *, axis: int | tuple[int, ...], eps: float) -> Float[Array, "..."]:
+    mean = x.mean(axis, keepdims=True)
+    centred = x - mean
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axis, keepdims=True) + eps)
+
+
+def _scale_and_shift(norm: GroupNorm | LayerNorm, y: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    return y * along_channels(norm.scale[...], y) + along_channels(norm.bias[...], y)

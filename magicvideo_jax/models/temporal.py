@@ -1,0 +1,148 @@
+"""What MagicVideo adds to an image network (arXiv 2211.11018, section 3): everything here begins as nothing.
+
+Frame-wise adaptor:            z^i <- z^i (1 + S^i) + B^i,                S = B = 0 at start
+Directed temporal attention:   softmax(mask(q k^T / sqrt(d))) v W_o,      over the frames of one pixel, W_o = 0 at start
+                               mask: frame i sees frames j <= i only
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from magicvideo_jax.models.attend import attend
+from magicvideo_jax.models.bind import Keys
+from magicvideo_jax.models.layers import LayerNorm, Linear
+
+
+class Mixing(Enum):
+    """How frames learn of one another."""
+
+    PARALLEL = "parallel"
+    """MagicVideo: temporal attention beside the spatial transformer, summed."""
+    SEQUENTIAL = "sequential"
+    """Temporal attention after the spatial transformer."""
+    LAVIE = "lavie"
+    """Inside the transformer block: self-attention, cross-attention, temporal attention, feed-forward (2309.15103)."""
+    SHIFT = "shift"
+    """Latent-Shift (2304.08477): no parameters; a third of the channels comes from each neighbouring frame."""
+    NONE = "none"
+    """Frames do not meet (the paper's ablation: incoherent)."""
+
+
+class Mask(Enum):
+    """Which frames a frame sees."""
+
+    DIRECTED = "directed"
+    """Frames j <= i, by an additive mask before the softmax."""
+    POST_SOFTMAX = "post_softmax"
+    """The paper's literal form: the softmax over all frames, then multiplied by the triangle."""
+    NONE = "none"
+    """All frames: bidirectional."""
+
+
+class Position(Enum):
+    """What tells temporal attention where a frame stands."""
+
+    NONE = "none"
+    LEARNED = "learned"
+    ROPE = "rope"
+
+
+@dataclass(frozen=True)
+class Temporal:
+    """The temporal parts of a video network; the defaults are the paper's."""
+
+    frames: int = 16
+    """Frames that adaptors (and learned positions) have rows for; shorter clips use the first rows."""
+    adaptors: bool = True
+    mixing: Mixing = Mixing.PARALLEL
+    mask: Mask = Mask.DIRECTED
+    position: Position = Position.NONE
+
+    @property
+    def attends(self) -> bool:
+        return self.mixing in (Mixing.PARALLEL, Mixing.SEQUENTIAL, Mixing.LAVIE)
+
+
+class FrameAdaptor(nnx.Module):
+    """A scale and a shift of the channels for every frame of the clip; the identity at start."""
+
+    def __init__(self, frames: int, channels: int):
+        self.scale, self.shift = nnx.Param(jnp.zeros((frames, channels))), nnx.Param(jnp.zeros((frames, channels)))
+
+    def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        def of_frames(table: Float[Array, "f c"]) -> Float[Array, "1 t 1 1 c"]:
+            return table[None, : z.shape[1], None, None].astype(z.dtype)
+
+        return z * (1 + of_frames(self.scale[...])) + of_frames(self.shift[...])
+
+
+class TemporalAttention(nnx.Module):
+    """Attention over the frames at each pixel; returns what is to be added to z, zero at start."""
+
+    def __init__(self, config: Temporal, channels: int, *, heads: int, keys: Keys):
+        self.norm = LayerNorm(channels)
+        self.to_q = Linear(channels, channels, keys=keys, bias=False)
+        self.to_k = Linear(channels, channels, keys=keys, bias=False)
+        self.to_v = Linear(channels, channels, keys=keys, bias=False)
+        self.to_out = Linear(channels, channels, keys=keys, zero=True)
+        if config.position is Position.LEARNED:
+            self.positions = nnx.Param(jnp.zeros((config.frames, channels)))
+        self.mask, self.position, self.heads = config.mask, config.position, heads
+
+    def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        _, t, h, w, _ = z.shape
+        tokens = self.norm(rearrange(z, "b t h w c -> b (h w) t c"))
+        if self.position is Position.LEARNED:
+            tokens = tokens + self.positions[None, None, :t].astype(tokens.dtype)
+        q, k, v = (
+            rearrange(project(tokens), "b p t (n d) -> b p t n d", n=self.heads)
+            for project in (self.to_q, self.to_k, self.to_v)
+        )
+        if self.position is Position.ROPE:
+            q, k = rotate_by_position(q), rotate_by_position(k)
+        seen = directed_post_softmax(q, k, v) if self.mask is Mask.POST_SOFTMAX else attend(q, k, v, self._mask(t))
+        return rearrange(self.to_out(rearrange(seen, "b p t n d -> b p t (n d)")), "b (h w) t c -> b t h w c", h=h, w=w)
+
+    def _mask(self, t: int) -> Bool[Array, "t t"] | None:
+        return directed(t) if self.mask is Mask.DIRECTED else None
+
+
+def directed(t: int) -> Bool[Array, "t t"]:
+    """Row i may look at columns j <= i."""
+    return jnp.tril(jnp.ones((t, t), bool))
+
+
+def directed_post_softmax(
+    q: Float[Array, "*b t n d"], k: Float[Array, "*b t n d"], v: Float[Array, "*b t n d"]
+) -> Float[Array, "*b t n d"]:
+    """The paper's equation read literally: softmax(q k^T / sqrt(d)) times the triangle, rows no longer summing to 1."""
+    scores = jnp.einsum("...ind,...jnd->...nij", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+    weights = weights / weights.sum(-1, keepdims=True)
+    weights = weights * directed(q.shape[-3]).reshape((1,) * (weights.ndim - 2) + (q.shape[-3],) * 2)
+    return jnp.einsum("...nij,...jnd->...ind", weights.astype(v.dtype), v)
+
+
+def rotate_by_position(x: Float[Array, "*b t n d"], *, rotated: int = 32) -> Float[Array, "*b t n d"]:
+    """Rotary positions over frames (Su et al. 2104.09864) on the first `rotated` channels of a head, like LaVie."""
+    rotated = min(rotated, x.shape[-1] // 2 * 2)
+    frequency = 10_000.0 ** (-jnp.arange(0, rotated, 2, dtype=jnp.float32) / rotated)
+    angle = jnp.arange(x.shape[-3], dtype=jnp.float32)[:, None] * frequency[None]
+    angle = angle.reshape((1,) * (x.ndim - 3) + (x.shape[-3], 1, rotated // 2))
+    even, odd = x[..., 0:rotated:2].astype(jnp.float32), x[..., 1:rotated:2].astype(jnp.float32)
+    turned = jnp.stack([even * jnp.cos(angle) - odd * jnp.sin(angle), even * jnp.sin(angle) + odd * jnp.cos(angle)], -1)
+    return jnp.concatenate([turned.reshape(*x.shape[:-1], rotated).astype(x.dtype), x[..., rotated:]], axis=-1)
+
+
+def shift_frames(z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+    """A third of the channels from frame i-1, a third from frame i+1, the rest stays; zeros beyond the ends."""
+    third = z.shape[-1] // 3
+    past, future, present = z[..., :third], z[..., third : 2 * third], z[..., 2 * third :]
+    past = jnp.pad(past[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
+    future = jnp.pad(future[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)))
+    return jnp.concatenate([past, future, present], axis=-1)

@@ -1,0 +1,147 @@
+"""AutoencoderKL: Stable Diffusion's image VAE. Leading axes are free, so a clip is encoded frame by frame."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from magicvideo_jax.models.bind import Keys
+from magicvideo_jax.models.blocks import Attention, Downsampler, ResnetBlock, Upsampler
+from magicvideo_jax.models.layers import Conv, GroupNorm, Padding
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The numbers of a VAE; the defaults are Stable Diffusion's."""
+
+    widths: tuple[int, ...] = (128, 256, 512, 512)
+    blocks: int = 2
+    """Residual blocks a level in the encoder; one more in the decoder."""
+    channels: int = 3
+    latent_channels: int = 4
+    groups: int = 32
+    scaling: float = 0.18215
+    """Latents of the diffusion model = scaling * latents of the VAE."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent along h and w."""
+        return 2 ** (len(self.widths) - 1)
+
+
+_EPS = 1e-6
+# Variances beyond e^20 or below e^-30 are numerical accidents (the bounds of the published implementation).
+_LOG_VARIANCE = (-30.0, 20.0)
+
+
+class AutoencoderKL(nnx.Module):
+    """Pixels in [-1, 1] <-> a Gaussian over latents (not yet multiplied by `scaling`)."""
+
+    def __init__(self, config: VAEConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
+        latent = config.latent_channels
+        self.encoder = Encoder(config, keys=keys)
+        self.quant_conv = Conv(2 * latent, 2 * latent, size=1, keys=keys)
+        self.post_quant_conv = Conv(latent, latent, size=1, keys=keys)
+        self.decoder = Decoder(config, keys=keys)
+        self.dtype = dtype
+
+    def encode(self, x: Float[Array, "*b h w c"]) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
+        """Mean and log-variance of q(z | x), float32."""
+        moments = self.quant_conv(self.encoder(x.astype(self.dtype))).astype(jnp.float32)
+        mean, log_variance = jnp.split(moments, 2, axis=-1)
+        return mean, jnp.clip(log_variance, *_LOG_VARIANCE)
+
+    def decode(self, z: Float[Array, "*b h w z"]) -> Float[Array, "*b h2 w2 c"]:
+        """Pixels in about [-1, 1], float32."""
+        return self.decoder(self.post_quant_conv(z.astype(self.dtype))).astype(jnp.float32)
+
+    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
+        """Reconstruction from the mean."""
+        return self.decode(self.encode(x)[0])
+
+
+class Encoder(nnx.Module):
+    """Pixels to the moments of the latents; pads only at the end when it halves."""
+
+    def __init__(self, config: VAEConfig, *, keys: Keys):
+        widths, groups = config.widths, config.groups
+        self.conv_in = Conv(config.channels, widths[0], keys=keys)
+        self.down_blocks = nnx.List([])
+        width = widths[0]
+        for i, out in enumerate(widths):
+            resnets = _resnets([width] + [out] * (config.blocks - 1), out, groups=groups, keys=keys)
+            is_last = i == len(widths) - 1
+            self.down_blocks.append(
+                VAELevel(resnets, None if is_last else Downsampler(out, padding=Padding.END, keys=keys))
+            )
+            width = out
+        self.mid_block = VAEMiddle(width, groups=groups, keys=keys)
+        self.conv_norm_out = GroupNorm(width, groups=groups, eps=_EPS)
+        self.conv_out = Conv(width, 2 * config.latent_channels, keys=keys)
+
+    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 z"]:
+        h = self.conv_in(x)
+        for level in self.down_blocks:
+            h = level(h)
+        h = self.mid_block(h)
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(h)))
+
+
+class Decoder(nnx.Module):
+    """Latents to pixels."""
+
+    def __init__(self, config: VAEConfig, *, keys: Keys):
+        widths, groups = tuple(reversed(config.widths)), config.groups
+        self.conv_in = Conv(config.latent_channels, widths[0], keys=keys)
+        self.mid_block = VAEMiddle(widths[0], groups=groups, keys=keys)
+        self.up_blocks = nnx.List([])
+        width = widths[0]
+        for i, out in enumerate(widths):
+            resnets = _resnets([width] + [out] * config.blocks, out, groups=groups, keys=keys)
+            is_last = i == len(widths) - 1
+            self.up_blocks.append(VAELevel(resnets, None if is_last else Upsampler(out, keys=keys)))
+            width = out
+        self.conv_norm_out = GroupNorm(width, groups=groups, eps=_EPS)
+        self.conv_out = Conv(width, config.channels, keys=keys)
+
+    def __call__(self, z: Float[Array, "*b h w z"]) -> Float[Array, "*b h2 w2 c"]:
+        h = self.mid_block(self.conv_in(z))
+        for level in self.up_blocks:
+            h = level(h)
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(h)))
+
+
+class VAELevel(nnx.Module):
+    """Residual blocks at one resolution, and the way to the next."""
+
+    def __init__(self, resnets: list[ResnetBlock], resample: Downsampler | Upsampler | None):
+        self.resnets = nnx.List(resnets)
+        if resample is not None:
+            self.resample = resample
+
+    def __call__(self, h: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c2"]:
+        for resnet in self.resnets:
+            h = resnet(h)
+        return self.resample(h) if hasattr(self, "resample") else h
+
+
+class VAEMiddle(nnx.Module):
+    """Residual block, single-head self-attention over the pixels, residual block."""
+
+    def __init__(self, width: int, *, groups: int, keys: Keys):
+        self.resnets = nnx.List(_resnets([width, width], width, groups=groups, keys=keys))
+        self.norm = GroupNorm(width, groups=groups, eps=_EPS)
+        self.attention = Attention(width, heads=1, qkv_bias=True, keys=keys)
+
+    def __call__(self, h: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
+        h = self.resnets[0](h)
+        tokens = self.norm(h).reshape(*h.shape[:-3], -1, h.shape[-1])
+        h = h + self.attention(tokens).reshape(h.shape)
+        return self.resnets[1](h)
+
+
+def _resnets(inputs: list[int], out: int, *, groups: int, keys: Keys) -> list[ResnetBlock]:
+    return [ResnetBlock(width, out, groups=groups, eps=_EPS, keys=keys) for width in inputs]

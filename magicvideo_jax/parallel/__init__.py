@@ -1,0 +1,1 @@
+"""Where arrays live: the mesh, rules for parameters, placement of batches."""

@@ -1,0 +1,40 @@
+"""Which axis of which parameter is spread over `fsdp`: rules by path, and a fallback by size."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from magicvideo_jax.core.tree import flatten, unflatten
+
+Rule = tuple[str, PartitionSpec]
+"""A regex searched in the dotted path, and the spec of what it matches; the first match counts."""
+
+# Below this a parameter is cheaper to copy than to gather.
+SMALLEST_SPREAD = 2**14
+
+
+def parameter_shardings(shapes: dict[str, Any], mesh: Mesh, rules: Sequence[Rule] = ()) -> dict[str, Any]:
+    """A sharding for every leaf of a nested dict of shapes."""
+    return unflatten(
+        {path: NamedSharding(mesh, _spec(path, leaf.shape, mesh, rules)) for path, leaf in flatten(shapes).items()}
+    )
+
+
+def _spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Sequence[Rule]) -> PartitionSpec:
+    for pattern, spec in rules:
+        if re.search(pattern, path):
+            return spec
+    return spread_largest(shape, mesh)
+
+
+def spread_largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The largest axis that `fsdp` divides is spread over it; small or indivisible arrays are copied."""
+    size = mesh.shape["fsdp"]
+    axes = [axis for axis in range(len(shape)) if shape[axis] % size == 0]
+    if size == 1 or math.prod(shape) < SMALLEST_SPREAD or not axes:
+        return PartitionSpec()
+    largest = max(axes, key=lambda axis: (shape[axis], axis))
+    return PartitionSpec(*("fsdp" if axis == largest else None for axis in range(len(shape))))

@@ -1,0 +1,72 @@
+"""Stage one of MagicVideo: text to keyframe latents, z_T ~ N(0, 1) walked down to z_0 with guidance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.protocols import Condition, Params
+from magicvideo_jax.diffusion.guidance import guided
+from magicvideo_jax.diffusion.plan import Plan, ddim, ddpm, dpm_solver, euler
+from magicvideo_jax.diffusion.sampler import begin, sample
+from magicvideo_jax.diffusion.settings import NoiseSettings
+
+
+class Sampler(Enum):
+    """How z_T is walked down."""
+
+    DDIM = "ddim"
+    DPM = "dpm++2m"
+    EULER = "euler"
+    DDPM = "ddpm"
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """The usual answers to what a sampler asks."""
+
+    sampler: Sampler = Sampler.DDIM
+    steps: int = 50
+    guidance: float = 7.5
+    fps: float = 8.0
+
+
+def make_plan(config: SampleConfig, noise: NoiseSettings) -> Plan:
+    """The sampler's table for a number of steps."""
+    match config.sampler:
+        case Sampler.DDIM:
+            return ddim(noise, config.steps)
+        case Sampler.DPM:
+            return dpm_solver(noise, config.steps)
+        case Sampler.EULER:
+            return euler(noise, config.steps)
+        case Sampler.DDPM:
+            return ddpm(noise, config.steps)
+
+
+def keyframes(
+    params: Params,
+    text: Float[Array, "b l d"],
+    null_text: Float[Array, "b l d"],
+    fps: Float[Array, "b"],
+    keys: PRNGKeyArray,
+    *,
+    denoise: Callable[..., Float[Array, "b t h w c"]],
+    plan: Plan,
+    guidance: float,
+    shape: tuple[int, int, int, int],
+) -> Float[Array, "b t h w c"]:
+    """Scaled latents of `shape` (t h w c) for each text; clip i depends on keys[i] and not on its neighbours.
+
+    `denoise(params, z, time, condition)` is the network; `null_text` is what guidance pushes away from.
+    """
+
+    def network(z: Array, time: Array, condition: Condition, /) -> Array:
+        return denoise(params, z, time, condition)
+
+    eps = jax.vmap(lambda key: jax.random.normal(named(key, "noise"), shape))(keys)
+    told = guided(network, guidance, Condition(null_text, fps))
+    return sample(told, begin(plan, eps), Condition(text, fps), plan=plan, key=named(keys[0], "sampler"))

@@ -1,0 +1,35 @@
+"""python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR
+
+Trains what the config says, previews it, saves it, scores it. The same command again resumes where it stopped.
+`--config=FILE:PRESET` picks a preset, `--config.optim.lr=1e-5` overrides a field.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from magicvideo_jax.core.errors import UserError, exit_with
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with :PRESET if it has presets.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder that the run writes to, and resumes from.")
+
+
+def main() -> None:
+    """Parse, then train."""
+    try:
+        flags.FLAGS(sys.argv)
+    except (flags.Error, FileNotFoundError, KeyError, ValueError, TypeError) as error:
+        raise UserError(str(error)) from None
+    if WORKDIR.value is None or CONFIG.value is None:
+        raise UserError("give --config=configs/t2v.py and --workdir=DIR (--help says more)")
+
+    from magicvideo_jax.experiment.config import read_experiment
+    from magicvideo_jax.experiment.run import run
+
+    run(read_experiment(CONFIG.value), Path(WORKDIR.value))
+
+
+if __name__ == "__main__":
+    exit_with(main)

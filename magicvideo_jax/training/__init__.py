@@ -1,0 +1,1 @@
+"""Training: the state, the one step, an objective a stage, checkpoints, the loop."""

@@ -1,0 +1,99 @@
+"""The loop: preview, save, next batch, step, log; in this order, for every step.
+
+To resume, run the same command: the state and the position in the data were saved together, before the step
+that was to come.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.progress import Progress
+from magicvideo_jax.training.checkpoint import Checkpoints
+from magicvideo_jax.training.metrics import MetricsLog, summary
+from magicvideo_jax.training.state import TrainState
+
+MOST_SKIPPED = 10
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how much at once, and how often something is said."""
+
+    steps: int = 1000
+    batch_size: int = 16
+    """Examples a step over all devices."""
+    accumulate: int = 1
+    """Parts of the batch that go through one after the other; less memory, same step."""
+    save_every: int = 500
+    preview_every: int = 500
+    log_every: int = 20
+    wandb_project: str = ""
+
+
+class Batches(Protocol):
+    """An endless iterator that knows its place."""
+
+    def __next__(self) -> Any: ...
+    def position(self) -> dict[str, Any]: ...
+
+
+def train(
+    state: TrainState,
+    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
+    batches: Batches,
+    *,
+    config: TrainConfig,
+    experiment: dict[str, Any],
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    preview: Callable[[TrainState, int], None],
+) -> TrainState:
+    """From `state` to the last step. Errors: more than 10 steps in a row whose loss is not finite."""
+    first = int(state.step)
+    window: list[dict[str, Any]] = []
+    began, waited = time.monotonic(), 0.0
+    with Progress(config.steps, "train", unit="step", start=first) as progress:
+        for number in range(first, config.steps):
+            if number % config.preview_every == 0 and number > first:
+                preview(state, number)
+            if number % config.save_every == 0 and number > first:
+                checkpoints.save(number, state, position=batches.position(), config=experiment)
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            state, metrics = step(state, batch)
+            window.append(metrics)
+            if (number + 1) % config.log_every == 0 or number + 1 == config.steps:
+                values = summary(jax.device_get(window))
+                elapsed = time.monotonic() - began
+                values |= {
+                    "clips_per_second": len(window) * config.batch_size / elapsed,
+                    "data_wait_share": waited / elapsed,
+                } | _memory()
+                log.write(number + 1, values)
+                _check_finite(values, number)
+                window, began, waited = [], time.monotonic(), 0.0
+                progress.advance(0, f"loss {values['loss']:.4f}")
+            progress.advance()
+    checkpoints.save(config.steps, state, position=batches.position(), config=experiment)
+    preview(state, config.steps)
+    return state
+
+
+def _check_finite(values: dict[str, float], number: int) -> None:
+    if values["skipped_in_a_row"] > MOST_SKIPPED:
+        raise UserError(
+            f"step {number}: more than {MOST_SKIPPED} steps in a row had a loss or gradient that is not finite; "
+            "try a lower optim.lr, a longer optim.warmup, or model.dtype=float32, and rerun from the last checkpoint"
+        )
+
+
+def _memory() -> dict[str, float]:
+    """Peak device memory in GiB, where the backend counts it."""
+    stats = jax.local_devices()[0].memory_stats()
+    return {"device_memory_gib": stats["peak_bytes_in_use"] / 2**30} if stats else {}

@@ -1,0 +1,69 @@
+"""What training says of itself: metrics.jsonl, TensorBoard, and W&B where it is installed and asked for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from magicvideo_jax.core.errors import UserError
+
+
+class MetricsLog:
+    """One line of JSON a report, and the same numbers as TensorBoard scalars."""
+
+    def __init__(self, workdir: Path, *, wandb_project: str = "", config: dict[str, Any] | None = None):
+        self._lines = (workdir / "metrics.jsonl").open("a")
+        self._board = SummaryWriter(str(workdir / "tensorboard"))
+        self._wandb = _wandb(wandb_project, workdir, config) if wandb_project else None
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """`values` by name; names with a slash become groups in TensorBoard."""
+        self._lines.write(json.dumps({"step": step} | values) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+
+    def close(self) -> None:
+        self._lines.close()
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def summary(window: list[dict[str, Any]]) -> dict[str, float]:
+    """The mean of each scalar over the steps of a window; losses by diffusion time are divided by their counts."""
+    names = window[0].keys()
+    stacked = {name: np.stack([np.asarray(step[name]) for step in window]) for name in names}
+    values = {name: float(rows.mean()) for name, rows in stacked.items() if rows.ndim == 1}
+    if "time_bin_loss" in stacked:
+        losses, counts = stacked["time_bin_loss"].sum(0), stacked["time_bin_count"].sum(0)
+        values |= {
+            f"loss_by_time/{i}": float(loss / n) for i, (loss, n) in enumerate(zip(losses, counts, strict=True)) if n
+        }
+    values["skipped_in_a_row"] = float(stacked["skipped_in_a_row"].max())
+    return values
+
+
+def read_lines(path: Path) -> list[dict[str, float]]:
+    """metrics.jsonl, of an interrupted run too: a line cut short is left out."""
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def _wandb(project: str, workdir: Path, config: dict[str, Any] | None) -> Any:
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError(
+            f"train.wandb_project={project}: wandb is not installed: pip install wandb, or leave it empty"
+        ) from None
+    return wandb.init(project=project, dir=str(workdir), config=config)

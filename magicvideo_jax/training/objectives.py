@@ -1,0 +1,134 @@
+"""What each stage minimises: one function a stage, each returning an `Objective`.
+
+    L = E || target - network(alpha z_0 + sigma eps, t, text, fps) ||^2       (1)  with prompts dropped for guidance
+    L = mean |x - D(z)| + mean (x - D(z))^2 + w_KL KL(q(z|x) || N(0, 1))      (2)  the VAE
+
+A batch is a dict of arrays with the batch axis first: `ids` (b l) and `pixels` uint8 (b t h w c), or instead of them
+`text` (b l d) and `latents` (b t h w c) made beforehand; optionally `fps` (b) and `is_captioned` (b).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.protocols import Condition, Params
+from magicvideo_jax.diffusion.loss import min_snr_weight, per_example_mse
+from magicvideo_jax.diffusion.process import corrupt, target
+from magicvideo_jax.diffusion.schedule import schedule_of
+from magicvideo_jax.diffusion.settings import NoiseSettings
+from magicvideo_jax.training.step import Metrics, Objective
+
+TIME_BINS = 10
+
+
+@dataclass(frozen=True)
+class DenoisingConfig:
+    """How eq. 1 is weighed and what is withheld."""
+
+    drop_caption: float = 0.1
+    """Share of examples trained with the empty prompt, for classifier-free guidance."""
+    min_snr: float | None = None
+    """gamma of min-SNR weighting (2303.09556), or none: every time counts alike."""
+    image_share: float = 0.5
+    """Weight of the image part of a joint batch."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The networks as functions of the whole parameters, as an objective needs them."""
+
+    encode: Callable[[Params, Float[Array, "b t h w 3"], PRNGKeyArray], Float[Array, "b t h2 w2 c"]]
+    """Pixels in [-1, 1] to scaled latents, a sample of q(z | x)."""
+    read: Callable[[Params, Int[Array, "b l"]], Float[Array, "b l d"]]
+    """Token ids to text states."""
+    denoise: Callable[..., Float[Array, "b t h w c"]]
+    """`denoise(params, z, time, condition, as_images=...)`."""
+
+
+def denoising(
+    parts: Parts, noise: NoiseSettings, config: DenoisingConfig, *, null_ids: Int[Array, "l"], as_images: bool = False
+) -> Objective:
+    """Eq. 1 for clips, or `as_images` for pictures (clips of any number of frames, each by itself)."""
+    schedule = schedule_of(noise)
+
+    def objective(params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, /) -> tuple[Array, Metrics]:
+        z0 = batch["latents"] if "latents" in batch else parts.encode(params, unit(batch["pixels"]), named(key, "vae"))
+        z0 = jax.lax.stop_gradient(z0)
+        b = z0.shape[0]
+        told = jax.random.uniform(named(key, "caption"), (b,)) >= config.drop_caption
+        condition = Condition(_text(params, batch, told & batch.get("is_captioned", told)), batch.get("fps"))
+        time = jax.random.randint(named(key, "time"), (b,), 0, len(schedule))
+        eps = jax.random.normal(named(key, "noise"), z0.shape)
+        alpha, sigma = schedule.alpha(time), schedule.sigma(time)
+        output = parts.denoise(
+            params, corrupt(z0, eps, alpha, sigma), time.astype(jnp.float32), condition, as_images=as_images
+        )
+        kind = noise.prediction_type
+        losses = per_example_mse(output, target(kind, z0, eps, alpha=alpha, sigma=sigma))
+        weighted = losses
+        if config.min_snr is not None:
+            weighted = losses * min_snr_weight(kind, alpha=alpha, sigma=sigma, gamma=config.min_snr)
+        return weighted.mean(), by_time(losses, time, len(schedule))
+
+    def _text(params: Params, batch: Mapping[str, Array], is_told: Array) -> Array:
+        null = jnp.asarray(null_ids, jnp.int32)[None]
+        if "text" in batch:
+            return jnp.where(is_told[:, None, None], batch["text"], parts.read(params, null))
+        return parts.read(params, jnp.where(is_told[:, None], batch["ids"], null))
+
+    return objective
+
+
+def joint(video: Objective, image: Objective, config: DenoisingConfig) -> Objective:
+    """Clips and pictures in one step (batches `{"video": .., "image": ..}`); pictures skip all temporal parts."""
+
+    def objective(params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, /) -> tuple[Array, Metrics]:
+        video_loss, metrics = video(params, batch["video"], named(key, "video"))
+        image_loss, _ = image(params, batch["image"], named(key, "image"))
+        loss = (1 - config.image_share) * video_loss + config.image_share * image_loss
+        return loss, metrics | {"video_loss": video_loss, "image_loss": image_loss}
+
+    return objective
+
+
+@dataclass(frozen=True)
+class AutoencodingConfig:
+    """Weights of eq. 2."""
+
+    kl: float = 1e-6
+
+
+def autoencoding(
+    encode: Callable[[Params, Float[Array, "b t h w 3"]], tuple[Array, Array]],
+    decode: Callable[[Params, Float[Array, "b t h w c"]], Array],
+    config: AutoencodingConfig,
+) -> Objective:
+    """Eq. 2: the image VAE, frame by frame."""
+
+    def objective(params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, /) -> tuple[Array, Metrics]:
+        x = unit(batch["pixels"])
+        mean, log_variance = encode(params, x)
+        z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(named(key, "vae"), mean.shape)
+        error = decode(params, z) - x
+        l1, l2 = jnp.abs(error).mean(), jnp.square(error).mean()
+        kl = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).mean()
+        psnr = -10 * jnp.log10(l2 / 4 + 1e-10)
+        return l1 + l2 + config.kl * kl, {"l1": l1, "psnr": psnr, "kl": kl, "latent_std": mean.std()}
+
+    return objective
+
+
+def unit(pixels: UInt8[Array, "*b"]) -> Float[Array, "*b"]:
+    """0..255 -> [-1, 1]."""
+    return pixels.astype(jnp.float32) / 127.5 - 1
+
+
+def by_time(losses: Float[Array, "b"], time: Int[Array, "b"], times: int) -> Metrics:
+    """Sum and number of losses in equal bins of diffusion time; the log divides one by the other."""
+    which = jax.nn.one_hot(time * TIME_BINS // times, TIME_BINS)
+    return {"time_bin_loss": losses @ which, "time_bin_count": which.sum(0)}

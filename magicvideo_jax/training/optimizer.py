@@ -1,0 +1,61 @@
+"""AdamW with warm-up and clipping, and which parameters it sees."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+import optax
+
+
+class Freeze(Enum):
+    """Which parts of the trained network train."""
+
+    ALL = "all"
+    """Everything (the paper)."""
+    TEMPORAL = "temporal"
+    """Adaptors, temporal attention, the frame-rate embedding; the image network stays as it came."""
+    ADAPTOR = "adaptor"
+    """Frame-wise adaptors only."""
+
+
+_TRAINED = {
+    Freeze.ALL: r"",
+    Freeze.TEMPORAL: r"(^|\.)(adaptor\d?|temporal|fps_embedding)\.",
+    Freeze.ADAPTOR: r"(^|\.)adaptor\d?\.",
+}
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW (Loshchilov & Hutter 1711.05101)."""
+
+    lr: float = 1e-4
+    warmup: int = 100
+    """Steps from 0 to `lr`."""
+    decay: bool = False
+    """Whether `lr` falls to a tenth along a cosine until the last step; otherwise it stays."""
+    b1: float = 0.9
+    b2: float = 0.999
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    """Largest global norm of a gradient."""
+    ema: float = 0.999
+    freeze: Freeze = Freeze.ALL
+
+
+def trains(freeze: Freeze, path: str) -> bool:
+    """Whether a parameter of the trained networks trains."""
+    return re.search(_TRAINED[freeze], path) is not None
+
+
+def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """Clip by global norm, then AdamW on the schedule."""
+    warmup = min(config.warmup, max(1, steps // 2))
+    if config.decay:
+        rate = optax.warmup_cosine_decay_schedule(0.0, config.lr, warmup, max(steps, warmup + 1), config.lr / 10)
+    else:
+        rate = optax.linear_schedule(0.0, config.lr, warmup)
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay),
+    )

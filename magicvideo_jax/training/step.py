@@ -1,0 +1,85 @@
+"""The train step. Stages differ in the objective that is handed in, and in nothing else."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from magicvideo_jax.core.keys import key_for
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.tree import merge
+from magicvideo_jax.training.state import TrainState
+
+Metrics = dict[str, Array]
+
+
+class Objective(Protocol):
+    """A stage: the loss of a batch, and what else is worth a look. A pure function."""
+
+    def __call__(self, params: Params, batch: Any, key: PRNGKeyArray, /) -> tuple[Float[Array, ""], Metrics]: ...
+
+
+def train_step(
+    state: TrainState,
+    batch: Any,
+    *,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    seed: int,
+) -> tuple[TrainState, Metrics]:
+    """One update. A loss or gradient that is not finite updates nothing but the count of such steps."""
+    key = key_for(seed, state.step, "train")
+    (loss, metrics), grads = jax.value_and_grad(
+        lambda params: objective(merge(params, state.frozen), batch, key), has_aux=True
+    )(state.params)
+    norm = optax.global_norm(grads)
+    is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    # (1 + n) / (10 + n): early on the average follows quickly instead of remembering the start.
+    decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+    ema = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema, params)
+
+    def if_finite(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda n, o: jnp.where(is_finite, n, o), new, old)
+
+    after = TrainState(
+        step=state.step + 1,
+        params=if_finite(params, state.params),
+        ema=if_finite(ema, state.ema),
+        opt_state=if_finite(opt_state, state.opt_state),
+        skipped_in_a_row=jnp.where(is_finite, 0, state.skipped_in_a_row + 1),
+        frozen=state.frozen,
+    )
+    return after, metrics | {"loss": loss, "grad_norm": norm, "skipped_in_a_row": after.skipped_in_a_row}
+
+
+def accumulated(objective: Objective, parts: int) -> Objective:
+    """The same objective over `parts` equal parts of the batch, one after the other: less memory, same step.
+
+    The parts share nothing but the parameters; each has noise of its own. Rematerialised, so that the backward
+    pass of a part runs before the next part's forward pass is kept.
+    """
+    if parts == 1:
+        return objective
+
+    def whole(params: Params, batch: Any, key: PRNGKeyArray, /) -> tuple[Float[Array, ""], Metrics]:
+        # Part i takes every parts-th example: a batch spread over devices stays where it is.
+        stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(parts))
+        one = jax.checkpoint(lambda part, part_key: objective(params, part, part_key))
+        losses, metrics = jax.lax.map(lambda x: one(*x), (stacked, keys))
+        return losses.mean(), jax.tree.map(lambda m: m.mean(0), metrics)
+
+    return whole
+
+
+def compiled(step: Callable[..., Any], state: TrainState, batch: Any) -> Any:
+    """The step compiled for these shapes and places, its state donated; calling it never compiles again."""
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch).compile()

@@ -1,0 +1,1 @@
+"""PyTorch weights <-> Flax parameters: key tables as data, strict both ways, streamed tensor by tensor."""

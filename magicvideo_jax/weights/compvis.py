@@ -1,0 +1,176 @@
+"""Single-file checkpoints of Stable Diffusion 1.x and 2.x, whose keys are those of CompVis's original code.
+
+Each function turns a key of diffusers into the one of such a file. CompVis numbers the blocks of the U-Net in one
+row (`input_blocks.0` is `conv_in`, then for every level its residual blocks and its halving), counts the decoder's
+levels from the finest, writes the VAE's attention as 1x1 convolutions, and 2.x has OpenCLIP's text encoder, in which
+query, key and value are one matrix.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from magicvideo_jax.weights.stored import Stored, Tensors
+
+UNET, VAE, TEXT_1, TEXT_2 = (
+    "model.diffusion_model.",
+    "first_stage_model.",
+    "cond_stage_model.transformer.",
+    "cond_stage_model.model.",
+)
+
+# What such files hold beside the weights: the noise schedule as buffers, losses, counters, OpenCLIP's last block
+# (2.x reads the layer before it) and what only its contrastive training used.
+EXTRAS = (
+    r"betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|logvar|lvlb_weights",
+    r"scale_factor|cond_stage_model\.logit_scale|model_ema\.(decay|num_updates)|first_stage_model\.loss\..*",
+    r"cond_stage_model\.transformer\.text_model\.embeddings\.position_ids",
+    r"cond_stage_model\.model\.(logit_scale|text_projection|attn_mask)",
+)
+
+_UNET_ROWS = (
+    (r"time_embedding\.linear_1", "time_embed.0"),
+    (r"time_embedding\.linear_2", "time_embed.2"),
+    (r"conv_in", "input_blocks.0.0"),
+    (r"conv_norm_out", "out.0"),
+    (r"conv_out", "out.2"),
+)
+_RESNET_ROWS = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_MIDDLE = {"resnets.0": "middle_block.0", "attentions.0": "middle_block.1", "resnets.1": "middle_block.2"}
+_VAE_ROWS = (
+    (r"(.*)\.downsamplers\.0\.conv", r"\1.downsample.conv"),
+    (r"(.*)\.upsamplers\.0\.conv", r"\1.upsample.conv"),
+    (r"(.*)\.mid_block\.attentions\.0\.group_norm", r"\1.mid.attn_1.norm"),
+    (r"(.*)\.mid_block\.attentions\.0\.to_out\.0", r"\1.mid.attn_1.proj_out"),
+    (r"(.*)\.mid_block\.attentions\.0\.to_([qkv])", r"\1.mid.attn_1.\2"),
+    (r"(.*)\.mid_block\.resnets\.0\.(.*)", r"\1.mid.block_1.\2"),
+    (r"(.*)\.mid_block\.resnets\.1\.(.*)", r"\1.mid.block_2.\2"),
+    (r"(.*)\.conv_norm_out", r"\1.norm_out"),
+)
+_OPENCLIP_ROWS = (
+    (r"text_model\.embeddings\.token_embedding\.weight", "token_embedding.weight"),
+    (r"text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
+    (r"text_model\.final_layer_norm\.(.*)", r"ln_final.\1"),
+    (r"text_model\.encoder\.layers\.(\d+)\.layer_norm([12])\.(.*)", r"transformer.resblocks.\1.ln_\2.\3"),
+    (r"text_model\.encoder\.layers\.(\d+)\.mlp\.fc1\.(.*)", r"transformer.resblocks.\1.mlp.c_fc.\2"),
+    (r"text_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.(.*)", r"transformer.resblocks.\1.mlp.c_proj.\2"),
+    (r"text_model\.encoder\.layers\.(\d+)\.self_attn\.out_proj\.(.*)", r"transformer.resblocks.\1.attn.out_proj.\2"),
+    (
+        r"text_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(.*)",
+        r"transformer.resblocks.\1.attn.in_proj_\3[\2]",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class UNetNumbering:
+    """What the numbers in a U-Net's keys depend on."""
+
+    blocks: int
+    attends: tuple[bool, ...]
+    """Per level, finest first."""
+
+
+def unet_key(key: str, numbering: UNetNumbering) -> str:
+    """diffusers' key of a U-Net's weight in CompVis's words, without the prefix."""
+    layer, _, leaf = key.rpartition(".")
+    for pattern, theirs in _UNET_ROWS:
+        if re.fullmatch(pattern, layer):
+            return f"{theirs}.{leaf}"
+    place, i, kind, j, rest = re.fullmatch(
+        r"(down|mid|up)_blocks?(?:\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)", key
+    ).groups()  # pyright: ignore[reportOptionalMemberAccess]  (tables.py writes no other keys)
+    if kind == "resnets":
+        inner, _, leaf = rest.rpartition(".")
+        rest = f"{_RESNET_ROWS[inner]}.{leaf}"
+    if place == "mid":
+        return f"{_MIDDLE[f'{kind}.{j}']}.{rest}"
+    level, step = int(i), int(j)
+    stages = numbering.blocks + 1
+    if place == "down":
+        if kind == "downsamplers":
+            return f"input_blocks.{stages * (level + 1)}.0.{rest.replace('conv', 'op')}"
+        return f"input_blocks.{1 + stages * level + step}.{int(kind == 'attentions')}.{rest}"
+    if kind == "upsamplers":
+        # It stands behind the attention of the level's last block, if there is one.
+        behind = 2 if numbering.attends[len(numbering.attends) - 1 - level] else 1
+        return f"output_blocks.{stages * (level + 1) - 1}.{behind}.{rest}"
+    return f"output_blocks.{stages * level + step}.{int(kind == 'attentions')}.{rest}"
+
+
+def vae_key(key: str, levels: int) -> str:
+    """diffusers' key of a VAE's weight in CompVis's words, without the prefix."""
+
+    def level(found: re.Match[str]) -> str:
+        way, number = found.groups()
+        return f"{way}.{number if way == 'down' else levels - 1 - int(number)}"
+
+    layer, _, leaf = key.rpartition(".")
+    for pattern, theirs in _VAE_ROWS:
+        layer = re.sub(rf"^{pattern}$", theirs, layer)
+    layer = re.sub(r"(down|up)_blocks\.(\d+)", level, layer)
+    return f"{layer.replace('.resnets.', '.block.').replace('conv_shortcut', 'nin_shortcut')}.{leaf}"
+
+
+def openclip_key(key: str) -> str:
+    """transformers' key of a text encoder's weight in OpenCLIP's words; thirds of a matrix as `split_thirds` names."""
+    for pattern, theirs in _OPENCLIP_ROWS:
+        found = re.fullmatch(pattern, key)
+        if found:
+            return found.expand(theirs)
+    raise LookupError(f"no row of OpenCLIP's key table names {key}")
+
+
+def ema_key(key: str) -> str:
+    """The averaged twin of `model.diffusion_model.*`: the name without its dots."""
+    return f"model_ema.{key.removeprefix('model.').replace('.', '')}"
+
+
+def part_of(tensors: Tensors, prefix: str) -> Tensors:
+    """The tensors of one network, without its prefix."""
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+def split_thirds(tensors: Tensors) -> Tensors:
+    """OpenCLIP's fused query, key and value as three tensors: `...in_proj_weight[q]`."""
+    split: dict[str, Stored] = {}
+    for key, tensor in tensors.items():
+        if re.search(r"\.in_proj_(weight|bias)$", key) and tensor.shape and tensor.shape[0] % 3 == 0:
+            split |= {f"{key}[{name}]": _third(tensor, i) for i, name in enumerate("qkv")}
+        else:
+            split[key] = tensor
+    return split
+
+
+def flat_attention(tensors: Tensors) -> Tensors:
+    """The VAE's attention as linear maps: a 1x1 convolution without its window."""
+
+    def flat(key: str, tensor: Stored) -> Stored:
+        is_window = re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", key) and tensor.shape[2:] == (1, 1)
+        return changed(tensor, tensor.shape[:2], lambda x: x.reshape(x.shape[:2])) if is_window else tensor
+
+    return {key: flat(key, tensor) for key, tensor in tensors.items()}
+
+
+def changed(tensor: Stored, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> Stored:
+    """The tensor as `change` makes it when it is read."""
+    return Stored(shape, tensor.dtype, lambda: change(tensor.read()))
+
+
+def is_single_file(tensors: Mapping[str, object]) -> bool:
+    """Whether keys are those of a whole CompVis checkpoint."""
+    return any(key.startswith(UNET) for key in tensors)
+
+
+def _third(tensor: Stored, i: int) -> Stored:
+    rows = tensor.shape[0] // 3
+    return changed(tensor, (rows, *tensor.shape[1:]), lambda x: x[i * rows : (i + 1) * rows])

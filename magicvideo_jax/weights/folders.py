@@ -1,0 +1,124 @@
+"""Whole pipelines, written: as a diffusers folder, or as a folder of ours with the same configuration files.
+
+Networks are written one after the other, so that no more than one is in memory.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.tree import flatten, size_in_bytes
+from magicvideo_jax.weights.files import SAFETENSORS
+from magicvideo_jax.weights.jax_params import save_params
+from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, StableDiffusion
+from magicvideo_jax.weights.place import Tick, silent
+from magicvideo_jax.weights.settings import temporal_json
+from magicvideo_jax.weights.sources import CONFIG, FORMAT, INDEX, JAX, PARAMS, SCHEDULER, TEMPORAL
+from magicvideo_jax.weights.tables import Leaves, Name, name_of
+from magicvideo_jax.weights.write import write_safetensors
+
+Progress = Callable[[str, int], AbstractContextManager[Tick]]
+"""`with progress("unet: reading", total_bytes) as tick`: what the verbs show."""
+
+
+def unseen(_: str, __: int) -> AbstractContextManager[Tick]:
+    """A `Progress` that nobody sees."""
+    return nullcontext(silent)
+
+
+def write_jax(model: StableDiffusion, folder: Path, *, progress: Progress = unseen) -> None:
+    """Write a folder of ours: float32 Orbax checkpoints beside the configurations, which stay as they were found."""
+    for part in model.parts:
+        params = _load(part, progress)
+        with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
+            save_params(folder / part.kind.folder / PARAMS, params)
+            tick(size_in_bytes(params))
+        del params
+        _write_json(folder / part.kind.folder / CONFIG, part.json)
+    _write_rest(model, folder, {FORMAT: JAX})
+
+
+def write_diffusers(
+    model: StableDiffusion, folder: Path, *, dtype: type = np.float32, progress: Progress = unseen
+) -> None:
+    """Write a folder that diffusers' StableDiffusionPipeline loads; `dtype` is float32 or float16.
+
+    What a video network adds goes into `unet_temporal/`, under our names and always float32.
+    """
+    for part in model.parts:
+        params = _load(part, progress)
+        with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
+            _write_weights(part, params, folder, dtype=dtype, tick=tick)
+        del params
+        _write_json(folder / part.kind.folder / CONFIG, part.json)
+    _write_rest(model, folder, {})
+
+
+def _load(part: Part[Any], progress: Progress) -> Params:
+    shapes = part.network().shapes
+    with progress(f"{part.kind.folder}: reading", size_in_bytes(shapes)) as tick:
+        return part.load(shapes, tick=tick)
+
+
+def _write_weights(part: Part[Any], params: Params, folder: Path, *, dtype: type, tick: Tick) -> None:
+    flat = flatten(params)
+    names = {path: name_of(part.kind.table, path, x.ndim) for path, x in flat.items()}
+    file_name = f"{part.kind.stem}{SAFETENSORS}"
+
+    def write(file: Path, chosen: Mapping[str, Name], kind: type) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors(
+            file,
+            ((name.key, name.layout, flat[path]) for path, name in chosen.items()),
+            {name.key: name.layout.shape_of(flat[path].shape) for path, name in chosen.items()},
+            dtype=kind,
+            tick=tick,
+        )
+
+    write(folder / part.kind.folder / file_name, _by(names, Leaves.PYTORCH), dtype)
+    if added := _by(names, Leaves.OURS):
+        write(folder / TEMPORAL / file_name, added, np.float32)
+
+
+def _by(names: Mapping[str, Name], leaves: Leaves) -> dict[str, Name]:
+    return {path: name for path, name in names.items() if name.leaves is leaves}
+
+
+def _write_rest(model: StableDiffusion, folder: Path, mark: Mapping[str, str]) -> None:
+    """Everything but networks."""
+    if model.unet.config.temporal is not None:
+        _write_json(folder / TEMPORAL / CONFIG, temporal_json(model.unet.config.temporal))
+    _write_json(folder / SCHEDULER, model.noise_json)
+    if model.tokenizer is not None:
+        try:
+            shutil.copytree(model.tokenizer, folder / "tokenizer")
+        except (OSError, shutil.Error) as error:
+            raise UserError(f"{model.tokenizer}: the tokenizer cannot be copied ({error})") from error
+    libraries = {kind.folder: list(kind.library) for kind in (TEXT, UNET, VAE)}
+    scheduler = model.noise_json.get("_class_name", "DDIMScheduler")
+    tokenizer = [None, None] if model.tokenizer is None else ["transformers", model.tokenizer_class]
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        **mark,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", scheduler],
+        "tokenizer": tokenizer,
+        **libraries,
+    }
+    _write_json(folder / INDEX, index)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,78 @@
+"""Parameters of a network as an Orbax checkpoint: written once, restored onto any devices."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.tree import flatten, unflatten
+from magicvideo_jax.weights.match import compare
+from magicvideo_jax.weights.place import Fresh, Tick, draw, sharding_by_path, silent
+
+
+def save_params(folder: Path, params: Params) -> None:
+    """Write a checkpoint; `folder` must not exist yet."""
+    with _checkpointer() as checkpointer:
+        checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(params))
+
+
+def restore_params(
+    folder: Path,
+    shapes: Params,
+    *,
+    shardings: Any = None,
+    may_be_missing: tuple[str, ...] = (),
+    fresh: Fresh | None = None,
+    tick: Tick = silent,
+) -> Params:
+    """Read a checkpoint straight onto its devices: see `parts.Load`."""
+    flat = flatten(shapes)
+    placed = sharding_by_path(flat, shardings)
+    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with _checkpointer() as checkpointer:
+        present = compare(flat, _stored(checkpointer, folder), where=str(folder), may_be_missing=may_be_missing)
+        wanted = unflatten(
+            {
+                path: jax.ShapeDtypeStruct(flat[path].shape, flat[path].dtype, sharding=placed[path] or default)
+                for path in present
+            }
+        )
+        restoring = ocp.args.PyTreeRestore(
+            item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
+        )
+        try:
+            values = flatten(checkpointer.restore(folder.absolute(), args=restoring))
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise _broken(folder, error) from error
+    values |= draw([path for path in flat if path not in values], fresh, placed)
+    tick(sum(x.nbytes for x in values.values()))
+    return unflatten({path: values[path] for path in flat})
+
+
+def _stored(checkpointer: ocp.Checkpointer, folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes in a checkpoint, by path."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of parameters")
+    try:
+        metadata = checkpointer.metadata(folder.absolute()).item_metadata
+        tree = None if metadata is None else metadata.tree
+        shapes = {path: tuple(leaf.shape) for path, leaf in flatten(tree or {}).items()}
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise _broken(folder, error) from error
+    if not shapes:
+        raise UserError(f"{folder}: not a whole Orbax checkpoint (it lists no parameters)")
+    return shapes
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    # Compressing random-looking floats takes six times as long and saves nothing; a gigabyte in flight bounds memory.
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, save_concurrent_gb=1, restore_concurrent_gb=1)
+    return ocp.Checkpointer(handler)
+
+
+def _broken(folder: Path, error: Exception) -> UserError:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"{folder}: not a whole Orbax checkpoint ({first[:300]})")

@@ -1,0 +1,168 @@
+"""The networks of Stable Diffusion, each with all that reading and writing it needs to know, as data."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import jax
+
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.tree import flatten, unflatten
+from magicvideo_jax.diffusion.settings import NoiseSettings
+from magicvideo_jax.models.bind import Network, bind
+from magicvideo_jax.models.clip import CLIPTextEncoder, TextConfig
+from magicvideo_jax.models.unet import UNetConfig, VideoUNet
+from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
+from magicvideo_jax.weights import settings, tables
+from magicvideo_jax.weights.match import compare
+from magicvideo_jax.weights.place import Fresh, Tick, draw, sharding_by_path, silent
+from magicvideo_jax.weights.tables import Table
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Kind(Generic[Config]):
+    """What sets a network apart from the others in a pipeline's folder."""
+
+    folder: str
+    library: tuple[str, str]
+    """The class that loads it on the PyTorch side, as `model_index.json` says it."""
+    table: Table
+    stem: str
+    older: str
+    """Weight files begin with the stem; pickles of old with the other."""
+    read: Callable[..., Config]
+    write: Callable[[Config], dict[str, Any]]
+    network: Callable[[Config], Network]
+    aliases: tuple[tuple[str, str], ...] = ()
+    extras: tuple[str, ...] = ()
+
+
+UNET = Kind[UNetConfig](
+    folder="unet",
+    library=("diffusers", "UNet2DConditionModel"),
+    table=tables.UNET,
+    stem="diffusion_pytorch_model",
+    older="diffusion_pytorch_model",
+    read=settings.unet_config,
+    write=settings.unet_json,
+    network=lambda config: bind(lambda keys: VideoUNet(config, keys=keys)),
+)
+VAE = Kind[VAEConfig](
+    folder="vae",
+    library=("diffusers", "AutoencoderKL"),
+    table=tables.VAE,
+    stem="diffusion_pytorch_model",
+    older="diffusion_pytorch_model",
+    read=settings.vae_config,
+    write=settings.vae_json,
+    network=lambda config: bind(lambda keys: AutoencoderKL(config, keys=keys)),
+    aliases=tables.VAE_ALIASES,
+)
+TEXT = Kind[TextConfig](
+    folder="text_encoder",
+    library=("transformers", "CLIPTextModel"),
+    table=tables.TEXT,
+    stem="model",
+    older="pytorch_model",
+    read=settings.text_config,
+    write=settings.text_json,
+    network=lambda config: bind(lambda keys: CLIPTextEncoder(config, keys=keys)),
+    aliases=tables.TEXT_ALIASES,
+    extras=tables.TEXT_EXTRAS,
+)
+
+
+class Load(Protocol):
+    """Parameters for a network of these shapes, streamed onto the devices that `shardings` say.
+
+    `shardings`: one, or a tree like `shapes`; none: the default device. `may_be_missing` names what the source need
+    not have, by parts of paths (`VIDEO_PARTS` for a video network); that comes from `fresh`, which draws all
+    parameters (`lambda: network.init(key)`) and of which only what is missing is computed. `UserError` names
+    everything that does not fit.
+    """
+
+    def __call__(
+        self,
+        shapes: Params,
+        *,
+        shardings: Any = None,
+        may_be_missing: tuple[str, ...] = (),
+        fresh: Fresh | None = None,
+        tick: Tick = silent,
+    ) -> Params: ...
+
+
+@dataclass(frozen=True)
+class Part(Generic[Config]):
+    """A network in a source: its configuration is read, its parameters wait."""
+
+    kind: Kind[Config]
+    config: Config
+    json: Mapping[str, Any]
+    """config.json as it was found, to be written again as it was."""
+    load: Load
+
+    def network(self) -> Network:
+        """The network that fits the configuration, without its parameters."""
+        return self.kind.network(self.config)
+
+    def with_params(self, params: Params, config: Config | None = None) -> "Part[Config]":
+        """The same network with these parameters (trained ones, say), to be written; a configuration if it changed."""
+        same = config is None or self.kind.write(config) == self.kind.write(self.config)
+        return replace(
+            self,
+            config=self.config if config is None else config,
+            json=self.json if same or config is None else self.kind.write(config),
+            load=_given(params, self.kind.folder),
+        )
+
+
+def part_of(kind: Kind[Config], config: Config, params: Params) -> Part[Config]:
+    """A network that was made here, ready to be written."""
+    return Part(kind, config, kind.write(config), _given(params, kind.folder))
+
+
+@dataclass(frozen=True)
+class StableDiffusion:
+    """A source of weights, opened: every configuration is read, no parameter is."""
+
+    unet: Part[UNetConfig]
+    vae: Part[VAEConfig]
+    text_encoder: Part[TextConfig]
+    noise: NoiseSettings
+    noise_json: Mapping[str, Any]
+    """scheduler_config.json as it was found."""
+    tokenizer: Path | None
+    """Folder of the tokenizer's files; single-file checkpoints have none."""
+    tokenizer_class: str = "CLIPTokenizer"
+    notes: tuple[str, ...] = ()
+    """What was assumed because the source does not say it."""
+
+    @property
+    def parts(self) -> tuple[Part[Any], ...]:
+        return self.unet, self.vae, self.text_encoder
+
+
+def _given(params: Params, where: str) -> Load:
+    def load(
+        shapes: Params,
+        *,
+        shardings: Any = None,
+        may_be_missing: tuple[str, ...] = (),
+        fresh: Fresh | None = None,
+        tick: Tick = silent,
+    ) -> Params:
+        flat, have = flatten(shapes), flatten(params)
+        present = compare(flat, {path: x.shape for path, x in have.items()}, where=where, may_be_missing=may_be_missing)
+        placed = sharding_by_path(flat, shardings)
+        values = {
+            path: have[path] if shardings is None else jax.device_put(have[path], placed[path]) for path in present
+        }
+        values |= draw([path for path in flat if path not in values], fresh, placed)
+        tick(sum(x.nbytes for x in values.values()))
+        return unflatten({path: values[path] for path in flat})
+
+    return load

@@ -1,0 +1,88 @@
+"""PyTorch's own files (`.ckpt`, `.pt`, `.bin`): pickles, of which only tensors and plain containers are let in.
+
+torch reads them under `weights_only=True`: a pickle that names any other function or class is refused before
+anything runs.
+"""
+
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.weights.stored import FLOATS, Mapped, Stored, Tensors
+
+# Classes that published checkpoints mention beside their weights, as keys of dictionaries. An empty class of ours
+# stands in for each: nothing of theirs is imported or run.
+INERT = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+)
+
+
+class Inert:
+    """Stands where a checkpoint mentions a class of `INERT`."""
+
+
+def open_pickle(path: Path) -> Tensors:
+    """The tensors of a checkpoint. `UserError` if torch is not here, the file is not whole, or it names other code."""
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"{path}: reading {path.suffix} files needs PyTorch: pip install torch") from error
+
+    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
+    file = Mapped(lambda: _state_of(path))
+
+    def stored(key: str) -> Stored:
+        tensor = file.handle[key]
+        shape, dtype = tuple(tensor.shape), names.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+
+        def read() -> np.ndarray:
+            size = math.prod(shape) * np.dtype(FLOATS[dtype]).itemsize
+            found = file.take(size)[key].detach()
+            # A copy: the memory of `found` is the file. numpy has no bfloat16 that torch would know.
+            return found.float().numpy() if dtype == "BF16" else found.clone().numpy()
+
+        return Stored(shape, dtype, read)
+
+    return {key: stored(key) for key in file.handle}
+
+
+def _state_of(path: Path) -> dict[str, Any]:
+    """The tensors of a file, memory-mapped if it has torch's zip form (that of every version since 1.6)."""
+    import torch
+
+    try:
+        mapped = zipfile.is_zipfile(path)
+        with torch.serialization.safe_globals([(Inert, name) for name in INERT]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"(?:GLOBAL|[Gg]lobal:?|type) ([\w.]+)", str(error))
+        raise UserError(
+            f"{path}: it names {foreign.group(1)}, which is not a tensor and could run code; save its state_dict "
+            "alone, or get a .safetensors file"
+            if foreign and "lobal" in str(error)
+            else f"{path}: not a whole PyTorch checkpoint ({_first_line(error)})"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a whole PyTorch checkpoint ({_first_line(error)})") from error
+    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds no weights by name, but {type(content).__name__}")
+    state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    if any(not tensor.layout == torch.strided for tensor in state.values()):
+        raise UserError(f"{path}: holds sparse tensors; weights are dense")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
