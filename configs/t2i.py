@@ -1,6 +1,6 @@
 """The embedded text-to-image model, on single drawn frames; the VAE comes from a run of configs/vae.py.
 
-    python -m magicvideo_jax.train --config=configs/t2i.py --workdir=DIR --config.init_from=VAE_DIR
+python -m magicvideo_jax.train --config=configs/t2i.py --workdir=DIR --config.init_from=VAE_DIR
 """
 
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict

@@ -10,7 +10,8 @@ def get_config():
     config = config_dict(Experiment())
     config.stage, config.init_from = Stage.VAE.value, "scratch"
     config.model.trained = [Component.VAE.value]
-    config.model.vae.update(widths=[16, 32, 64, 64], blocks=1, groups=8)
-    config.train.update(steps=6000, batch_size=32, save_every=2000, preview_every=1000)
+    config.model.vae.update(widths=[8, 16, 32, 64], blocks=1, groups=4)
+    config.autoencoding.kl = 1e-4
+    config.train.update(steps=4000, batch_size=16, save_every=1000, preview_every=500)
     config.optim.update(lr=2e-3, warmup=200, decay=True, ema=0.998, weight_decay=0.0)
     return config

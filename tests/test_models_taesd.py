@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from tiny import quick
 from torch_weights import copied, from_torch, randomise, relative_error, to_torch
 
+from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.taesd import TAESD
 from magicvideo_jax.weights import tables
+from magicvideo_jax.weights.taesd import open_taesd
 
 
 def real_frames(clip: Path, *, height: int, width: int, count: int) -> np.ndarray:
@@ -38,13 +40,14 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean(np.square(a - b, dtype=np.float64))))
 
 
-def compare(theirs: AutoencoderTiny, x: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+NETWORK = bind(lambda keys: TAESD(keys=keys))
+
+
+def compare(theirs: AutoencoderTiny, params: Params, x: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     """Our reconstruction of `x`, and the distance from diffusers', which speaks of pixels in [-1, 1]."""
-    network = bind(lambda keys: TAESD(keys=keys))
-    params = copied(tables.TAESD, network.shapes, published_names(theirs.state_dict()))
     latents = theirs.encode(to_torch(2 * x - 1)).latents
-    z = quick(network.method(TAESD.encode))(params, x)
-    decoded = quick(network.method(TAESD.decode))(params, z)
+    z = quick(NETWORK.method(TAESD.encode))(params, x)
+    decoded = quick(NETWORK.method(TAESD.decode))(params, z)
     expected = from_torch(theirs.decode(to_torch(z)).sample, x.shape[:-3]) / 2 + 0.5
     return np.asarray(decoded), {
         "latents": relative_error(z, from_torch(latents, x.shape[:-3])),
@@ -57,7 +60,9 @@ def compare(theirs: AutoencoderTiny, x: np.ndarray) -> tuple[np.ndarray, dict[st
 def test_it_equals_diffusers(shape: tuple[int, ...]):
     x = np.random.default_rng(0).uniform(size=(*shape, 3)).astype(np.float32)
     x = x if len(shape) > 2 else x[None]
-    _, errors = compare(randomise(AutoencoderTiny()), x)
+    theirs = randomise(AutoencoderTiny())
+    params = copied(tables.TAESD, NETWORK.shapes, published_names(theirs.state_dict()))
+    _, errors = compare(theirs, params, x)
     print(errors)
     assert max(errors.values()) < 1e-4
 
@@ -80,7 +85,8 @@ def trained(shared_assets: Path) -> AutoencoderTiny:
 def test_real_frames_survive(trained: AutoencoderTiny, shared_assets: Path, size: tuple[int, int]):
     height, width = size
     x = real_frames(shared_assets / "real_clips" / "asl_gestures_book.mkv", height=height, width=width, count=2)
-    decoded, errors = compare(trained, x)
+    params = open_taesd(shared_assets / "taesd").load(NETWORK.shapes)
+    decoded, errors = compare(trained, params, x)
     print(
         f"{height} x {width}: {psnr(decoded, x):.2f} dB (clipped to [0, 1]: {psnr(decoded.clip(0, 1), x):.2f}) {errors}"
     )

@@ -1,4 +1,7 @@
-"""Laws of what MagicVideo adds: it begins as nothing, and directed attention never looks ahead."""
+"""Laws of what MagicVideo adds: it begins as nothing, and directed attention never looks ahead.
+
+Nothing is jitted here: the networks share their operations, which compile once, while each whole would take seconds.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import quick, random_params
+from tiny import random_params
 
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.models.bind import Keys, Network, bind
@@ -61,24 +64,24 @@ WAYS = [
 def test_a_fresh_video_network_is_its_image_network(temporal: Temporal):
     image, video = unet(None), unet(temporal)
     weights = flatten(random_params(image.shapes))
-    added = {path: leaf for path, leaf in flatten(quick(video.init)(jax.random.key(0))).items() if path not in weights}
+    added = {path: leaf for path, leaf in flatten(video.init(jax.random.key(0))).items() if path not in weights}
     assert added
     params = unflatten(added | weights)
     z, time, text, fps = unet_inputs()
-    frames = quick(image.apply)(unflatten(weights), z, time, text)
-    np.testing.assert_allclose(quick(video.apply)(params, z, time, text, fps), frames, rtol=0, atol=1e-5)
+    frames = image.apply(unflatten(weights), z, time, text)
+    np.testing.assert_allclose(video.apply(params, z, time, text, fps), frames, rtol=0, atol=1e-5)
 
     # With all its parts at work it is another network, and still its image network when called for images.
     params = unflatten(flatten(random_params(video.shapes)) | weights)
-    as_images = quick(lambda *inputs: video.apply(*inputs, as_images=True))
-    np.testing.assert_allclose(as_images(params, z, time, text, fps), frames, rtol=0, atol=1e-5)
-    assert jnp.abs(quick(video.apply)(params, z, time, text, fps) - frames).max() > 0.1
+    as_images = video.apply(params, z, time, text, fps, as_images=True)
+    np.testing.assert_allclose(as_images, frames, rtol=0, atol=1e-5)
+    assert jnp.abs(video.apply(params, z, time, text, fps) - frames).max() > 0.1
 
 
 def test_frames_of_the_image_form_do_not_meet():
     network = unet(None)
     params, (z, time, text, _) = random_params(network.shapes), unet_inputs()
-    changed = frames_changed(quick(lambda z: network.apply(params, z, time, text)), z, 1)
+    changed = frames_changed(lambda z: network.apply(params, z, time, text), z, 1)
     assert changed.tolist() == [False, True, False, False]
 
 
@@ -91,7 +94,7 @@ def attention(**options) -> tuple[Network, dict]:
 def test_directed_attention_never_looks_ahead(position: Position):
     network, params = attention(position=position)
     for k in range(FRAMES):
-        changed = frames_changed(quick(lambda z: network.apply(params, z)), clip(2, FRAMES, 2, 3, 16), k)
+        changed = frames_changed(lambda z: network.apply(params, z), clip(2, FRAMES, 2, 3, 16), k)
         assert changed.tolist() == [i >= k for i in range(FRAMES)]
 
 
@@ -99,7 +102,7 @@ def test_directed_attention_never_looks_ahead(position: Position):
 def test_the_other_masks_do_look_ahead(mask: Mask):
     """The literal form too: a later frame stands in the softmax's denominator."""
     network, params = attention(mask=mask)
-    changed = frames_changed(quick(lambda z: network.apply(params, z)), clip(2, FRAMES, 2, 3, 16), FRAMES - 1)
+    changed = frames_changed(lambda z: network.apply(params, z), clip(2, FRAMES, 2, 3, 16), FRAMES - 1)
     assert changed.all()
 
 
@@ -107,11 +110,11 @@ def test_the_other_masks_do_look_ahead(mask: Mask):
 def test_a_directed_network_never_looks_ahead(mixing: Mixing):
     network = unet(Temporal(FRAMES, mixing=mixing))
     params, (z, *rest) = random_params(network.shapes), unet_inputs()
-    changed = frames_changed(quick(lambda z: network.apply(params, z, *rest)), z, 2)
+    changed = frames_changed(lambda z: network.apply(params, z, *rest), z, 2)
     assert changed.tolist() == [False, False, True, True]
 
     # Hence a shorter clip, which reads the first rows of every adaptor, is the beginning of a longer one.
-    short, long = (quick(network.apply)(params, z[:, :t], *rest) for t in (2, FRAMES))
+    short, long = (network.apply(params, z[:, :t], *rest) for t in (2, FRAMES))
     np.testing.assert_allclose(short, long[:, :2], rtol=0, atol=1e-5)
 
 
@@ -121,7 +124,7 @@ def test_a_directed_network_never_looks_ahead(mixing: Mixing):
 def test_a_network_without_direction_does_look_ahead(temporal: Temporal):
     network = unet(temporal)
     params, (z, *rest) = random_params(network.shapes), unet_inputs()
-    assert frames_changed(quick(lambda z: network.apply(params, z, *rest)), z, FRAMES - 1)[:-1].any()
+    assert frames_changed(lambda z: network.apply(params, z, *rest), z, FRAMES - 1)[:-1].any()
 
 
 def test_post_softmax_is_the_equation_read_literally():
@@ -180,7 +183,7 @@ def test_learned_positions_tell_frames_apart():
 def test_the_frame_rate_is_heard_once_its_embedding_has_grown():
     network = unet(Temporal(FRAMES))
     params, (z, time, text, fps) = random_params(network.shapes), unet_inputs()
-    apply = quick(network.apply)
+    apply = network.apply
     assert jnp.abs(apply(params, z, time, text, fps) - apply(params, z, time, text, fps + 10)).max() > 1e-3
 
 

@@ -1,6 +1,11 @@
 """A tiny random Stable Diffusion of diffusers' own classes, and its twins in other file forms."""
 
+import atexit
 import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +74,7 @@ def tiny_pipeline(*, second: bool = False) -> StableDiffusionPipeline:
 
 _LETTERS = [chr(c) for c in range(ord("a"), ord("z") + 1)]
 VOCABULARY = {
-    word: i
-    for i, word in enumerate([*_LETTERS, *[f"{c}</w>" for c in _LETTERS], "<|startoftext|>", "<|endoftext|>"])
+    word: i for i, word in enumerate([*_LETTERS, *[f"{c}</w>" for c in _LETTERS], "<|startoftext|>", "<|endoftext|>"])
 }
 
 
@@ -126,3 +130,24 @@ def save_shards(file: Path, parts: int) -> None:
     index: dict[str, Any] = {"metadata": {"total_size": 0}, "weight_map": places}
     (file.parent / f"{file.name}.index.json").write_text(json.dumps(index))
     file.unlink()
+
+
+@cache
+def tiny_folder(*, second: bool = False) -> Path:
+    """The tiny pipeline as diffusers saves it; read only."""
+    folder = Path(tempfile.mkdtemp(prefix="tiny_pipeline_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    tiny_pipeline(second=second).save_pretrained(folder)
+    return folder
+
+
+def change(file: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Rewrite a safetensors file after an edit of its tensors."""
+    tensors = load_file(file)
+    edit(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def change_json(file: Path, **fields: Any) -> None:
+    """Rewrite a JSON file with other fields."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))

@@ -9,7 +9,7 @@ import torch
 
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten, unflatten
-from magicvideo_jax.weights.tables import TEXT_ALIASES, Table, name_of, renamed
+from magicvideo_jax.weights.tables import TEXT, TEXT_ALIASES, Table, name_of, renamed
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -49,7 +49,8 @@ def from_torch(x: torch.Tensor, like: tuple[int, ...]) -> np.ndarray:
 
 def copied(table: Table, shapes: Params, state: Mapping[str, torch.Tensor]) -> Params:
     """Every tensor of `state` as the parameter that the key table makes of it; each is used once."""
-    state, flat = {renamed(key, TEXT_ALIASES): value for key, value in state.items()}, {}
+    aliases = TEXT_ALIASES if table is TEXT else ()
+    state, flat = {renamed(key, aliases): value for key, value in state.items()}, {}
     for path, shape in flatten(shapes).items():
         name = name_of(table, path, len(shape.shape))
         flat[path] = jnp.array(name.layout.to_ours(state.pop(name.key).numpy()))

@@ -6,8 +6,6 @@ A file appears whole or not at all: it is written aside, under a hidden name in 
 import math
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageSequence
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.files import written_aside
 
 Frames = UInt8[np.ndarray, "t h w 3"]
 
@@ -27,55 +26,40 @@ SLOWEST, FASTEST = 0.1, 240.0
 ANIMATED_IMAGES = (".gif", ".webp")
 
 
-def save_video(clip: UInt8[np.ndarray, "t h w 3"], path: str | Path, *, fps: float) -> None:
+def save_video(clip: UInt8[np.ndarray, "t h w 3"], path: str | Path, *, fps: float | int) -> None:
     """Write a clip, in the format that the ending of `path` names; missing folders on the way are made.
 
     * `.mp4`: h264, yuv420p, which every browser plays. An odd side gets its last row or column twice.
     * `.gif`: one palette of 256 colours for the clip; loops. Frames change on hundredths of a second, the unit of the
       format, so they last unequally where 100 / fps is not whole, and more than 50 a second play as 50.
-    * no ending, or a `/` behind it: a folder of `frame_0000.png`, lossless, which knows no fps. It takes the place of an
-      earlier folder of frames; a folder with anything else in it is left alone.
+    * no ending, or a `/` behind it: a folder of `frame_0000.png`, lossless, which knows no fps. It takes the place of
+      an earlier folder of frames; a folder with anything else in it is left alone.
 
     Errors: `UserError` for an empty clip, another ending, an fps outside 0.1 .. 240, and whatever keeps the file from
     being written (no permission, no space), with nothing left behind.
     """
-    where, is_folder = Path(path), str(path).endswith(("/", os.sep))
+    check_ending(path)
+    where = Path(path)
     if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[-1] != 3 or 0 in clip.shape:
         raise UserError(f"{path}: a clip is uint8 frames (t, h, w, 3), at least one, not {clip.dtype} {clip.shape}")
     if not SLOWEST <= fps <= FASTEST:
         raise UserError(f"{path}: fps={fps}: give frames per second between {SLOWEST:g} and {FASTEST:g}")
-    if is_folder or not where.suffix:
+    if _is_folder(path):
         _replace_folder(clip, where)
-    elif where.suffix.lower() == ".mp4":
-        with written_aside(where) as aside:
-            _write_mp4(clip, aside, fps)
-    elif where.suffix.lower() == ".gif":
-        with written_aside(where) as aside:
-            _write_gif(clip, aside, fps)
-    else:
+        return
+    write = _write_mp4 if where.suffix.lower() == ".mp4" else _write_gif
+    with written_aside(where) as aside:
+        write(clip, aside, fps)
+
+
+def check_ending(path: str | Path) -> None:
+    """`UserError` where `save_video` knows no format for the name; asked before anything long begins."""
+    if not _is_folder(path) and Path(path).suffix.lower() not in (".mp4", ".gif"):
         raise UserError(f"{path}: give a name ending in .mp4 or .gif, or in / for a folder of png")
 
 
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A free name beside `path`. What is written there (a file or a folder) takes the place of `path` at the end, or is
-    removed where anything failed.
-
-    Errors: `UserError` naming path and cause for every `OSError`, which PyAV's errors about files are, too.
-    """
-    path = path.absolute()
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        aside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        if aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-        elif aside.is_symlink() or aside.exists():
-            aside.unlink()
+def _is_folder(path: str | Path) -> bool:
+    return str(path).endswith(("/", os.sep)) or not Path(path).suffix
 
 
 def adapted_palette(picture: Image.Image) -> Image.Image:
@@ -105,7 +89,7 @@ def read_video(path: str | Path) -> tuple[Frames, float]:
     return np.stack(frames), fps
 
 
-def _write_mp4(clip: Frames, aside: Path, fps: float) -> None:
+def _write_mp4(clip: Frames, aside: Path, fps: float | int) -> None:
     height, width = clip.shape[1:3]
     even = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")  # 4:2:0 halves both sides
     rate = Fraction(fps).limit_denominator(1001)
@@ -125,7 +109,7 @@ def _write_mp4(clip: Frames, aside: Path, fps: float) -> None:
         file.mux(stream.encode())
 
 
-def _write_gif(clip: Frames, aside: Path, fps: float) -> None:
+def _write_gif(clip: Frames, aside: Path, fps: float | int) -> None:
     palette = adapted_palette(Image.fromarray(rearrange(clip, "t h w c -> (t h) w c")))
     # No dithering: its pattern would crawl from frame to frame, and the clip's own palette fits well.
     first, *others = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in clip]

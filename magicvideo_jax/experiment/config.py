@@ -101,8 +101,8 @@ class Experiment:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
-def config_dict(experiment: Experiment) -> ConfigDict:
-    """An experiment as the ml_collections config that command lines override."""
+def config_dict(experiment: Experiment) -> Any:
+    """An experiment as the `ConfigDict` that config files change and command lines override."""
     # Lists of levels stay tuples of plain dicts: ml_collections overrides fields, not places in a list.
     return ConfigDict(to_plain(experiment), convert_dict=True)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
+from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.progress import Progress
@@ -66,7 +67,7 @@ class Generator:
             )
             return decode_clips(z, partial(networks.decode, params))
 
-        self._run: Callable[..., jax.Array] = jax.jit(run)
+        self._run: Callable[..., jax.Array] = jit(run)
 
     def generate(self, params: Params, request: Request, *, what: str = "sample") -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt. Clip i of a seed is the same whatever stands beside it."""

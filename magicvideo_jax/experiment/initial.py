@@ -81,14 +81,10 @@ def _from_run(folder: WorkFolder) -> Initial:
     experiment = folder.experiment()
     networks = Networks(experiment.model)
     params = trained_params(folder, networks, experiment)
-    kinds = {
-        Component.UNET: (UNET, experiment.model.unet),
-        Component.VAE: (VAE, experiment.model.vae),
-        Component.TEXT: (TEXT, experiment.model.text),
-    }
-    present = components_of(experiment.stage)
-    parts = {c: part_of(*kinds[c], params[c.value]) for c in present}
-    is_whole = Component.UNET in present
-    return Initial(
-        parts, experiment.model.noise if is_whole else None, folder.tokenizer if folder.tokenizer.is_dir() else None
-    )
+    model = experiment.model
+    parts: dict[Component, Part[Any]] = {Component.VAE: part_of(VAE, model.vae, params[Component.VAE.value])}
+    if Component.UNET not in components_of(experiment.stage):
+        return Initial(parts)
+    parts[Component.UNET] = part_of(UNET, model.unet, params[Component.UNET.value])
+    parts[Component.TEXT] = part_of(TEXT, model.text, params[Component.TEXT.value])
+    return Initial(parts, model.noise, folder.tokenizer)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from magicvideo_jax.core.protocols import Params
@@ -49,6 +50,6 @@ class Preview:
     def _reconstructed(self, params: Params) -> np.ndarray:
         """Of a VAE: drawn frames above, what it makes of them below."""
         drawn = np.stack([image_of(scene, size=self._size).pixels for scene in self._scenes])
-        mean, _ = self._networks.moments(params, unit(drawn))
+        mean, _ = self._networks.moments(params, unit(jnp.asarray(drawn)))
         made = decode_clips(mean, lambda z: self._networks.decode_unscaled(params, z))
         return np.concatenate([drawn, np.asarray(made)], axis=1)

@@ -20,9 +20,8 @@ def say_costs(started: Started, compiled: Any, workdir: Path) -> None:
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     mesh = ", ".join(f"{axis}={size}" for axis, size in started.mesh.shape.items())
     say(f"stage       {experiment.stage.value}, {experiment.train.steps} steps of {experiment.train.batch_size}")
-    say(
-        f"parameters  {trained + frozen:,} in all, {trained:,} trained, {started.from_weights:,} from {_origin(started)}"
-    )
+    say(f"parameters  {trained + frozen:,} in all, {trained:,} trained")
+    say(f"from        {experiment.init_from}: {started.from_weights:,} of them")
     say(f"state       {size_in_bytes(state) / 2**20:,.0f} MiB over {started.mesh.size} devices ({mesh})")
     if memory is not None:
         total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
@@ -30,7 +29,3 @@ def say_costs(started: Started, compiled: Any, workdir: Path) -> None:
     if cost and cost.get("flops", 0) > 0:
         say(f"arithmetic  {cost['flops'] / 1e9:,.1f} GFLOP a step and device (as XLA counts)")
     say(f"writing to  {workdir}: config.json, metrics.jsonl, checkpoints/, previews/, metrics.json at the end")
-
-
-def _origin(started: Started) -> str:
-    return started.experiment.init_from

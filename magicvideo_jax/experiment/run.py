@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from magicvideo_jax.core.compilation import keep_compiled
+from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.settings import to_plain
 from magicvideo_jax.core.tree import merge
 from magicvideo_jax.experiment.config import Experiment
@@ -12,7 +14,7 @@ from magicvideo_jax.experiment.report import say, say_costs
 from magicvideo_jax.experiment.scores import Scores, score_reconstructions, score_samples, table
 from magicvideo_jax.experiment.start import Started, start
 from magicvideo_jax.experiment.workfolder import WorkFolder
-from magicvideo_jax.training.checkpoint import Checkpoints, write_json
+from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.curves import plot_curves
 from magicvideo_jax.training.loop import train
 from magicvideo_jax.training.metrics import MetricsLog, read_lines
@@ -22,6 +24,7 @@ from magicvideo_jax.training.step import compiled
 
 def run(experiment: Experiment, workdir: Path) -> None:
     """Trains (on), scores, and leaves everything in `workdir`."""
+    keep_compiled()
     folder = WorkFolder(workdir)
     started = start(experiment, folder)
     experiment = started.experiment

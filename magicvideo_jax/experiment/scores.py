@@ -1,23 +1,42 @@
 """The scores of a work folder: what `evaluate` prints and the last line of a training run."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import jax
 import numpy as np
 
+from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.shapes import Scene, image_of
+from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy as caption_accuracy_of
 from magicvideo_jax.evaluation.caption_accuracy import run as caption_accuracy
 from magicvideo_jax.evaluation.motion import run as motion
-from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.config import Experiment, Stage
 from magicvideo_jax.experiment.drawn import prompt_of, unseen_scenes
 from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.sampling.decode import decode_clips
 from magicvideo_jax.training.objectives import unit
 
 Scores = dict[str, float | dict[str, float]]
+
+
+def score_folder(folder: WorkFolder, *, clips: int | None = None) -> Scores:
+    """The scores of a work folder's newest checkpoint."""
+    experiment = folder.experiment()
+    if clips is not None:
+        experiment = replace(experiment, evaluate=replace(experiment.evaluate, clips=clips))
+    networks = Networks(experiment.model)
+    params = trained_params(folder, networks, experiment)
+    if experiment.stage is Stage.VAE:
+        return score_reconstructions(experiment, networks, params)[0]
+    tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
+    return score_samples(
+        experiment, Generator(experiment, networks, tokenizer, at_once=experiment.evaluate.at_once), params
+    )
 
 
 def score_samples(experiment: Experiment, generator: Generator, params: Params) -> Scores:
@@ -44,7 +63,7 @@ def score_reconstructions(experiment: Experiment, networks: Networks, params: Pa
     scenes = unseen_scenes(experiment.stage, 4 * experiment.evaluate.clips)
     drawn = np.stack([image_of(scene, size=experiment.data.size).pixels for scene in scenes])
 
-    @jax.jit
+    @jit
     def reconstruct(pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean, _ = networks.moments(params, unit(pixels))
         return decode_clips(mean, lambda z: networks.decode_unscaled(params, z)), mean.std()

@@ -11,12 +11,13 @@ import shutil
 from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.settings import to_plain
 from magicvideo_jax.core.tree import merge, split
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, read_experiment
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.training.checkpoint import Checkpoints, write_json
+from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.optimizer import trains
 
 

@@ -53,7 +53,7 @@ def bind(build: Callable[[Keys], nnx.Module]) -> Network:
     return Network(method(lambda module, *a, **k: module(*a, **k)), init, _to_params(abstract), method)
 
 
-def _to_params(state: Mapping[Any, Any]) -> Params:
+def _to_params(state: Any) -> Params:
     """List positions become strings, so that a path reads like PyTorch's: `down_blocks.0.resnets.1.conv1`."""
 
     def plain(node: Any) -> Any:

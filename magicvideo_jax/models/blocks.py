@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from magicvideo_jax.models.attend import attend
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.layers import Conv, GroupNorm, LayerNorm, Linear, Padding, upsample
+from magicvideo_jax.models.layers import Conv, GroupNorm, LayerNorm, Linear, Padding, gelu, upsample
 from magicvideo_jax.models.temporal import FrameAdaptor, Mixing, Temporal, TemporalAttention, shift_frames
 
 
@@ -93,7 +93,7 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         a, b = jnp.split(self.proj_in(x), 2, axis=-1)
-        return self.proj_out(a * jax.nn.gelu(b, approximate=False))
+        return self.proj_out(a * gelu(b))
 
 
 class TransformerBlock(nnx.Module):

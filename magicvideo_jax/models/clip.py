@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from magicvideo_jax.models.attend import attend
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear
+from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear, gelu
 
 
 class Activation(Enum):
@@ -87,4 +87,4 @@ class CLIPLayer(nnx.Module):
 def _activate(x: Float[Array, "*b d"], activation: Activation) -> Float[Array, "*b d"]:
     if activation is Activation.QUICK_GELU:
         return x * jax.nn.sigmoid(1.702 * x)
-    return jax.nn.gelu(x, approximate=False)
+    return gelu(x)

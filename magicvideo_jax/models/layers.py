@@ -24,7 +24,8 @@ class Linear(nnx.Module):
             self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        return _add_bias(self, x @ self.kernel.astype(x.dtype))
+        rows = x.reshape(-1, x.shape[-1])  # XLA:CPU fuses the bias of a plain matrix product only
+        return _add_bias(self, rows @ self.kernel.astype(x.dtype)).reshape(*x.shape[:-1], -1)
 
 
 class Padding(Enum):
@@ -75,9 +76,18 @@ class GroupNorm(nnx.Module):
         self.groups, self.eps = groups, eps
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
-        grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], self.groups, -1)
-        y = _normalised(grouped, axis=(-4, -3, -1), eps=self.eps).reshape(x.shape)
-        return _scale_and_shift(self, y).astype(x.dtype)
+        # Sums over h, w first, over a group's channels after, and one scale and one shift per image and channel:
+        # less to move than a reshaped copy of x. Two passes, because E[x^2] - E[x]^2 cancels.
+        y = x.astype(jnp.float32)
+        mean = self._over_group(y.mean((-3, -2), keepdims=True))
+        variance = self._over_group(jnp.square(y - mean).mean((-3, -2), keepdims=True))
+        scale = along_channels(self.scale[...], mean) * jax.lax.rsqrt(variance + self.eps)
+        return ((y - mean) * scale + along_channels(self.bias[...], y)).astype(x.dtype)
+
+    def _over_group(self, of_channels: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        """The mean over the channels of a group, for each of them."""
+        grouped = of_channels.reshape(*of_channels.shape[:-1], self.groups, -1)
+        return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(of_channels.shape)
 
 
 class LayerNorm(nnx.Module):
@@ -88,8 +98,10 @@ class LayerNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        y = _normalised(x.astype(jnp.float32), axis=-1, eps=self.eps)
-        return _scale_and_shift(self, y).astype(x.dtype)
+        y = x.astype(jnp.float32)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+        return (y * along_channels(self.scale[...], y) + along_channels(self.bias[...], y)).astype(x.dtype)
 
 
 class Embedding(nnx.Module):
@@ -100,6 +112,11 @@ class Embedding(nnx.Module):
 
     def __call__(self, ids: Int[Array, "*b"]) -> Float[Array, "*b d"]:
         return self.embedding[ids]
+
+
+def gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """x Phi(x), exact. By erf and not by erfc as `jax.nn.gelu` has it: half the time on CPU."""
+    return 0.5 * x * (1 + jax.lax.erf(x * 2**-0.5))
 
 
 def upsample(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
@@ -140,13 +157,3 @@ def _weight(shape: tuple[int, ...], fan_in: int, *, keys: Keys, zero: bool) -> F
 
 def _add_bias(layer: Linear | Conv, y: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     return y + along_channels(layer.bias[...], y) if hasattr(layer, "bias") else y
-
-
-def _normalised(x: Float[Array, "..."], *, axis: int | tuple[int, ...], eps: float) -> Float[Array, "..."]:
-    mean = x.mean(axis, keepdims=True)
-    centred = x - mean
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axis, keepdims=True) + eps)
-
-
-def _scale_and_shift(norm: GroupNorm | LayerNorm, y: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-    return y * along_channels(norm.scale[...], y) + along_channels(norm.bias[...], y)

@@ -8,7 +8,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.data.video import adapted_palette, written_aside
+from magicvideo_jax.core.files import written_aside
+from magicvideo_jax.data.video import adapted_palette
 
 PAPER, INK = (255, 255, 255), (70, 74, 82)
 MARGIN, GAP, LETTERS = 20, 4, 15

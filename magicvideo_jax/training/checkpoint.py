@@ -1,6 +1,5 @@
 """Checkpoints: one atomic composite of state, data position and config (Orbax), and the frozen networks once."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +75,6 @@ class Checkpoints:
         """Waits for the last save."""
         self._manager.wait_until_finished()
         self._manager.close()
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Aside, then renamed: never half a file."""
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(content, indent=2) + "\n")
-    aside.replace(path)
 
 
 def _resumed(state: TrainState) -> dict[str, Any]:

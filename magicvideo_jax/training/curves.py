@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.data.video import written_aside
+from magicvideo_jax.core.files import written_aside
 
-Lines = Sequence[Mapping[str, float]]
+Lines = Sequence[Mapping[str, float | int]]
 """The lines of metrics.jsonl, as `training.metrics.read_lines` reads them."""
 Series = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]
 """Steps and values."""

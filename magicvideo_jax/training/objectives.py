@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from magicvideo_jax.core.keys import named
@@ -51,7 +52,12 @@ class Parts:
 
 
 def denoising(
-    parts: Parts, noise: NoiseSettings, config: DenoisingConfig, *, null_ids: Int[Array, "l"], as_images: bool = False
+    parts: Parts,
+    noise: NoiseSettings,
+    config: DenoisingConfig,
+    *,
+    null_ids: Int[np.ndarray, "l"],
+    as_images: bool = False,
 ) -> Objective:
     """Eq. 1 for clips, or `as_images` for pictures (clips of any number of frames, each by itself)."""
     schedule = schedule_of(noise)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import merge
@@ -82,4 +83,4 @@ def accumulated(objective: Objective, parts: int) -> Objective:
 def compiled(step: Callable[..., Any], state: TrainState, batch: Any) -> Any:
     """The step compiled for these shapes and places, its state donated; calling it never compiles again."""
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch).compile()
+    return jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch).compile()

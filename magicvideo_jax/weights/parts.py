@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import jax
 
@@ -36,6 +37,7 @@ class Kind(Generic[Config]):
     read: Callable[..., Config]
     write: Callable[[Config], dict[str, Any]]
     network: Callable[[Config], Network]
+    """Kept once built, as that takes a second."""
     aliases: tuple[tuple[str, str], ...] = ()
     extras: tuple[str, ...] = ()
 
@@ -48,7 +50,7 @@ UNET = Kind[UNetConfig](
     older="diffusion_pytorch_model",
     read=settings.unet_config,
     write=settings.unet_json,
-    network=lambda config: bind(lambda keys: VideoUNet(config, keys=keys)),
+    network=cache(lambda config: bind(lambda keys: VideoUNet(config, keys=keys))),
 )
 VAE = Kind[VAEConfig](
     folder="vae",
@@ -58,7 +60,7 @@ VAE = Kind[VAEConfig](
     older="diffusion_pytorch_model",
     read=settings.vae_config,
     write=settings.vae_json,
-    network=lambda config: bind(lambda keys: AutoencoderKL(config, keys=keys)),
+    network=cache(lambda config: bind(lambda keys: AutoencoderKL(config, keys=keys))),
     aliases=tables.VAE_ALIASES,
 )
 TEXT = Kind[TextConfig](
@@ -69,12 +71,13 @@ TEXT = Kind[TextConfig](
     older="pytorch_model",
     read=settings.text_config,
     write=settings.text_json,
-    network=lambda config: bind(lambda keys: CLIPTextEncoder(config, keys=keys)),
+    network=cache(lambda config: bind(lambda keys: CLIPTextEncoder(config, keys=keys))),
     aliases=tables.TEXT_ALIASES,
     extras=tables.TEXT_EXTRAS,
 )
 
 
+@runtime_checkable
 class Load(Protocol):
     """Parameters for a network of these shapes, streamed onto the devices that `shardings` say.
 

@@ -65,12 +65,13 @@ def _state_of(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
-        foreign = re.search(r"(?:GLOBAL|[Gg]lobal:?|type) ([\w.]+)", str(error))
+        # torch's own text advises weights_only=False, which is the one thing not to do.
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise UserError(
-            f"{path}: it names {foreign.group(1)}, which is not a tensor and could run code; save its state_dict "
-            "alone, or get a .safetensors file"
-            if foreign and "lobal" in str(error)
-            else f"{path}: not a whole PyTorch checkpoint ({_first_line(error)})"
+            f"{path}: it names {foreign.group(1)}, which is no tensor and could run code; save its state_dict alone, "
+            "or get a .safetensors file"
+            if foreign
+            else f"{path}: not a whole PyTorch checkpoint (its pickle holds more than tensors, or is broken)"
         ) from error
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a whole PyTorch checkpoint ({_first_line(error)})") from error

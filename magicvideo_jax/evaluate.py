@@ -1,0 +1,43 @@
+"""Scores of a work folder, as a table and as WORKDIR/metrics.json.
+
+python -m magicvideo_jax.evaluate --workdir=DIR
+"""
+
+import argparse
+from pathlib import Path
+
+from magicvideo_jax.core.errors import exit_with
+
+
+def main() -> None:
+    """The verb."""
+    exit_with(lambda: evaluate(_arguments()))
+
+
+def evaluate(asked: argparse.Namespace) -> None:
+    """Sample held-out captions from the newest checkpoint and read them back."""
+    # Only now: JAX takes seconds to import, and help should not.
+    from magicvideo_jax.core.files import write_json
+    from magicvideo_jax.experiment.scores import score_folder, table
+    from magicvideo_jax.experiment.workfolder import WorkFolder
+
+    folder = WorkFolder(Path(asked.workdir))
+    scores = score_folder(folder, clips=asked.clips)
+    write_json(folder.metrics, scores)
+    for line in table(scores):
+        print(line)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m magicvideo_jax.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workdir", required=True, help="a work folder of train")
+    parser.add_argument("--clips", type=int, help="held-out captions to sample (default: the config's)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A trained model in the hand: `pipe = load(DIR); clip = pipe("a red circle moving left", seed=0)`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.data.tokenizer import CaptionTokenizer
+from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig, Stage
+from magicvideo_jax.experiment.generate import Generator, Request
+from magicvideo_jax.experiment.initial import EMBEDDED, Initial, initial_weights
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
+from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
+from magicvideo_jax.parallel.rules import parameter_shardings
+from magicvideo_jax.sampling.keyframes import SampleConfig
+
+
+class Pipeline:
+    """Text to clips. Compiles once for each number of frames and sampler setting."""
+
+    def __init__(self, experiment: Experiment, params: Params, tokenizer: CaptionTokenizer):
+        self.experiment, self.params = experiment, params
+        self._tokenizer, self._networks = tokenizer, Networks(experiment.model)
+        self._generators: dict[tuple[SampleConfig, int | None, int], Generator] = {}
+
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        fps: float | None = None,
+        frames: int | None = None,
+        negative_prompt: str = "",
+    ) -> UInt8[np.ndarray, "t h w 3"]:
+        """One clip. What is not given is what the model's config says. Errors: `UserError` names the argument."""
+        usual = self.experiment.sample
+        sample = replace(
+            usual,
+            steps=usual.steps if steps is None else steps,
+            guidance=usual.guidance if guidance is None else guidance,
+            fps=usual.fps if fps is None else fps,
+        )
+        return self.many([prompt], sample, seed=seed, frames=frames, negative_prompt=negative_prompt)[0]
+
+    def many(
+        self,
+        prompts: Sequence[str],
+        sample: SampleConfig,
+        *,
+        seed: int = 0,
+        frames: int | None = None,
+        negative_prompt: str = "",
+        at_once: int = 1,
+    ) -> UInt8[np.ndarray, "b t h w 3"]:
+        """A clip for each prompt, `at_once` of them in memory."""
+        if not 0 < sample.fps <= 60:
+            raise UserError(f"--fps={sample.fps}: give more than 0 and at most 60 frames per second")
+        key = (replace(sample, fps=0.0), frames, at_once)
+        if key not in self._generators:
+            self._generators[key] = Generator(
+                self.experiment, self._networks, self._tokenizer, at_once=at_once, sample=sample, frames=frames
+            )
+        request = Request(list(prompts), [sample.fps] * len(prompts), negative_prompt, seed)
+        return self._generators[key].generate(self.params, request)
+
+
+def load(path: str | Path) -> Pipeline:
+    """A pipeline from a work folder (averaged weights), `embedded`, or Stable Diffusion weights in any known format.
+
+    Image weights make single frames: train, or load a work folder, for clips that move.
+    """
+    folder = WorkFolder(Path(path))
+    if folder.exists:
+        experiment = folder.experiment()
+        if experiment.stage is Stage.VAE:
+            raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
+        networks = Networks(experiment.model)
+        tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
+        return Pipeline(experiment, trained_params(folder, networks, experiment), tokenizer)
+    return _from_image_weights(str(path), initial_weights(str(path)))
+
+
+def _from_image_weights(path: str, initial: Initial) -> Pipeline:
+    usual = Experiment()
+    experiment = replace(usual, stage=Stage.IMAGE, init_from=path, model=initial.fitted(ModelConfig()))
+    if initial.tokenizer is None:
+        raise UserError(f"{path}: no tokenizer beside the weights; convert them with --tokenizer FOLDER")
+    is_embedded = path in ("embedded", str(EMBEDDED))
+    experiment = replace(experiment, data=replace(experiment.data, size=64 if is_embedded else 512))
+    networks, mesh = Networks(experiment.model), make_mesh(MeshShape())
+    params = {}
+    for component in Component:
+        network = networks.by_component[component]
+        shardings = parameter_shardings(network.shapes, mesh)
+        params[component.value], _ = initial.load(component, network, shardings, seed=0)
+    return Pipeline(experiment, params, CaptionTokenizer(initial.tokenizer, length=experiment.model.text.tokens))
