@@ -18,6 +18,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder that the run writes t
 
 def main() -> None:
     """Parse, then train."""
+    if "--help" in sys.argv or "-h" in sys.argv:
+        print(__doc__, flags.FLAGS.module_help(sys.modules[__name__]), sep="\n")
+        return
     try:
         flags.FLAGS(sys.argv)
     except (flags.Error, FileNotFoundError, KeyError, ValueError, TypeError) as error:

@@ -86,7 +86,7 @@ def test_bfloat16_stays_near_float32():
         bind(lambda keys, dtype=dtype: CLIPTextEncoder(config, keys=keys, dtype=dtype))
         for dtype in (jnp.float32, jnp.bfloat16)
     ]
-    params = copied(networks[0].shapes, randomise(torch_encoder(config)).state_dict())
+    params = copied(TEXT, networks[0].shapes, randomise(torch_encoder(config)).state_dict())
     exact, rounded = (quick(network.apply)(params, some_ids(config, 13)) for network in networks)
     assert rounded.dtype == jnp.float32
     assert 0 < jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact) < 0.03

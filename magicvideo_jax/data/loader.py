@@ -5,7 +5,7 @@ rows only.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -17,6 +17,7 @@ from magicvideo_jax.parallel.batch import place
 Example = Mapping[str, np.ndarray]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Examples by index, made or read on demand, the same each time."""
 

@@ -7,7 +7,7 @@ that was to come.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -35,6 +35,7 @@ class TrainConfig:
     wandb_project: str = ""
 
 
+@runtime_checkable
 class Batches(Protocol):
     """An endless iterator that knows its place."""
 

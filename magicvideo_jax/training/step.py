@@ -1,7 +1,7 @@
 """The train step. Stages differ in the objective that is handed in, and in nothing else."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from magicvideo_jax.training.state import TrainState
 Metrics = dict[str, Array]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A stage: the loss of a batch, and what else is worth a look. A pure function."""
 
@@ -37,7 +38,7 @@ def train_step(
     (loss, metrics), grads = jax.value_and_grad(
         lambda params: objective(merge(params, state.frozen), batch, key), has_aux=True
     )(state.params)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -1,5 +1,7 @@
 """Parameters of a network as an Orbax checkpoint: written once, restored onto any devices."""
 
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.weights.match import compare
 from magicvideo_jax.weights.place import Fresh, Tick, draw, sharding_by_path, silent
+
+_GROUP = 128 * 2**20
 
 
 def save_params(folder: Path, params: Params) -> None:
@@ -34,22 +38,42 @@ def restore_params(
     default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with _checkpointer() as checkpointer:
         present = compare(flat, _stored(checkpointer, folder), where=str(folder), may_be_missing=may_be_missing)
-        wanted = unflatten(
-            {
+        values: dict[str, jax.Array] = {}
+        for paths in _in_groups(present, flat):
+            wanted = {
                 path: jax.ShapeDtypeStruct(flat[path].shape, flat[path].dtype, sharding=placed[path] or default)
-                for path in present
+                for path in paths
             }
-        )
-        restoring = ocp.args.PyTreeRestore(
-            item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
-        )
-        try:
-            values = flatten(checkpointer.restore(folder.absolute(), args=restoring))
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise _broken(folder, error) from error
+            values |= _restored(checkpointer, folder, wanted)
+            tick(sum(values[path].nbytes for path in paths))
     values |= draw([path for path in flat if path not in values], fresh, placed)
-    tick(sum(x.nbytes for x in values.values()))
     return unflatten({path: values[path] for path in flat})
+
+
+def _in_groups(paths: Iterable[str], shapes: Mapping[str, jax.ShapeDtypeStruct]) -> Iterator[list[str]]:
+    """Some at a time: Orbax holds what it restores twice while it does."""
+    group, size = list[str](), 0
+    for path in paths:
+        group.append(path)
+        size += math.prod(shapes[path].shape) * shapes[path].dtype.itemsize
+        if size >= _GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _restored(
+    checkpointer: ocp.Checkpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.Array]:
+    tree = unflatten(wanted)
+    restoring = ocp.args.PyTreeRestore(
+        item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=True
+    )
+    try:
+        return jax.block_until_ready(flatten(checkpointer.restore(folder.absolute(), args=restoring)))
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise _broken(folder, error) from error
 
 
 def _stored(checkpointer: ocp.Checkpointer, folder: Path) -> dict[str, tuple[int, ...]]:

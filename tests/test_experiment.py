@@ -1,0 +1,145 @@
+"""Whole runs of tiny experiments: every stage trains, resumes where it stopped, and is sampled from."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from tiny_experiment import tiny
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.settings import from_plain, to_plain
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.experiment.config import Experiment, Stage, config_dict, read_experiment
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.pipeline import load
+from magicvideo_jax.experiment.run import run
+from magicvideo_jax.experiment.start import start
+from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
+
+
+def params_of(workdir):
+    folder = WorkFolder(workdir)
+    experiment = folder.experiment()
+    return flatten(trained_params(folder, Networks(experiment.model), experiment))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("video")
+    run(tiny(), workdir)
+    return workdir
+
+
+def test_a_run_leaves_everything_in_its_work_folder(trained):
+    scores = json.loads((trained / "metrics.json").read_text())
+    assert set(scores["caption_accuracy"]) == {"shape", "colour", "motion", "all"}
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    assert {"loss", "grad_norm", "clips_per_second", "data_wait_share"} <= set(lines[0])
+    assert (trained / "previews" / "step_000004.png").is_file()
+    assert (trained / "previews" / "step_000004.mp4").is_file()
+    assert (trained / "curves.png").is_file()
+    assert read_experiment(json.loads((trained / "config.json").read_text())).stage is Stage.VIDEO
+
+
+def test_a_resumed_run_equals_an_unbroken_one(trained, tmp_path):
+    experiment = tiny()
+    half = replace(experiment, train=replace(experiment.train, steps=2))
+    run(half, tmp_path)
+    run(experiment, tmp_path)
+    unbroken = params_of(trained)
+    for path, leaf in params_of(tmp_path).items():
+        np.testing.assert_array_equal(leaf, unbroken[path], err_msg=path)
+
+
+def test_a_pipeline_draws_the_same_clip_for_the_same_seed(trained):
+    pipe = load(trained)
+    clip = pipe("a red circle moving left", seed=1)
+    assert (clip.shape, clip.dtype) == ((2, 16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(clip, pipe("a red circle moving left", seed=1))
+    assert (clip != pipe("a red circle moving left", seed=2)).any()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"prompt": "  "}, "--prompt"),
+        ({"prompt": "a star", "frames": 3}, "--frames=3"),
+        ({"prompt": "a", "fps": 0.0}, "--fps"),
+    ],
+)
+def test_what_a_pipeline_cannot_do_is_one_line(trained, how, said):
+    with pytest.raises(UserError, match=said):
+        load(trained)(**how)
+
+
+def test_a_vae_run_measures_its_scaling_and_hands_it_on(tmp_path):
+    run(tiny(Stage.VAE), tmp_path / "vae")
+    saved = WorkFolder(tmp_path / "vae").experiment().model.vae.scaling
+    deviation = json.loads((tmp_path / "vae" / "metrics.json").read_text())["latent_std"]
+    assert saved == pytest.approx(1 / deviation)
+    image = start(tiny(Stage.IMAGE, init_from=str(tmp_path / "vae")), WorkFolder(tmp_path / "image"))
+    assert image.experiment.model.vae.scaling == saved
+    there = params_of(tmp_path / "vae")
+    for path, leaf in flatten(image.state.frozen["vae"]).items():
+        np.testing.assert_array_equal(leaf, there[f"vae.{path}"])
+
+
+def test_a_video_run_begins_as_the_image_run_it_comes_from(tmp_path):
+    run(tiny(Stage.IMAGE), tmp_path / "image")
+    video = start(tiny(init_from=str(tmp_path / "image")), WorkFolder(tmp_path / "video"))
+    image = Networks(WorkFolder(tmp_path / "image").experiment().model)
+    there = params_of(tmp_path / "image")
+    assert video.from_weights == sum(leaf.size for leaf in there.values())
+    params = {"unet": video.state.params["unet"]}
+    z = jax.random.normal(jax.random.key(0), (2, 2, 8, 8, 4))
+    time, text = jax.numpy.full(2, 300.0), jax.random.normal(jax.random.key(1), (2, 24, 8))
+    from magicvideo_jax.core.protocols import Condition
+    from magicvideo_jax.core.tree import unflatten
+
+    moving = video.networks.denoise(params, z, time, Condition(text, jax.numpy.full(2, 8.0)))
+    still = image.denoise(unflatten(there), z, time, Condition(text))
+    np.testing.assert_allclose(moving, still, atol=1e-5)
+
+
+def test_config_is_data_there_and_back():
+    experiment = tiny()
+    assert from_plain(Experiment, json.loads(json.dumps(to_plain(experiment)))) == experiment
+    assert read_experiment(config_dict(experiment)) == experiment
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["train"].update(speed=1), r"config.train.speed: no such field"),
+        (lambda c: c["train"].pop("steps"), r"config.train.steps: missing"),
+        (lambda c: c["optim"].update(lr="fast"), r"config.optim.lr='fast'"),
+        (lambda c: c.update(stage="film"), r"config.stage='film': give one of vae, image, video, joint"),
+        (lambda c: c["train"].update(steps=0), r"config.train.steps=0"),
+    ],
+)
+def test_a_config_s_mistakes_are_named(change, said):
+    plain = to_plain(tiny())
+    change(plain)
+    with pytest.raises(UserError, match=said):
+        read_experiment(plain)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"init_from": "/nowhere/at/all"}, "config.init_from=/nowhere/at/all"),
+        ({"init_from": ""}, "config.init_from is empty"),
+    ],
+)
+def test_weights_that_are_not_there_are_named(change, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        start(tiny(**change), WorkFolder(tmp_path))
+
+
+def test_a_batch_that_the_mesh_does_not_divide_is_named(tmp_path):
+    experiment = tiny()
+    with pytest.raises(UserError, match=r"train\.batch_size=6: give a multiple of 8"):
+        start(replace(experiment, train=replace(experiment.train, batch_size=6)), WorkFolder(tmp_path))

@@ -1,0 +1,119 @@
+"""The train step, on objectives of a few numbers."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.training.optimizer import Freeze, OptimConfig, make_optimizer, trains
+from magicvideo_jax.training.state import fresh_state
+from magicvideo_jax.training.step import accumulated, compiled, train_step
+
+
+def objective(params, batch, key):
+    """Least squares with a frozen offset; no noise, so that equal batches give equal steps."""
+    del key
+    error = batch["x"] @ params["net"]["w"] + params["frozen"]["b"] - batch["y"]
+    return jnp.square(error).mean(), {"error": jnp.abs(error).mean()}
+
+
+def start(optimizer):
+    return fresh_state({"net": {"w": jnp.ones((3, 1))}}, {"frozen": {"b": jnp.full((1, 1), 2.0)}}, optimizer)
+
+
+def batch_of(seed, rows=8):
+    rng = np.random.default_rng(seed)
+    return {"x": rng.standard_normal((rows, 3), np.float32), "y": rng.standard_normal((rows, 1), np.float32)}
+
+
+def stepper(optimizer, objective=objective):
+    return jax.jit(partial(train_step, objective=objective, optimizer=optimizer, ema_decay=0.9, seed=0))
+
+
+def test_a_step_is_the_optimizer_s_own_update():
+    optimizer = make_optimizer(OptimConfig(lr=1e-2, warmup=1), steps=10)
+    state, batch = start(optimizer), batch_of(0)
+    grads = jax.grad(lambda p: objective(p | state.frozen, batch, None)[0])(state.params)
+    updates, _ = optimizer.update(grads, state.opt_state, state.params)
+    after, metrics = stepper(optimizer)(state, batch)
+    expected = optax.apply_updates(state.params, updates)
+    np.testing.assert_allclose(after.params["net"]["w"], expected["net"]["w"], rtol=1e-6)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-6)
+    np.testing.assert_array_equal(after.frozen["frozen"]["b"], state.frozen["frozen"]["b"])
+
+
+def test_frozen_parameters_have_neither_moments_nor_average():
+    state = start(make_optimizer(OptimConfig(), steps=10))
+    assert list(flatten(state.ema)) == ["net.w"]
+    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == (1, 1)]
+    assert not moments
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(bad):
+    optimizer = make_optimizer(OptimConfig(lr=1e-2, warmup=1), steps=10)
+    step, state = stepper(optimizer), start(optimizer)
+    state, _ = step(state, batch_of(0))
+    poisoned = batch_of(1)
+    poisoned["x"][0, 0] = bad
+    after, metrics = step(state, poisoned)
+    for name in ("params", "ema", "opt_state"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(state, name))
+    assert (after.step, metrics["skipped_in_a_row"]) == (2, 1)
+    assert step(after, poisoned)[1]["skipped_in_a_row"] == 2
+    assert step(after, batch_of(2))[1]["skipped_in_a_row"] == 0
+
+
+def test_accumulated_parts_make_the_same_step():
+    optimizer = make_optimizer(OptimConfig(lr=1e-2, warmup=1), steps=10)
+    batch = batch_of(0)
+    whole, _ = stepper(optimizer)(start(optimizer), batch)
+    parts, metrics = stepper(optimizer, accumulated(objective, 4))(start(optimizer), batch)
+    np.testing.assert_allclose(parts.params["net"]["w"], whole.params["net"]["w"], rtol=1e-6)
+    assert metrics["error"].shape == ()
+
+
+def test_gradients_are_clipped_to_the_global_norm():
+    optimizer = optax.chain(make_optimizer(OptimConfig(clip=1e-3), steps=10))
+    clipped, _ = optax.clip_by_global_norm(1e-3).update({"w": jnp.full(3, 9.0)}, optax.EmptyState())
+    state = optimizer.init({"w": jnp.zeros(3)})
+    _, state = optimizer.update({"w": jnp.full(3, 9.0)}, state, {"w": jnp.zeros(3)})
+    moment = next(leaf for leaf in jax.tree.leaves(state) if leaf.shape == (3,))
+    np.testing.assert_allclose(moment, 0.1 * clipped["w"], rtol=1e-5)
+
+
+def test_a_step_compiles_once_for_a_shape():
+    optimizer = make_optimizer(OptimConfig(), steps=10)
+    traced = []
+
+    def watched(params, batch, key):
+        traced.append(1)
+        return objective(params, batch, key)
+
+    state = start(optimizer)
+    step = compiled(
+        partial(train_step, objective=watched, optimizer=optimizer, ema_decay=0.9, seed=0), state, batch_of(0)
+    )
+    for seed in range(4):
+        state, _ = step(state, batch_of(seed))
+    assert len(traced) == 1
+    with pytest.raises(TypeError):
+        step(state, batch_of(0, rows=4))  # another shape is refused, not compiled behind one's back
+
+
+@pytest.mark.parametrize(
+    ("path", "trained_in"),
+    [
+        ("mid_block.stages.0.resnet.adaptor1.scale", {Freeze.ALL, Freeze.TEMPORAL, Freeze.ADAPTOR}),
+        ("down_blocks.0.stages.1.transformer.transformer_blocks.0.adaptor.shift", set(Freeze)),
+        ("down_blocks.0.stages.1.transformer.temporal.to_q.kernel", {Freeze.ALL, Freeze.TEMPORAL}),
+        ("fps_embedding.linear_1.kernel", {Freeze.ALL, Freeze.TEMPORAL}),
+        ("down_blocks.0.stages.1.resnet.conv1.kernel", {Freeze.ALL}),
+    ],
+)
+def test_freeze_modes(path, trained_in):
+    assert {freeze for freeze in Freeze if trains(freeze, path)} == trained_in

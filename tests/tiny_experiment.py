@@ -1,0 +1,42 @@
+"""An experiment of the real kinds with networks of a few thousand numbers."""
+
+from dataclasses import replace
+
+from magicvideo_jax.experiment.config import (
+    Component,
+    DataConfig,
+    EvaluateConfig,
+    Experiment,
+    ModelConfig,
+    Stage,
+)
+from magicvideo_jax.models.clip import TextConfig
+from magicvideo_jax.models.temporal import Temporal
+from magicvideo_jax.models.unet import Level, UNetConfig
+from magicvideo_jax.models.vae import VAEConfig
+from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.training.loop import TrainConfig
+from magicvideo_jax.training.optimizer import OptimConfig
+
+MODEL = ModelConfig(
+    unet=UNetConfig(levels=(Level(8, 2), Level(16, 0)), middle_heads=2, blocks=1, context=8, groups=4),
+    vae=VAEConfig(widths=(4, 8), blocks=1, groups=2),
+    text=TextConfig(width=8, layers=1, heads=2, hidden=16, tokens=24),
+)
+
+
+def tiny(stage: Stage = Stage.VIDEO, **changes) -> Experiment:
+    """Two frames of 16 x 16 pixels; `changes` replace fields."""
+    unet = replace(MODEL.unet, temporal=Temporal(frames=2)) if stage in (Stage.VIDEO, Stage.JOINT) else MODEL.unet
+    trained = (Component.VAE,) if stage is Stage.VAE else (Component.UNET,)
+    experiment = Experiment(
+        stage=stage,
+        init_from="scratch",
+        model=replace(MODEL, unet=unet, trained=trained),
+        data=DataConfig(frames=2, size=16),
+        train=TrainConfig(steps=4, batch_size=8, save_every=2, preview_every=4, log_every=2),
+        optim=OptimConfig(warmup=1, lr=1e-3),
+        sample=SampleConfig(steps=2),
+        evaluate=EvaluateConfig(clips=2, at_once=2),
+    )
+    return replace(experiment, **changes)
