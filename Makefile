@@ -15,7 +15,7 @@ test-slow: $(VENV)/dev
 	$(RUN) -m pytest --slow
 
 demo: $(VENV)/core
-	$(RUN) -m magicvideo_jax.train --config=configs/t2v.py --workdir=runs/demo
+	$(RUN) -m magicvideo_jax.train --config=configs/vae.py:demo --workdir=runs/demo
 
 lint: $(VENV)/dev
 	$(VENV)/bin/ruff format .
@@ -27,6 +27,9 @@ $(VENV)/core: requirements.txt pyproject.toml
 	$(VENV)/bin/pip install --quiet --no-deps --editable .
 	touch $@
 
+# imaginairy is not imported: tests compare our key tables with its Stable Diffusion key maps. Its own requirements
+# would replace torch, and a requirements file cannot say --no-deps.
 $(VENV)/dev: $(VENV)/core requirements-dev.txt
 	$(VENV)/bin/pip install --quiet --requirement requirements-dev.txt
+	$(VENV)/bin/pip install --quiet --no-deps imaginairy==15.0.0
 	touch $@

@@ -20,7 +20,7 @@ def main() -> None:
     """Parse, then train."""
     if "--help" in sys.argv or "-h" in sys.argv:
         print(__doc__, flags.FLAGS.module_help(sys.modules[__name__]), sep="\n")
-        return
+        sys.exit()
     try:
         flags.FLAGS(sys.argv)
     except (flags.Error, FileNotFoundError, KeyError, ValueError, TypeError) as error:

@@ -64,6 +64,11 @@ def initial_weights(init_from: str) -> Initial:
     if not init_from:
         raise UserError("config.init_from is empty: give a diffusers folder, a checkpoint file or a work folder")
     path = EMBEDDED if init_from == "embedded" else Path(init_from)
+    if init_from == "embedded" and not path.exists():
+        raise UserError(
+            "config.init_from=embedded: this version has no weights of its own yet; train them (configs/vae.py, then "
+            "configs/t2i.py) and give that work folder, or give Stable Diffusion weights"
+        )
     if not path.exists():
         raise UserError(f"config.init_from={init_from}: there is nothing at this path; give weights, or scratch")
     folder = WorkFolder(path)
