@@ -1,5 +1,6 @@
 """A training run from the first line it prints to the last score."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,24 +29,21 @@ def run(experiment: Experiment, workdir: Path) -> None:
     folder = WorkFolder(workdir)
     started = start(experiment, folder)
     experiment = started.experiment
-    checkpoints = Checkpoints(workdir)
-    state = _resumed(started, checkpoints)
-    step = compiled(started.step, state, started.loader.shapes())
-    say_costs(started, step, workdir)
     log = MetricsLog(workdir, wandb_project=experiment.train.wandb_project, config=to_plain(experiment))
-    generator = _generator(started, at_once=PROMPTS)
-    state = train(
-        state,
-        step,
-        started.loader,
-        config=experiment.train,
-        experiment=to_plain(experiment),
-        checkpoints=checkpoints,
-        log=log,
-        preview=Preview(started, folder.previews, generator),
-    )
-    checkpoints.close()
-    log.close()
+    with closing(Checkpoints(workdir)) as checkpoints, closing(log):
+        state = _resumed(started, checkpoints)
+        step = compiled(started.step, state, started.loader.shapes())
+        say_costs(started, step, workdir)
+        state = train(
+            state,
+            step,
+            started.loader,
+            config=experiment.train,
+            experiment=to_plain(experiment),
+            checkpoints=checkpoints,
+            log=log,
+            preview=Preview(started, folder.previews, _generator(started, at_once=PROMPTS)),
+        )
     plot_curves(read_lines(workdir / "metrics.jsonl"), workdir / "curves.png")
     scores = _final_scores(started, state, folder)
     write_json(folder.metrics, scores)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from magicvideo_jax.core.keys import named
 from magicvideo_jax.core.protocols import Condition, Params
@@ -52,7 +52,7 @@ def keyframes(
     text: Float[Array, "b l d"],
     null_text: Float[Array, "b l d"],
     fps: Float[Array, "b"],
-    keys: PRNGKeyArray,
+    keys: Key[Array, "b"],
     *,
     denoise: Callable[..., Float[Array, "b t h w c"]],
     plan: Plan,

@@ -53,7 +53,7 @@ def read_lines(path: Path) -> list[dict[str, float]]:
     lines = []
     for line in path.read_text().splitlines():
         try:
-            lines.append(json.loads(line))
+            lines.append(json.loads(line, parse_int=float))
         except json.JSONDecodeError:
             continue
     return lines
