@@ -1,7 +1,7 @@
 """The image VAE of the drawn shapes, from nothing, on single frames.
 
-    python -m magicvideo_jax.train --config=configs/vae.py --workdir=DIR
-    python -m magicvideo_jax.train --config=configs/vae.py:demo --workdir=DIR       a first look, minutes on two cores
+python -m magicvideo_jax.train --config=configs/vae.py --workdir=DIR
+python -m magicvideo_jax.train --config=configs/vae.py:demo --workdir=DIR       a first look, minutes on two cores
 """
 
 from magicvideo_jax.core.errors import UserError

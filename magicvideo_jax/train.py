@@ -15,16 +15,32 @@ from magicvideo_jax.core.errors import UserError, exit_with
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with :PRESET if it has presets.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that the run writes to, and resumes from.")
 
+_EXIT_INTERRUPTED = 130
+
 
 def main() -> None:
-    """Parse, then train."""
+    """Help at once; otherwise train, and say how to go on when interrupted."""
     if "--help" in sys.argv or "-h" in sys.argv:
         print(__doc__, flags.FLAGS.module_help(sys.modules[__name__]), sep="\n")
         sys.exit()
     try:
-        flags.FLAGS(sys.argv)
-    except (flags.Error, FileNotFoundError, KeyError, ValueError, TypeError) as error:
+        exit_with(train)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(_EXIT_INTERRUPTED)
+
+
+def train() -> None:
+    """Parse, then run. Errors: what the command line or the config file gets wrong."""
+    _check_file_is_there()
+    try:
+        rest = flags.FLAGS(sys.argv)[1:]
+    except AttributeError as error:
+        raise UserError(f"--config: no such field ({error})") from None
+    except (flags.Error, OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(str(error)) from None
+    if rest:
+        raise UserError(f"{rest[0]}: not understood; fields are given as --config.{rest[0].lstrip('-')}")
     if WORKDIR.value is None or CONFIG.value is None:
         raise UserError("give --config=configs/t2v.py and --workdir=DIR (--help says more)")
 
@@ -34,5 +50,15 @@ def main() -> None:
     run(read_experiment(CONFIG.value), Path(WORKDIR.value))
 
 
+def _check_file_is_there() -> None:
+    """Before absl runs it, whose own message is a traceback."""
+    for i, argument in enumerate(sys.argv):
+        name, _, value = argument.partition("=")
+        if name == "--config":
+            file = (value or "".join(sys.argv[i + 1 : i + 2])).split(":")[0]
+            if not Path(file).is_file():
+                raise UserError(f"--config={file}: no such file; give one of configs/")
+
+
 if __name__ == "__main__":
-    exit_with(main)
+    main()

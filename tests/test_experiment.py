@@ -1,6 +1,7 @@
 """Whole runs of tiny experiments: every stage trains, resumes where it stopped, and is sampled from."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 
 import jax
@@ -9,14 +10,23 @@ import pytest
 from tiny_experiment import tiny
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.protocols import Condition
 from magicvideo_jax.core.settings import from_plain, to_plain
-from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.experiment.config import Experiment, Stage, config_dict, read_experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.pipeline import load
 from magicvideo_jax.experiment.run import run
-from magicvideo_jax.experiment.start import start
+from magicvideo_jax.experiment.start import Started, start
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
+from magicvideo_jax.training.checkpoint import Checkpoints
+
+
+def started(experiment, workdir) -> Started:
+    folder = WorkFolder(workdir)
+    folder.create()
+    with closing(Checkpoints(workdir)) as checkpoints:
+        return start(experiment, folder, checkpoints)
 
 
 def params_of(workdir):
@@ -51,7 +61,8 @@ def test_a_resumed_run_equals_an_unbroken_one(trained, tmp_path):
     run(experiment, tmp_path)
     unbroken = params_of(trained)
     for path, leaf in params_of(tmp_path).items():
-        np.testing.assert_array_equal(leaf, unbroken[path], err_msg=path)
+        # Eight devices on two cores sum in no fixed order; a lost moment or a repeated batch would show at 1e-4.
+        np.testing.assert_allclose(leaf, unbroken[path], atol=1e-5, err_msg=path)
 
 
 def test_a_pipeline_draws_the_same_clip_for_the_same_seed(trained):
@@ -80,25 +91,24 @@ def test_a_vae_run_measures_its_scaling_and_hands_it_on(tmp_path):
     saved = WorkFolder(tmp_path / "vae").experiment().model.vae.scaling
     deviation = json.loads((tmp_path / "vae" / "metrics.json").read_text())["latent_std"]
     assert saved == pytest.approx(1 / deviation)
-    image = start(tiny(Stage.IMAGE, init_from=str(tmp_path / "vae")), WorkFolder(tmp_path / "image"))
+    image = started(tiny(Stage.IMAGE, init_from=str(tmp_path / "vae")), tmp_path / "image")
     assert image.experiment.model.vae.scaling == saved
     there = params_of(tmp_path / "vae")
+    with pytest.raises(UserError, match=r"another config\.seed"):
+        run(tiny(Stage.VAE, seed=1), tmp_path / "vae")
     for path, leaf in flatten(image.state.frozen["vae"]).items():
         np.testing.assert_array_equal(leaf, there[f"vae.{path}"])
 
 
 def test_a_video_run_begins_as_the_image_run_it_comes_from(tmp_path):
     run(tiny(Stage.IMAGE), tmp_path / "image")
-    video = start(tiny(init_from=str(tmp_path / "image")), WorkFolder(tmp_path / "video"))
+    video = started(tiny(init_from=str(tmp_path / "image")), tmp_path / "video")
     image = Networks(WorkFolder(tmp_path / "image").experiment().model)
     there = params_of(tmp_path / "image")
     assert video.from_weights == sum(leaf.size for leaf in there.values())
     params = {"unet": video.state.params["unet"]}
     z = jax.random.normal(jax.random.key(0), (2, 2, 8, 8, 4))
     time, text = jax.numpy.full(2, 300.0), jax.random.normal(jax.random.key(1), (2, 24, 8))
-    from magicvideo_jax.core.protocols import Condition
-    from magicvideo_jax.core.tree import unflatten
-
     moving = video.networks.denoise(params, z, time, Condition(text, jax.numpy.full(2, 8.0)))
     still = image.denoise(unflatten(there), z, time, Condition(text))
     np.testing.assert_allclose(moving, still, atol=1e-5)
@@ -118,6 +128,9 @@ def test_config_is_data_there_and_back():
         (lambda c: c["optim"].update(lr="fast"), r"config.optim.lr='fast'"),
         (lambda c: c.update(stage="film"), r"config.stage='film': give one of vae, image, video, joint"),
         (lambda c: c["train"].update(steps=0), r"config.train.steps=0"),
+        (lambda c: c["train"].update(log_every=0), r"config.train.log_every=0"),
+        (lambda c: c["data"].update(frames=3), r"config.data.frames=3"),
+        (lambda c: c["data"].update(size=17), r"config.data.size=17"),
     ],
 )
 def test_a_config_s_mistakes_are_named(change, said):
@@ -136,10 +149,10 @@ def test_a_config_s_mistakes_are_named(change, said):
 )
 def test_weights_that_are_not_there_are_named(change, said, tmp_path):
     with pytest.raises(UserError, match=said):
-        start(tiny(**change), WorkFolder(tmp_path))
+        started(tiny(**change), tmp_path)
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_named(tmp_path):
     experiment = tiny()
     with pytest.raises(UserError, match=r"train\.batch_size=6: give a multiple of 8"):
-        start(replace(experiment, train=replace(experiment.train, batch_size=6)), WorkFolder(tmp_path))
+        started(replace(experiment, train=replace(experiment.train, batch_size=6)), tmp_path)

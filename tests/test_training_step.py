@@ -8,7 +8,11 @@ import numpy as np
 import optax
 import pytest
 
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.training.metrics import summary
+from magicvideo_jax.training.objectives import DenoisingConfig, joint
 from magicvideo_jax.training.optimizer import Freeze, OptimConfig, make_optimizer, trains
 from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import accumulated, compiled, train_step
@@ -22,7 +26,8 @@ def objective(params, batch, key):
 
 
 def start(optimizer):
-    return fresh_state({"net": {"w": jnp.ones((3, 1))}}, {"frozen": {"b": jnp.full((1, 1), 2.0)}}, optimizer)
+    state = fresh_state({"net": {"w": jnp.ones((3, 1))}}, optimizer)
+    return state._replace(frozen={"frozen": {"b": jnp.full((1, 1), 2.0)}})
 
 
 def batch_of(seed, rows=8):
@@ -47,7 +52,7 @@ def test_a_step_is_the_optimizer_s_own_update():
 
 
 def test_frozen_parameters_have_neither_moments_nor_average():
-    state = start(make_optimizer(OptimConfig(), steps=10))
+    state = start(make_optimizer(OptimConfig(warmup=2), steps=10))
     assert list(flatten(state.ema)) == ["net.w"]
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == (1, 1)]
     assert not moments
@@ -78,7 +83,7 @@ def test_accumulated_parts_make_the_same_step():
 
 
 def test_gradients_are_clipped_to_the_global_norm():
-    optimizer = optax.chain(make_optimizer(OptimConfig(clip=1e-3), steps=10))
+    optimizer = optax.chain(make_optimizer(OptimConfig(clip=1e-3, warmup=2), steps=10))
     clipped, _ = optax.clip_by_global_norm(1e-3).update({"w": jnp.full(3, 9.0)}, optax.EmptyState())
     state = optimizer.init({"w": jnp.zeros(3)})
     _, state = optimizer.update({"w": jnp.full(3, 9.0)}, state, {"w": jnp.zeros(3)})
@@ -87,7 +92,7 @@ def test_gradients_are_clipped_to_the_global_norm():
 
 
 def test_a_step_compiles_once_for_a_shape():
-    optimizer = make_optimizer(OptimConfig(), steps=10)
+    optimizer = make_optimizer(OptimConfig(warmup=2), steps=10)
     traced = []
 
     def watched(params, batch, key):
@@ -103,6 +108,42 @@ def test_a_step_compiles_once_for_a_shape():
     assert len(traced) == 1
     with pytest.raises(TypeError):
         step(state, batch_of(0, rows=4))  # another shape is refused, not compiled behind one's back
+
+
+def test_without_warm_up_the_first_step_moves():
+    optimizer = make_optimizer(OptimConfig(lr=1e-2, warmup=0), steps=10)
+    after, _ = stepper(optimizer)(start(optimizer), batch_of(0))
+    assert (after.params["net"]["w"] != 1).all()
+
+
+def test_a_warm_up_longer_than_the_run_is_refused():
+    with pytest.raises(UserError, match=r"optim\.warmup=10"):
+        make_optimizer(OptimConfig(warmup=10), steps=10)
+
+
+def test_a_joint_batch_weighs_its_two_parts():
+    def part(value):
+        return lambda params, batch, key: (jnp.float32(value) * batch, {"loss_of": jnp.float32(value)})
+
+    loss, metrics = joint(part(2), part(10), DenoisingConfig(image_share=0.25))(
+        {}, {"video": 1, "image": 1}, key_for(0, 0, "x")
+    )
+    assert (loss, metrics["video_loss"], metrics["image_loss"]) == (4, 2, 10)
+
+
+def test_a_report_leaves_out_steps_that_were_not_finite():
+    def step(loss, is_finite):
+        return {
+            "loss": np.float32(loss),
+            "is_finite": np.bool_(is_finite),
+            "skipped_in_a_row": np.int32(not is_finite),
+            "time_bin_loss": np.array([loss, 0], np.float32),
+            "time_bin_count": np.array([1, 0], np.float32),
+        }
+
+    values = summary([step(1, True), step(np.nan, False), step(3, True)])
+    assert values == {"loss": 2, "skipped": 1, "skipped_in_a_row": 1, "loss_by_time/0": 2}
+    assert summary([step(np.nan, False)]) == {"skipped": 1, "skipped_in_a_row": 1}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,5 +19,5 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
 def keep_compiled() -> None:
     """The next process finds what this one compiled: in `JAX_COMPILATION_CACHE_DIR`, or the user's cache folder."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        usual = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(usual / "magicvideo_jax" / "compiled"))
+        usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(usual, "magicvideo_jax", "compiled"))

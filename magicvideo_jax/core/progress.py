@@ -36,13 +36,6 @@ class Progress:
         elif time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
             self._say(note)
 
-    def print(self, line: str) -> None:
-        """A line that does not break the bar."""
-        if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
     def _say(self, note: str = "") -> None:
         self._said = time.monotonic()
         rate = (self._done - self._start) / max(self._said - self._began, 1e-9)

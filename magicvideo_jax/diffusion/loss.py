@@ -19,13 +19,6 @@ def per_example_mse(output: Float[Array, "b *axes"], target: Float[Array, "b *ax
     return jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
 
 
-def weighted_mse(
-    output: Float[Array, "b *axes"], target: Float[Array, "b *axes"], weight: Float[Array, "b"]
-) -> Float[Array, "b"]:
-    """Eq. 1."""
-    return weight * per_example_mse(output, target)
-
-
 def min_snr_weight(
     kind: Prediction, *, alpha: Float[Array, "b"], sigma: Float[Array, "b"], gamma: float = 5.0
 ) -> Float[Array, "b"]:

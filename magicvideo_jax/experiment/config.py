@@ -16,7 +16,7 @@ from magicvideo_jax.parallel.mesh import MeshShape
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
-from magicvideo_jax.training.optimizer import OptimConfig
+from magicvideo_jax.training.optimizer import Freeze, OptimConfig
 
 
 class Stage(Enum):
@@ -28,8 +28,6 @@ class Stage(Enum):
     """Text to image, on frames."""
     VIDEO = "video"
     """Text to video, on clips."""
-    JOINT = "joint"
-    """Text to video on clips and images in one batch."""
 
 
 class Component(Enum):
@@ -69,8 +67,6 @@ class DataConfig:
     frames: int = 16
     size: int = 64
     """Pixels along h and w."""
-    image_batch: int = 0
-    """Pictures beside the clips of a joint batch."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +105,34 @@ def config_dict(experiment: Experiment) -> Any:
 
 def read_experiment(config: ConfigDict | dict[str, Any]) -> Experiment:
     """Strict: every field typed, none unknown, none missing. Errors name the field."""
-    plain = config.to_dict() if isinstance(config, ConfigDict) else config
-    experiment = from_plain(Experiment, plain)
-    for name, value in (("train.steps", experiment.train.steps), ("data.frames", experiment.data.frames)):
+    experiment = from_plain(Experiment, config.to_dict() if isinstance(config, ConfigDict) else config)
+    check_experiment(experiment)
+    return experiment
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """What fields alone do not say: numbers in range, and those that must fit each other. Errors name the field."""
+    train, data, model = experiment.train, experiment.data, experiment.model
+    for name, value in (
+        ("train.steps", train.steps),
+        ("train.accumulate", train.accumulate),
+        ("train.save_every", train.save_every),
+        ("train.preview_every", train.preview_every),
+        ("train.log_every", train.log_every),
+        ("data.frames", data.frames),
+        ("sample.steps", experiment.sample.steps),
+        ("evaluate.clips", experiment.evaluate.clips),
+        ("evaluate.at_once", experiment.evaluate.at_once),
+    ):
         if value < 1:
             raise UserError(f"config.{name}={value}: give at least 1")
-    return experiment
+    temporal = model.unet.temporal
+    if experiment.stage is Stage.VIDEO and temporal is not None and data.frames > temporal.frames:
+        raise UserError(f"config.data.frames={data.frames}: model.unet.temporal.frames={temporal.frames} is less")
+    if temporal is None and experiment.optim.freeze is not Freeze.ALL:
+        raise UserError(
+            f"config.optim.freeze={experiment.optim.freeze.value}: there are no temporal parts (model.unet.temporal), "
+            "so nothing would train; give all"
+        )
+    if data.size % model.vae.factor:
+        raise UserError(f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor")

@@ -1,11 +1,10 @@
 """The drawn shapes as an experiment's data: examples for the loader, captions to be scored on, prompts to preview."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.loader import Example, Loader
 from magicvideo_jax.data.shapes import (
     Clip,
@@ -17,8 +16,6 @@ from magicvideo_jax.data.shapes import (
 )
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import DataConfig, Experiment, Stage
-
-PREVIEWED = 6
 
 
 def example(clip: Clip, tokenizer: CaptionTokenizer | None) -> Example:
@@ -32,26 +29,24 @@ def example(clip: Clip, tokenizer: CaptionTokenizer | None) -> Example:
 def make_loader(experiment: Experiment, tokenizer: CaptionTokenizer | None, mesh: Any) -> Loader:
     """Batches for the stage."""
     data, seed, batch = experiment.data, experiment.seed, experiment.train.batch_size
-    if experiment.stage in (Stage.VAE, Stage.IMAGE):
-        source = ShapeImages(seed, size=data.size)
-    elif experiment.stage is Stage.VIDEO:
+    if experiment.stage is Stage.VIDEO:
         source = ShapeClips(seed, frames=data.frames, size=data.size)
     else:
-        raise UserError("config.stage=joint: drawn shapes come as clips or as images; joint batches need both")
-    prepare: Callable[[Clip], Example] = lambda clip: example(clip, tokenizer)  # noqa: E731
+        source = ShapeImages(seed, size=data.size)
+    prepare = partial(example, tokenizer=tokenizer)
     return Loader(source, prepare=prepare, batch_size=batch, seed=seed, mesh=mesh)
 
 
 def unseen_scenes(stage: Stage, number: int) -> list[Scene]:
     """Held-out captions, the same for every run."""
-    return held_out(0, number) if stage in (Stage.VIDEO, Stage.JOINT) else held_out_images(0, number)
+    return held_out(0, number) if stage is Stage.VIDEO else held_out_images(0, number)
 
 
 def prompt_of(scene: Scene, stage: Stage) -> str:
     """A scene's caption in the words of the stage."""
-    return scene.caption if stage in (Stage.VIDEO, Stage.JOINT) else scene.image_caption
+    return scene.caption if stage is Stage.VIDEO else scene.image_caption
 
 
 def frames_of(stage: Stage, data: DataConfig) -> int:
     """Frames that the stage's clips have."""
-    return data.frames if stage in (Stage.VIDEO, Stage.JOINT) else 1
+    return data.frames if stage is Stage.VIDEO else 1

@@ -18,6 +18,7 @@ from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Experiment, Stage
 from magicvideo_jax.experiment.drawn import frames_of
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.models.temporal import Position
 from magicvideo_jax.sampling.decode import decode_clips
 from magicvideo_jax.sampling.keyframes import SampleConfig, keyframes, make_plan
 
@@ -47,7 +48,7 @@ class Generator:
     ):
         self._tokenizer, self._at_once = tokenizer, at_once
         sample = sample or experiment.sample
-        frames = frames or frames_of(experiment.stage, experiment.data)
+        frames = frames_of(experiment.stage, experiment.data) if frames is None else frames
         _check_frames(experiment, frames)
         as_images = experiment.stage is Stage.IMAGE
 
@@ -91,8 +92,11 @@ class Generator:
 
 
 def _check_frames(experiment: Experiment, frames: int) -> None:
+    if frames < 1:
+        raise UserError(f"--frames={frames}: give at least 1")
     temporal = experiment.model.unet.temporal
-    if temporal is not None and frames > temporal.frames:
+    has_rows = temporal is not None and (temporal.adaptors or temporal.position is Position.LEARNED)
+    if temporal is not None and has_rows and frames > temporal.frames:
         raise UserError(
             f"--frames={frames}: this model's frame-wise adaptors were trained for {temporal.frames} frames; "
             f"ask for at most {temporal.frames}, or train with config.model.unet.temporal.frames={frames}"

@@ -16,6 +16,7 @@ from magicvideo_jax.experiment.config import Component, ModelConfig
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, trained_params
 from magicvideo_jax.models.bind import Network
+from magicvideo_jax.weights.match import may_miss
 from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, part_of
 from magicvideo_jax.weights.sources import open_source
 from magicvideo_jax.weights.tables import VIDEO_PARTS
@@ -47,14 +48,10 @@ class Initial:
         if component not in self.parts:
             return jax.jit(fresh, out_shardings=shardings)(), 0
         part = self.parts[component]
-        params = part.load(network.shapes, shardings=shardings, may_be_missing=VIDEO_PARTS, fresh=fresh)
-        was_video = getattr(part.config, "temporal", None) is not None
-        there = {
-            path: leaf
-            for path, leaf in flatten(network.shapes).items()
-            if was_video or not any(word in path for word in VIDEO_PARTS)
-        }
-        return params, sum(leaf.size for leaf in there.values())
+        added = () if getattr(part.config, "temporal", None) is not None else VIDEO_PARTS
+        params = part.load(network.shapes, shardings=shardings, may_be_missing=added, fresh=fresh)
+        there = [leaf for path, leaf in flatten(network.shapes).items() if not may_miss(path, added)]
+        return params, sum(leaf.size for leaf in there)
 
 
 def initial_weights(init_from: str) -> Initial:

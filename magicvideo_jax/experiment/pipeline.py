@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from magicvideo_jax.core.compilation import keep_compiled
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
@@ -76,6 +77,7 @@ def load(path: str | Path) -> Pipeline:
 
     Image weights make single frames: train, or load a work folder, for clips that move.
     """
+    keep_compiled()
     folder = WorkFolder(Path(path))
     if folder.exists:
         experiment = folder.experiment()

@@ -1,6 +1,6 @@
 """A training run from the first line it prints to the last score."""
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,15 +27,21 @@ def run(experiment: Experiment, workdir: Path) -> None:
     """Trains (on), scores, and leaves everything in `workdir`."""
     keep_compiled()
     folder = WorkFolder(workdir)
-    started = start(experiment, folder)
-    experiment = started.experiment
-    log = MetricsLog(workdir, wandb_project=experiment.train.wandb_project, config=to_plain(experiment))
-    with closing(Checkpoints(workdir)) as checkpoints, closing(log):
-        state = _resumed(started, checkpoints)
-        step = compiled(started.step, state, started.loader.shapes())
+    folder.create()
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(closing(Checkpoints(workdir)))
+        started = start(experiment, folder, checkpoints)
+        experiment, first = started.experiment, int(started.state.step)
+        if first:
+            say(f"resuming at step {first}")
+        log = MetricsLog(
+            workdir, first=first, wandb_project=experiment.train.wandb_project, config=to_plain(experiment)
+        )
+        stack.enter_context(closing(log))
+        step = compiled(started.step, started.state, started.loader.shapes())
         say_costs(started, step, workdir)
         state = train(
-            state,
+            started.state,
             step,
             started.loader,
             config=experiment.train,
@@ -49,18 +55,6 @@ def run(experiment: Experiment, workdir: Path) -> None:
     write_json(folder.metrics, scores)
     for line in table(scores):
         print(line)
-
-
-def _resumed(started: Started, checkpoints: Checkpoints) -> TrainState:
-    """The state to go on from, and the loader at its place."""
-    latest = checkpoints.latest()
-    if latest is None:
-        checkpoints.save_frozen(started.state.frozen)
-        return started.state
-    state, position = checkpoints.restore(started.state)
-    started.loader.seek(position)
-    say(f"resuming at step {latest}")
-    return state
 
 
 def _generator(started: Started, *, at_once: int) -> Generator | None:
@@ -77,5 +71,5 @@ def _final_scores(started: Started, state: TrainState, folder: WorkFolder) -> Sc
     scores, scaling = score_reconstructions(started.experiment, started.networks, params)
     vae = replace(started.experiment.model.vae, scaling=scaling)
     model = replace(started.experiment.model, vae=vae)
-    folder.create(replace(started.experiment, model=model), None)
+    folder.write_config(replace(started.experiment, model=model))
     return scores

@@ -6,7 +6,8 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from magicvideo_jax.core.compilation import jit
+from magicvideo_jax.core.compilation import jit, keep_compiled
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.shapes import Scene, image_of
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
@@ -26,8 +27,11 @@ Scores = dict[str, float | dict[str, float]]
 
 def score_folder(folder: WorkFolder, *, clips: int | None = None) -> Scores:
     """The scores of a work folder's newest checkpoint."""
+    keep_compiled()
     experiment = folder.experiment()
     if clips is not None:
+        if clips < 1:
+            raise UserError(f"--clips={clips}: give at least 1")
         experiment = replace(experiment, evaluate=replace(experiment.evaluate, clips=clips))
     networks = Networks(experiment.model)
     params = trained_params(folder, networks, experiment)
@@ -64,11 +68,11 @@ def score_reconstructions(experiment: Experiment, networks: Networks, params: Pa
     drawn = np.stack([image_of(scene, size=experiment.data.size).pixels for scene in scenes])
 
     @jit
-    def reconstruct(pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def reconstruct(params: Params, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean, _ = networks.moments(params, unit(pixels))
         return decode_clips(mean, lambda z: networks.decode_unscaled(params, z)), mean.std()
 
-    made, deviation = reconstruct(drawn)
+    made, deviation = reconstruct(params, drawn)
     made = np.asarray(made)
     error = np.square(made.astype(np.float32) - drawn).mean(axis=(1, 2, 3, 4))
     scores: Scores = {

@@ -2,27 +2,27 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.shapes import vocabulary
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
-from magicvideo_jax.experiment.config import Experiment, Stage
+from magicvideo_jax.experiment.config import Component, Experiment, Stage, check_experiment
 from magicvideo_jax.experiment.drawn import make_loader
 from magicvideo_jax.experiment.initial import Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, split_trained
+from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, shapes_of, split_trained
 from magicvideo_jax.parallel.batch import check_batch
 from magicvideo_jax.parallel.mesh import make_mesh, replicated
 from magicvideo_jax.parallel.rules import parameter_shardings
-from magicvideo_jax.training.objectives import autoencoding, denoising, joint
+from magicvideo_jax.training.checkpoint import Checkpoints
+from magicvideo_jax.training.objectives import autoencoding, denoising
 from magicvideo_jax.training.optimizer import make_optimizer
 from magicvideo_jax.training.state import TrainState, fresh_state
 from magicvideo_jax.training.step import Objective, accumulated, train_step
@@ -45,21 +45,40 @@ class Started:
     """Parameters that came from `init_from`."""
 
 
-def start(experiment: Experiment, folder: WorkFolder) -> Started:
-    """Builds everything and writes the work folder's config. Errors: `UserError` for all that a user can mend."""
+def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) -> Started:
+    """Builds everything, at the newest checkpoint if there is one, and writes the work folder's config.
+
+    Errors: `UserError` for all that a user can mend.
+    """
     mesh = make_mesh(experiment.mesh)
     check_batch(experiment.train.batch_size, mesh, accumulate=experiment.train.accumulate)
-    initial = initial_weights(experiment.init_from)
-    experiment = replace(experiment, model=initial.fitted(experiment.model))
-    experiment, tokenizer_files = _with_tokenizer(experiment, initial, folder)
-    folder.create(experiment, tokenizer_files)
+    resumes = checkpoints.latest() is not None
+    initial = Initial() if resumes else initial_weights(experiment.init_from)
+    if resumes:
+        experiment = folder.continued(experiment)
+    else:
+        experiment = replace(experiment, model=initial.fitted(experiment.model))
+        experiment = _with_tokenizer(experiment, initial, folder)
+    check_experiment(experiment)
     tokenizer = None
     if experiment.stage is not Stage.VAE:
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
     networks = Networks(experiment.model)
-    params, from_weights = _initial_params(experiment, networks, initial, mesh)
-    trained, frozen = split_trained(params, experiment)
     optimizer = make_optimizer(experiment.optim, experiment.train.steps)
+    loader = make_loader(experiment, tokenizer, mesh)
+    if resumes:
+        places = _places(shapes_of(networks, experiment), experiment, optimizer, mesh)
+        state, position = checkpoints.restore(places)
+        loader.seek(position)
+        from_weights = 0
+    else:
+        params, from_weights = _initial_params(experiment, networks, initial, mesh)
+        trained, frozen = split_trained(params, experiment)
+        shardings = jax.tree.map(lambda x: x.sharding, _places(params, experiment, optimizer, mesh))
+        create = jax.jit(partial(fresh_state, optimizer=optimizer), out_shardings=shardings._replace(frozen={}))
+        state = create(trained)._replace(frozen=frozen)
+        checkpoints.save_frozen(frozen)
+    folder.write_config(experiment)
     step = partial(
         train_step,
         objective=accumulated(make_objective(experiment, networks, tokenizer), experiment.train.accumulate),
@@ -72,8 +91,8 @@ def start(experiment: Experiment, folder: WorkFolder) -> Started:
         mesh=mesh,
         networks=networks,
         tokenizer=tokenizer,
-        loader=make_loader(experiment, tokenizer, mesh),
-        state=_placed_state(trained, frozen, optimizer, mesh),
+        loader=loader,
+        state=state,
         step=step,
         from_weights=from_weights,
     )
@@ -81,33 +100,34 @@ def start(experiment: Experiment, folder: WorkFolder) -> Started:
 
 def make_objective(experiment: Experiment, networks: Networks, tokenizer: CaptionTokenizer | None) -> Objective:
     """The objective of the stage."""
-    if experiment.stage is Stage.VAE:
+    if tokenizer is None:
         return autoencoding(networks.moments, networks.decode_unscaled, experiment.autoencoding)
-    null_ids = null_prompt(tokenizer)
-    make = partial(denoising, networks.parts(), experiment.model.noise, experiment.denoising, null_ids=null_ids)
-    match experiment.stage:
-        case Stage.IMAGE:
-            return make(as_images=True)
-        case Stage.VIDEO:
-            return make()
-        case Stage.JOINT:
-            return joint(make(), make(as_images=True), experiment.denoising)
+    null_ids = tokenizer([""])[0]
+    return denoising(
+        networks.parts(),
+        experiment.model.noise,
+        experiment.denoising,
+        null_ids=null_ids,
+        as_images=experiment.stage is Stage.IMAGE,
+    )
 
 
-def null_prompt(tokenizer: CaptionTokenizer | None, negative: str = "") -> np.ndarray:
-    """Ids of what guidance pushes away from: the empty prompt, or a negative one."""
-    assert tokenizer is not None
-    return tokenizer([negative])[0]
-
-
-def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder) -> tuple[Experiment, Path | None]:
+def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder) -> Experiment:
     """Weights bring their tokenizer; a run from nothing gets the words of the drawn captions."""
-    if experiment.stage is Stage.VAE or initial.tokenizer is not None:
-        return experiment, initial.tokenizer
+    if experiment.stage is Stage.VAE:
+        return experiment
+    if initial.tokenizer is not None:
+        folder.copy_tokenizer(initial.tokenizer)
+        return experiment
+    if Component.TEXT in initial.parts:
+        raise UserError(
+            f"config.init_from={experiment.init_from}: no tokenizer beside the weights; "
+            "convert them with --tokenizer FOLDER and give the converted folder"
+        )
     build_vocabulary(vocabulary(), folder.tokenizer, length=experiment.model.text.tokens)
     size = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens).vocabulary_size
     text = replace(experiment.model.text, vocabulary=size)
-    return replace(experiment, model=replace(experiment.model, text=text)), folder.tokenizer
+    return replace(experiment, model=replace(experiment.model, text=text))
 
 
 def _initial_params(experiment: Experiment, networks: Networks, initial: Initial, mesh: Mesh) -> tuple[Params, int]:
@@ -121,19 +141,18 @@ def _initial_params(experiment: Experiment, networks: Networks, initial: Initial
     return params, from_weights
 
 
-def _placed_state(trained: Params, frozen: Params, optimizer: Any, mesh: Mesh) -> TrainState:
-    """The state of step 0; EMA and moments are spread like the parameters they belong to."""
+def _places(params: Params, experiment: Experiment, optimizer: Any, mesh: Mesh) -> TrainState:
+    """The state as shapes in their places; EMA and moments are spread like the parameters they belong to."""
+    trained, frozen = split_trained(params, experiment)
+    shapes = jax.eval_shape(partial(fresh_state, optimizer=optimizer), trained)._replace(frozen=frozen)
+    by_path = {
+        tuple(f"{component}.{path}".split(".")): sharding
+        for component, tree in params.items()
+        for path, sharding in flatten(parameter_shardings(tree, mesh)).items()
+    }
 
-    def create(trained: Params) -> TrainState:
-        return fresh_state(trained, {}, optimizer)
-
-    shapes = jax.eval_shape(create, trained)
-    by_path = {tuple(path.split(".")): leaf.sharding for path, leaf in flatten(trained).items()}
-
-    def place(path: Any, leaf: Any) -> Any:
+    def place(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
         names = tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
-        return by_path.get(names) or replicated(mesh)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=by_path.get(names) or replicated(mesh))
 
-    shardings = jax.tree_util.tree_map_with_path(place, shapes)
-    state = jax.jit(create, out_shardings=shardings)(trained)
-    return state._replace(frozen=frozen)
+    return jax.tree_util.tree_map_with_path(place, shapes)

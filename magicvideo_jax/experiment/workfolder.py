@@ -8,17 +8,26 @@ tokenizer/       the files of the CLIP tokenizer
 
 import json
 import shutil
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+
+import jax
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.settings import to_plain
-from magicvideo_jax.core.tree import merge, split
+from magicvideo_jax.core.tree import flatten, merge, split, unflatten
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, read_experiment
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
+from magicvideo_jax.parallel.rules import parameter_shardings
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.optimizer import trains
+
+# What a run is; the rest (steps, learning rate, mesh, sampling) may change from one start to the next.
+_FIXED = ("seed", "stage", "init_from", "data", "denoising", "autoencoding")
 
 
 class WorkFolder:
@@ -35,15 +44,42 @@ class WorkFolder:
     def exists(self) -> bool:
         return self.config.is_file()
 
-    def create(self, experiment: Experiment, tokenizer: Path | None) -> None:
-        """Config and tokenizer, written before anything long begins."""
+    def create(self) -> None:
+        """Asked before anything long begins. Errors: a place that cannot be written."""
         try:
             self.previews.mkdir(parents=True, exist_ok=True)
-            if tokenizer is not None and tokenizer != self.tokenizer:
-                shutil.copytree(tokenizer, self.tokenizer, dirs_exist_ok=True)
-            write_json(self.config, to_plain(experiment))
         except OSError as error:
             raise UserError(f"--workdir={self.path}: cannot write there: {error.strerror or error}") from None
+
+    def copy_tokenizer(self, files: Path) -> None:
+        """A work folder is whole without the weights it came from."""
+        if files != self.tokenizer:
+            shutil.copytree(files, self.tokenizer, dirs_exist_ok=True)
+
+    def write_config(self, experiment: Experiment) -> None:
+        write_json(self.config, to_plain(experiment))
+
+    def continued(self, asked: Experiment) -> Experiment:
+        """What is asked for, with the networks that the run here has. Errors: what a run cannot change on its way."""
+        here = self.experiment()
+        model = replace(here.model, compute=asked.model.compute, remat=asked.model.remat)
+        fixed = {name: to_plain(getattr(asked, name)) for name in _FIXED}
+        for name in _FIXED:
+            if to_plain(getattr(here, name)) != fixed[name]:
+                raise UserError(
+                    f"--workdir={self.path} holds a run with another config.{name}: give the config it began with, "
+                    "or another --workdir (and --config.init_from to begin with its weights)"
+                )
+        if (here.optim.freeze, here.model.trained, here.model.unet.temporal) != (
+            asked.optim.freeze,
+            asked.model.trained,
+            asked.model.unet.temporal,
+        ):
+            raise UserError(
+                f"--workdir={self.path} holds a run with another optim.freeze, model.trained or model.unet.temporal: "
+                "give another --workdir, and --config.init_from to begin with its weights"
+            )
+        return replace(asked, model=model)
 
     def experiment(self) -> Experiment:
         """What is, or was, run here."""
@@ -77,10 +113,21 @@ def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Param
 
 
 def trained_params(folder: WorkFolder, networks: Networks, experiment: Experiment) -> Params:
-    """The newest average (EMA) of what was trained, and what was frozen, together."""
-    trained, frozen = split_trained(shapes_of(networks, experiment), experiment)
-    checkpoints = Checkpoints(folder.path)
-    try:
+    """The newest average (EMA) of what was trained, and what was frozen, together; spread over the devices there are.
+
+    The number of devices need not be that of the training.
+    """
+    mesh = make_mesh(MeshShape())
+
+    def placed(shapes: Params) -> Params:
+        shardings = flatten(parameter_shardings(shapes, mesh))
+        return unflatten(
+            {
+                path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[path])
+                for path, leaf in flatten(shapes).items()
+            }
+        )
+
+    trained, frozen = split_trained(placed(shapes_of(networks, experiment)), experiment)
+    with closing(Checkpoints(folder.path)) as checkpoints:
         return merge(checkpoints.restore_ema(trained), checkpoints.restore_frozen(frozen))
-    finally:
-        checkpoints.close()

@@ -19,7 +19,9 @@ class MeshShape:
 
 
 def make_mesh(shape: MeshShape) -> Mesh:
-    """All devices of all hosts, in the order XLA finds best. Errors: sizes that do not fit the devices."""
+    """All devices, in the order XLA finds best. Errors: sizes that do not fit the devices; several hosts."""
+    if jax.process_count() > 1:
+        raise UserError("several hosts: batches are placed for one host only so far; run on one")
     sizes = _resolved(shape, jax.device_count())
     axes = tuple(sizes)
     return jax.make_mesh(tuple(sizes.values()), axes, axis_types=(AxisType.Auto,) * len(axes))

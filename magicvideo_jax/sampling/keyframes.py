@@ -59,7 +59,9 @@ def keyframes(
     guidance: float,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
-    """Scaled latents of `shape` (t h w c) for each text; clip i depends on keys[i] and not on its neighbours.
+    """Scaled latents of `shape` (t h w c) for each text; clip i begins at the noise of keys[i].
+
+    Samplers that add noise at their steps draw it for the batch, from the first key.
 
     `denoise(params, z, time, condition)` is the network; `null_text` is what guidance pushes away from.
     """

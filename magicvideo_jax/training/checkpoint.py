@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
 from magicvideo_jax.core.errors import UserError
@@ -39,18 +38,19 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The latest state in the shapes and places of `state` (frozen networks excepted), and the data position."""
+    def restore(self, places: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The latest state, and the position in the data; `places` are shapes with shardings."""
         restored = self._restore(
-            state=ocp.args.StandardRestore(_abstract(_resumed(state))),
-            ema=ocp.args.StandardRestore(_abstract(state.ema)),
+            state=ocp.args.StandardRestore(_resumed(places)),
+            ema=ocp.args.StandardRestore(places.ema),
             position=ocp.args.JsonRestore(),
         )
-        return state._replace(**restored["state"], ema=restored["ema"]), restored["position"]
+        state = places._replace(**restored["state"], ema=restored["ema"], frozen=self.restore_frozen(places.frozen))
+        return state, restored["position"]
 
-    def restore_ema(self, shapes: Params) -> Params:
-        """The latest average of the trained parameters, in the shapes and places of `shapes`."""
-        return self._restore(ema=ocp.args.StandardRestore(_abstract(shapes)))["ema"]
+    def restore_ema(self, places: Params) -> Params:
+        """The latest average of the trained parameters; `places` are shapes with shardings."""
+        return self._restore(ema=ocp.args.StandardRestore(places))["ema"]
 
     def _restore(self, **items: Any) -> Any:
         step = self._manager.latest_step()
@@ -59,17 +59,17 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def save_frozen(self, frozen: Params) -> None:
-        """Once, before step 0: no checkpoint repeats them."""
-        if frozen and not self._frozen.exists():
+        """Once, before step 0: no checkpoint repeats them. Those of a run that ended before its first are replaced."""
+        if frozen:
             with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(self._frozen, frozen)
+                checkpointer.save(self._frozen, frozen, force=True)
 
-    def restore_frozen(self, shapes: Params) -> Params:
-        """In the shapes and places of `shapes`."""
-        if not shapes:
+    def restore_frozen(self, places: Params) -> Params:
+        """What `save_frozen` wrote; `places` are shapes with shardings."""
+        if not places:
             return {}
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(self._frozen, _abstract(shapes))
+            return checkpointer.restore(self._frozen, places)
 
     def close(self) -> None:
         """Waits for the last save."""
@@ -80,7 +80,3 @@ class Checkpoints:
 def _resumed(state: TrainState) -> dict[str, Any]:
     """What is neither frozen nor an item of its own."""
     return {name: value for name, value in state._asdict().items() if name not in ("frozen", "ema")}
-
-
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)), tree)

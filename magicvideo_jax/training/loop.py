@@ -60,10 +60,15 @@ def train(
     began, waited = time.monotonic(), 0.0
     with Progress(config.steps, "train", unit="step", start=first) as progress:
         for number in range(first, config.steps):
+            paused = time.monotonic()
             if number % config.preview_every == 0 and number > first:
                 preview(state, number)
             if number % config.save_every == 0 and number > first:
                 checkpoints.save(number, state, position=batches.position(), config=experiment)
+            began += time.monotonic() - paused
+            if len(window) > 1:
+                # One step ahead of the device, no more: batches would pile up, and waiting for data would not show.
+                jax.block_until_ready(window[-2]["loss"])
             asked = time.monotonic()
             batch = next(batches)
             waited += time.monotonic() - asked
@@ -79,7 +84,7 @@ def train(
                 log.write(number + 1, values)
                 _check_finite(values, number)
                 window, began, waited = [], time.monotonic(), 0.0
-                progress.advance(0, f"loss {values['loss']:.4f}")
+                progress.advance(0, f"loss {values.get('loss', float('nan')):.4f}")
             progress.advance()
     checkpoints.save(config.steps, state, position=batches.position(), config=experiment)
     preview(state, config.steps)
@@ -90,7 +95,7 @@ def _check_finite(values: dict[str, float], number: int) -> None:
     if values["skipped_in_a_row"] > MOST_SKIPPED:
         raise UserError(
             f"step {number}: more than {MOST_SKIPPED} steps in a row had a loss or gradient that is not finite; "
-            "try a lower optim.lr, a longer optim.warmup, or model.dtype=float32, and rerun from the last checkpoint"
+            "try a lower optim.lr, a longer optim.warmup, or model.compute=float32, and run the same command again"
         )
 
 

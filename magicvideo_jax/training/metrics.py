@@ -13,19 +13,27 @@ from magicvideo_jax.core.errors import UserError
 class MetricsLog:
     """One line of JSON a report, and the same numbers as TensorBoard scalars."""
 
-    def __init__(self, workdir: Path, *, wandb_project: str = "", config: dict[str, Any] | None = None):
-        self._lines = (workdir / "metrics.jsonl").open("a")
+    def __init__(self, workdir: Path, *, first: int = 0, wandb_project: str = "", config: dict[str, Any] | None = None):
+        """`first` is the step to come: lines of later ones, of a run that died after its last save, are dropped."""
+        lines = workdir / "metrics.jsonl"
+        kept = [line for line in read_lines(lines) if line["step"] <= first] if lines.exists() else []
+        self._lines = lines.open("w")
+        for line in kept:
+            self._write(line)
         self._board = SummaryWriter(str(workdir / "tensorboard"))
         self._wandb = _wandb(wandb_project, workdir, config) if wandb_project else None
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """`values` by name; names with a slash become groups in TensorBoard."""
-        self._lines.write(json.dumps({"step": step} | values) + "\n")
-        self._lines.flush()
+        self._write({"step": step} | values)
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._lines.write(json.dumps(line, allow_nan=False) + "\n")
+        self._lines.flush()
 
     def close(self) -> None:
         self._lines.close()
@@ -35,16 +43,25 @@ class MetricsLog:
 
 
 def summary(window: list[dict[str, Any]]) -> dict[str, float]:
-    """The mean of each scalar over the steps of a window; losses by diffusion time are divided by their counts."""
-    names = window[0].keys()
-    stacked = {name: np.stack([np.asarray(step[name]) for step in window]) for name in names}
-    values = {name: float(rows.mean()) for name, rows in stacked.items() if rows.ndim == 1}
+    """The mean of each scalar over the steps of a window that were finite, and how many were skipped.
+
+    Losses by diffusion time are divided by their counts.
+    """
+    finite = [step for step in window if step["is_finite"]]
+    values = {
+        "skipped": float(len(window) - len(finite)),
+        "skipped_in_a_row": float(max(step["skipped_in_a_row"] for step in window)),
+    }
+    if not finite:
+        return values
+    names = finite[0].keys() - {"is_finite", "skipped_in_a_row"}
+    stacked = {name: np.stack([np.asarray(step[name]) for step in finite]) for name in sorted(names)}
+    values |= {name: float(rows.mean()) for name, rows in stacked.items() if rows.ndim == 1}
     if "time_bin_loss" in stacked:
         losses, counts = stacked["time_bin_loss"].sum(0), stacked["time_bin_count"].sum(0)
         values |= {
             f"loss_by_time/{i}": float(loss / n) for i, (loss, n) in enumerate(zip(losses, counts, strict=True)) if n
         }
-    values["skipped_in_a_row"] = float(stacked["skipped_in_a_row"].max())
     return values
 
 

@@ -6,6 +6,8 @@ from enum import Enum
 
 import optax
 
+from magicvideo_jax.core.errors import UserError
+
 
 class Freeze(Enum):
     """Which parts of the trained network train."""
@@ -50,11 +52,12 @@ def trains(freeze: Freeze, path: str) -> bool:
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Clip by global norm, then AdamW on the schedule."""
-    warmup = min(config.warmup, max(1, steps // 2))
+    if config.warmup < 0 or config.warmup >= steps:
+        raise UserError(f"config.optim.warmup={config.warmup}: give 0 up to less than train.steps={steps}")
     if config.decay:
-        rate = optax.warmup_cosine_decay_schedule(0.0, config.lr, warmup, max(steps, warmup + 1), config.lr / 10)
+        rate = optax.warmup_cosine_decay_schedule(0.0, config.lr, config.warmup, steps, config.lr / 10)
     else:
-        rate = optax.linear_schedule(0.0, config.lr, warmup)
+        rate = optax.linear_schedule(0.0, config.lr, config.warmup) if config.warmup else config.lr
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay),

@@ -23,13 +23,13 @@ class TrainState(NamedTuple):
     """The rest of the networks: text encoder, VAE, what a freeze mode leaves alone."""
 
 
-def fresh_state(params: Params, frozen: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0. Run it under `jax.jit`, so that EMA and moments are created where the parameters are."""
+def fresh_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """Step 0, nothing frozen yet. Run it under `jax.jit`, so that EMA and moments are created where they belong."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
-        frozen=frozen,
+        frozen={},
     )

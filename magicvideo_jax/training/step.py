@@ -58,7 +58,12 @@ def train_step(
         skipped_in_a_row=jnp.where(is_finite, 0, state.skipped_in_a_row + 1),
         frozen=state.frozen,
     )
-    return after, metrics | {"loss": loss, "grad_norm": norm, "skipped_in_a_row": after.skipped_in_a_row}
+    return after, metrics | {
+        "loss": loss,
+        "grad_norm": norm,
+        "is_finite": is_finite,
+        "skipped_in_a_row": after.skipped_in_a_row,
+    }
 
 
 def accumulated(objective: Objective, parts: int) -> Objective:
