@@ -3,6 +3,7 @@
 import json
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -20,6 +21,15 @@ from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.start import Started, start
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.training.checkpoint import Checkpoints
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """Programs for one device compile in half the time; test_parallel.py has the many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "device_count", lambda: 1)
+        patch.setattr(jax, "make_mesh", partial(jax.make_mesh, devices=jax.devices()[:1]))
+        yield
 
 
 def started(experiment, workdir) -> Started:
@@ -61,8 +71,9 @@ def test_a_resumed_run_equals_an_unbroken_one(trained, tmp_path):
     run(experiment, tmp_path)
     unbroken = params_of(trained)
     for path, leaf in params_of(tmp_path).items():
-        # Eight devices on two cores sum in no fixed order; a lost moment or a repeated batch would show at 1e-4.
-        np.testing.assert_allclose(leaf, unbroken[path], atol=1e-5, err_msg=path)
+        # A program from the compile cache may round otherwise than one just compiled; a lost moment or a repeated
+        # batch would show at the learning rate, 1e-3. That the restored state is exact, test_parallel.py says.
+        np.testing.assert_allclose(leaf, unbroken[path], atol=2e-5, err_msg=path)
 
 
 def test_a_pipeline_draws_the_same_clip_for_the_same_seed(trained):
@@ -126,7 +137,7 @@ def test_config_is_data_there_and_back():
         (lambda c: c["train"].update(speed=1), r"config.train.speed: no such field"),
         (lambda c: c["train"].pop("steps"), r"config.train.steps: missing"),
         (lambda c: c["optim"].update(lr="fast"), r"config.optim.lr='fast'"),
-        (lambda c: c.update(stage="film"), r"config.stage='film': give one of vae, image, video, joint"),
+        (lambda c: c.update(stage="film"), r"config.stage='film': give one of vae, image, video"),
         (lambda c: c["train"].update(steps=0), r"config.train.steps=0"),
         (lambda c: c["train"].update(log_every=0), r"config.train.log_every=0"),
         (lambda c: c["data"].update(frames=3), r"config.data.frames=3"),
@@ -154,5 +165,5 @@ def test_weights_that_are_not_there_are_named(change, said, tmp_path):
 
 def test_a_batch_that_the_mesh_does_not_divide_is_named(tmp_path):
     experiment = tiny()
-    with pytest.raises(UserError, match=r"train\.batch_size=6: give a multiple of 8"):
-        started(replace(experiment, train=replace(experiment.train, batch_size=6)), tmp_path)
+    with pytest.raises(UserError, match=r"train\.batch_size=6: give a multiple of 4"):
+        started(replace(experiment, train=replace(experiment.train, batch_size=6, accumulate=4)), tmp_path)

@@ -27,7 +27,7 @@ MODEL = ModelConfig(
 
 def tiny(stage: Stage = Stage.VIDEO, **changes) -> Experiment:
     """Two frames of 16 x 16 pixels; `changes` replace fields."""
-    unet = replace(MODEL.unet, temporal=Temporal(frames=2)) if stage in (Stage.VIDEO, Stage.JOINT) else MODEL.unet
+    unet = replace(MODEL.unet, temporal=Temporal(frames=2)) if stage is Stage.VIDEO else MODEL.unet
     trained = (Component.VAE,) if stage is Stage.VAE else (Component.UNET,)
     experiment = Experiment(
         stage=stage,

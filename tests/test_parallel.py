@@ -1,0 +1,98 @@
+"""Meshes, places, and one train step on eight fake devices."""
+
+from contextlib import closing
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.parallel.batch import check_batch, place
+from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
+from magicvideo_jax.parallel.rules import parameter_shardings, spread_largest
+from magicvideo_jax.training.checkpoint import Checkpoints
+from magicvideo_jax.training.optimizer import OptimConfig, make_optimizer
+from magicvideo_jax.training.state import fresh_state
+from magicvideo_jax.training.step import train_step
+
+MESHES = [MeshShape(8, 1, 1), MeshShape(1, 8, 1), MeshShape(2, 2, 2), MeshShape(4, 1, 2), MeshShape(-1, 4, 1)]
+
+
+def objective(params, batch, key):
+    noise = jax.random.normal(key, batch["clips"].shape)
+    error = (batch["clips"] + 0.1 * noise) @ params["w"] - 1.0
+    return jnp.square(error).mean(), {}
+
+
+def steps_on(mesh, number=3):
+    optimizer = make_optimizer(OptimConfig(lr=1e-2, warmup=1), steps=10)
+    params = {"w": np.random.default_rng(0).standard_normal((128, 256)).astype(np.float32)}
+    placed = jax.device_put(params, parameter_shardings(params, mesh))
+    state = jax.jit(partial(fresh_state, optimizer=optimizer))(placed)
+    step = jax.jit(partial(train_step, objective=objective, optimizer=optimizer, ema_decay=0.9, seed=0))
+    for i in range(number):
+        clips = np.random.default_rng(i).standard_normal((8, 2, 2, 2, 128)).astype(np.float32)
+        state, _ = step(state, place({"clips": clips}, mesh))
+    return state
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_steps_on_eight_devices_equal_those_on_one(shape):
+    one = jax.make_mesh((1, 1, 1), ("data", "fsdp", "frames"), devices=jax.devices()[:1])
+    ours, reference = steps_on(make_mesh(shape)), steps_on(one)
+    for name in ("params", "ema"):
+        np.testing.assert_allclose(getattr(ours, name)["w"], getattr(reference, name)["w"], rtol=1e-5, atol=1e-6)
+
+
+def test_parameters_are_spread_over_fsdp_and_small_ones_copied():
+    mesh = make_mesh(MeshShape(1, 8, 1))
+    assert spread_largest((3, 3, 64, 128), mesh) == PartitionSpec(None, None, None, "fsdp")
+    assert spread_largest((1024, 9), mesh) == PartitionSpec()  # under 2^14 numbers
+    assert spread_largest((1001, 1003), mesh) == PartitionSpec()  # nothing that 8 divides
+    shapes = {"a": {"kernel": jax.ShapeDtypeStruct((256, 512), jnp.float32)}}
+    kernel = jax.device_put(np.zeros((256, 512), np.float32), flatten(parameter_shardings(shapes, mesh))["a.kernel"])
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(256, 64)}
+
+
+def test_a_batch_lies_over_data_and_frames():
+    mesh = make_mesh(MeshShape(2, 2, 2))
+    placed = place({"clips": np.zeros((8, 4, 2, 2, 3), np.float32), "ids": np.zeros((8, 5), np.int32)}, mesh)
+    assert {shard.data.shape for shard in placed["clips"].addressable_shards} == {(2, 2, 2, 2, 3)}
+    assert {shard.data.shape for shard in placed["ids"].addressable_shards} == {(2, 5)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (MeshShape(3, 1, 1), "wants 3 devices and there are 8"),
+        (MeshShape(-1, -1, 1), r"mesh\.fsdp=-1"),
+        (MeshShape(0, 1, 1), r"mesh\.data=0"),
+        (MeshShape(-1, 3, 1), "there are 8"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_named(shape, said):
+    with pytest.raises(UserError, match=said):
+        make_mesh(shape)
+
+
+def test_a_batch_that_does_not_divide_is_named():
+    with pytest.raises(UserError, match=r"train\.batch_size=12: give a multiple of 16"):
+        check_batch(12, make_mesh(MeshShape(8, 1, 1)), accumulate=2)
+
+
+def test_a_checkpoint_of_eight_devices_is_read_on_one(tmp_path):
+    mesh = make_mesh(MeshShape(1, 8, 1))
+    state = steps_on(mesh)
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(3, state, position={"next_index": 3}, config={})
+    alone = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    places = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=alone), state)
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        restored, position = checkpoints.restore(places)
+    assert position == {"next_index": 3}
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert restored.params["w"].sharding == alone
