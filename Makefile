@@ -8,7 +8,6 @@ RUN    := $(VENV)/bin/python
 test: $(VENV)/dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright
 	$(RUN) -m pytest
 
 test-slow: $(VENV)/dev
@@ -17,9 +16,11 @@ test-slow: $(VENV)/dev
 demo: $(VENV)/core
 	$(RUN) -m magicvideo_jax.train --config=configs/vae.py:demo --workdir=runs/demo
 
+# Not part of `test`: at its first run pyright fetches its own program through npm.
 lint: $(VENV)/dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/pyright
 
 $(VENV)/core: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from tiny_experiment import tiny
 
+import magicvideo_jax as mv
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Condition
 from magicvideo_jax.core.settings import from_plain, to_plain
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.experiment.config import Experiment, Stage, config_dict, read_experiment
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.pipeline import load
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.start import Started, start
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
@@ -76,12 +76,14 @@ def test_a_resumed_run_equals_an_unbroken_one(trained, tmp_path):
         np.testing.assert_allclose(leaf, unbroken[path], atol=2e-5, err_msg=path)
 
 
-def test_a_pipeline_draws_the_same_clip_for_the_same_seed(trained):
-    pipe = load(trained)
+def test_a_pipeline_draws_the_same_clip_for_the_same_seed(trained, tmp_path):
+    pipe = mv.load(trained)
     clip = pipe("a red circle moving left", seed=1)
     assert (clip.shape, clip.dtype) == ((2, 16, 16, 3), np.uint8)
     np.testing.assert_array_equal(clip, pipe("a red circle moving left", seed=1))
     assert (clip != pipe("a red circle moving left", seed=2)).any()
+    mv.save_video(clip, tmp_path / "clip.gif", fps=8)
+    assert (tmp_path / "clip.gif").is_file()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_a_pipeline_draws_the_same_clip_for_the_same_seed(trained):
 )
 def test_what_a_pipeline_cannot_do_is_one_line(trained, how, said):
     with pytest.raises(UserError, match=said):
-        load(trained)(**how)
+        mv.load(trained)(**how)
 
 
 def test_a_vae_run_measures_its_scaling_and_hands_it_on(tmp_path):
