@@ -53,7 +53,9 @@ def build_vocabulary(words: Iterable[str], folder: Path, *, length: int) -> None
         vocab_size=100_000,
         min_frequency=1,
         initial_alphabet=alphabet,
-        special_tokens=[],
+        # Pieces that get their ids before any word is read: the trainer settles ties by id, and would number these
+        # in the order of a hash table, another one in each process.
+        special_tokens=[letter + "</w>" for letter in alphabet],
         end_of_word_suffix="</w>",
         show_progress=False,
     )
