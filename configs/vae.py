@@ -14,7 +14,7 @@ def get_config(preset: str = ""):
     config.model.trained = [Component.VAE.value]
     config.model.vae.update(widths=[8, 16, 32, 64], blocks=1, groups=4)
     config.autoencoding.kl = 1e-4
-    config.train.update(steps=6000, batch_size=16, save_every=1000, preview_every=1000)
+    config.train.update(steps=4500, batch_size=16, save_every=500, preview_every=500)
     config.optim.update(lr=2e-3, warmup=200, decay=True, ema=0.998, weight_decay=0.0)
     if preset == "demo":
         config.train.update(steps=500, save_every=250, preview_every=250)

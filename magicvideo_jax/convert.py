@@ -3,8 +3,8 @@
     python -m magicvideo_jax.convert SOURCE TARGET
 
 SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2.x checkpoint (.safetensors, .ckpt),
-TAESD's files, or a folder that this command wrote. TARGET is the other side's folder: JAX for PyTorch's, diffusers'
-for ours. It appears whole or not at all.
+TAESD's files, a folder that this command wrote, or a work folder of `train` (its averaged weights). TARGET is the other
+side's folder: JAX for PyTorch's, diffusers' for ours. It appears whole or not at all.
 """
 
 import argparse
@@ -50,7 +50,8 @@ def convert(asked: argparse.Namespace) -> None:
     from magicvideo_jax.weights.staging import check_target, staged
 
     check_target(target, overwrite=asked.overwrite)
-    to_jax = not is_jax_folder(source) if asked.to is None else asked.to == "jax"
+    is_ours = is_jax_folder(source) or _is_work_folder(source)
+    to_jax = not is_ours if asked.to is None else asked.to == "jax"
     model = _open(source, asked)
     for note in getattr(model, "notes", ()):
         print(f"note: {note}", flush=True)
@@ -68,11 +69,21 @@ def _open(source: Path, asked: argparse.Namespace) -> "StableDiffusion | TAESDSo
 
     if is_taesd(source):
         return open_taesd(source)
+    if _is_work_folder(source):
+        from magicvideo_jax.experiment.initial import run_as_source
+        from magicvideo_jax.experiment.workfolder import WorkFolder
+
+        return run_as_source(WorkFolder(source))
     tokenizer = None if asked.tokenizer is None else Path(asked.tokenizer)
     if tokenizer is not None and not tokenizer.is_dir():
         raise UserError(f"--tokenizer {tokenizer}: no such folder")
     prediction = None if asked.prediction_type is None else Prediction(asked.prediction_type)
     return open_source(source, ema=asked.ema, prediction=prediction, tokenizer=tokenizer)
+
+
+def _is_work_folder(source: Path) -> bool:
+    """Told without importing what reads it: a folder in diffusers' layout has no config.json of its own."""
+    return (source / "config.json").is_file() and (source / "checkpoints").is_dir()
 
 
 def _write(model: "StableDiffusion | TAESDSource", folder: Path, *, to_jax: bool, dtype: str) -> None:

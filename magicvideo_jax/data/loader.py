@@ -9,12 +9,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from magicvideo_jax.parallel.batch import place
 
-Example = Mapping[str, np.ndarray]
+Example = Mapping[str, Any]
+"""Arrays by name; of joint training, an example of each part by name."""
 
 
 @runtime_checkable

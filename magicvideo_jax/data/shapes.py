@@ -51,6 +51,7 @@ __all__ = [
     "image",
     "image_of",
     "scene",
+    "still_of",
     "truths",
     "vocabulary",
 ]
@@ -125,9 +126,15 @@ def clip_of(scene: Scene, *, frames: int = DEFAULT_FRAMES, size: int = int(CANVA
 def image_of(scene: Scene, *, size: int = int(CANVAS)) -> Clip:
     """One frame of the scene, captioned with shape and colour alone. Its moment follows from the scene; a turning shape
     is shown from its front."""
-    moment = 0.0 if scene.truth.motion is Motion.TURNING else (scene.x * 7.77) % 1.0 * LONGEST
+    moment = 0.0 if scene.truth.motion is Motion.TURNING else _moment(scene)
     pixels = draw(scene, np.array([moment]), size=size)
     return Clip(pixels, scene.image_caption, *scene.truth, scene.fps)
+
+
+def still_of(scene: Scene, *, size: int = int(CANVAS)) -> Clip:
+    """One frame of the scene at any moment, under the clip's own caption, motion and all: as text-to-image models learn
+    the words for motion from pictures."""
+    return Clip(draw(scene, np.array([_moment(scene)]), size=size), scene.caption, *scene.truth, scene.fps)
 
 
 def clip(
@@ -138,13 +145,15 @@ def clip(
 
 
 def image(seed: int, index: int, *, split: Split = Split.TRAIN, size: int = int(CANVAS)) -> Clip:
-    """The picture at one place of the stream: a clip of one frame."""
-    return image_of(scene(seed, index, split), size=size)
+    """The picture at one place of the stream, a clip of one frame: of every other scene it is a still of the clip."""
+    drawn = scene(seed, index, split)
+    return still_of(drawn, size=size) if index % 2 else image_of(drawn, size=size)
 
 
 @dataclass(frozen=True)
 class ShapeClips:
-    """Clips by index, as grain reads them; `fps` overrides the rate drawn for each."""
+    """Clips by index, as grain reads them; `fps` overrides the rate drawn for each. A share of them is `unlabelled`:
+    their caption is empty."""
 
     seed: int
     split: Split = Split.TRAIN
@@ -152,6 +161,7 @@ class ShapeClips:
     frames: int = DEFAULT_FRAMES
     size: int = int(CANVAS)
     fps: float | None = None
+    unlabelled: float = 0.0
 
     def __len__(self) -> int:
         return self.length
@@ -159,7 +169,9 @@ class ShapeClips:
     def __getitem__(self, index: int) -> Clip:
         drawn = scene(self.seed, _place(index, self.length), self.split)
         seen = drawn if self.fps is None else replace(drawn, fps=self.fps)
-        return clip_of(seen, frames=self.frames, size=self.size)
+        made = clip_of(seen, frames=self.frames, size=self.size)
+        is_unlabelled = self.unlabelled and _rng(self.seed, index, 4).random() < self.unlabelled
+        return replace(made, caption="") if is_unlabelled else made
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,10 @@ class ShapeImages:
 
     def __getitem__(self, index: int) -> Clip:
         return image(self.seed, _place(index, self.length), split=self.split, size=self.size)
+
+
+def _moment(scene: Scene) -> float:
+    return (scene.x * 7.77) % 1.0 * LONGEST
 
 
 def _place(index: int, length: int) -> int:

@@ -67,6 +67,10 @@ class DataConfig:
     frames: int = 16
     size: int = 64
     """Pixels along h and w."""
+    unlabelled: float = 0.0
+    """Share of clips without a caption, which are trained with the empty prompt."""
+    with_pictures: bool = False
+    """Joint training: beside every clip a picture, which skips all temporal parts."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class EvaluateConfig:
 
     clips: int = 64
     """Held-out captions that are sampled and read back."""
-    at_once: int = 16
+    at_once: int = 8
+    """Clips in memory together; previews are made as many at once."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,15 @@ def check_experiment(experiment: Experiment) -> None:
     ):
         if value < 1:
             raise UserError(f"config.{name}={value}: give at least 1")
+    for name, value in (
+        ("data.unlabelled", data.unlabelled),
+        ("denoising.drop_caption", experiment.denoising.drop_caption),
+        ("denoising.image_share", experiment.denoising.image_share),
+    ):
+        if not 0 <= value <= 1:
+            raise UserError(f"config.{name}={value}: give a share from 0 to 1")
+    if experiment.stage is not Stage.VIDEO and (data.with_pictures or data.unlabelled):
+        raise UserError("config.data.with_pictures and data.unlabelled: for stage=video only; leave them out")
     temporal = model.unet.temporal
     if experiment.stage is Stage.VIDEO and temporal is not None and data.frames > temporal.frames:
         raise UserError(f"config.data.frames={data.frames}: model.unet.temporal.frames={temporal.frames} is less")

@@ -1,40 +1,76 @@
 """The drawn shapes as an experiment's data: examples for the loader, captions to be scored on, prompts to preview."""
 
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from magicvideo_jax.data.loader import Example, Loader
+from magicvideo_jax.data.loader import Example, Loader, Source
 from magicvideo_jax.data.shapes import (
     Clip,
     Scene,
     ShapeClips,
     ShapeImages,
+    clip_of,
     held_out,
     held_out_images,
+    image_of,
 )
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import DataConfig, Experiment, Stage
 
 
-def example(clip: Clip, tokenizer: CaptionTokenizer | None) -> Example:
+@dataclass(frozen=True)
+class Beside:
+    """Joint training's examples: a clip and a picture at each place."""
+
+    video: Source
+    image: Source
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def __getitem__(self, index: int) -> dict[str, Clip]:
+        return {"video": self.video[index], "image": self.image[index]}
+
+
+def example(drawn: Clip | Mapping[str, Clip], tokenizer: CaptionTokenizer | None) -> Example:
     """What a stage learns from: a VAE from pixels alone, the others from ids too."""
-    pixels: dict[str, np.ndarray] = {"pixels": clip.pixels}
+    if isinstance(drawn, Mapping):
+        return {name: example(part, tokenizer) for name, part in drawn.items()}
+    pixels: dict[str, np.ndarray] = {"pixels": drawn.pixels}
     if tokenizer is None:
         return pixels
-    return pixels | {"ids": tokenizer([clip.caption])[0], "fps": np.float32(clip.fps)}
+    return pixels | {"ids": tokenizer([drawn.caption])[0], "fps": np.float32(drawn.fps)}
 
 
 def make_loader(experiment: Experiment, tokenizer: CaptionTokenizer | None, mesh: Any) -> Loader:
     """Batches for the stage."""
     data, seed, batch = experiment.data, experiment.seed, experiment.train.batch_size
+    source: Source = ShapeImages(seed, size=data.size)
     if experiment.stage is Stage.VIDEO:
-        source = ShapeClips(seed, frames=data.frames, size=data.size)
-    else:
-        source = ShapeImages(seed, size=data.size)
+        clips = ShapeClips(seed, frames=data.frames, size=data.size, unlabelled=data.unlabelled)
+        source = Beside(clips, source) if data.with_pictures else clips
     prepare = partial(example, tokenizer=tokenizer)
     return Loader(source, prepare=prepare, batch_size=batch, seed=seed, mesh=mesh)
+
+
+def unseen_batches(experiment: Experiment, tokenizer: CaptionTokenizer) -> Iterator[Example]:
+    """The held-out scenes themselves, `evaluate.at_once` a batch; the last batch begins the scenes again."""
+    data, at_once = experiment.data, experiment.evaluate.at_once
+    scenes = itertools.cycle(unseen_scenes(experiment.stage, experiment.evaluate.clips))
+    for _ in range(-(-experiment.evaluate.clips // at_once)):
+        drawn = [
+            clip_of(scene, frames=data.frames, size=data.size)
+            if experiment.stage is Stage.VIDEO
+            else image_of(scene, size=data.size)
+            for scene in itertools.islice(scenes, at_once)
+        ]
+        examples = [example(clip, tokenizer) for clip in drawn]
+        yield {name: np.stack([one[name] for one in examples]) for name in examples[0]}
 
 
 def unseen_scenes(stage: Stage, number: int) -> list[Scene]:

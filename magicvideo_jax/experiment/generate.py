@@ -42,11 +42,12 @@ class Generator:
         networks: Networks,
         tokenizer: CaptionTokenizer,
         *,
-        at_once: int,
+        at_once: int | None = None,
         sample: SampleConfig | None = None,
         frames: int | None = None,
     ):
-        self._tokenizer, self._at_once = tokenizer, at_once
+        self.experiment, self.networks, self.tokenizer = experiment, networks, tokenizer
+        self._at_once = experiment.evaluate.at_once if at_once is None else at_once
         sample = sample or experiment.sample
         frames = frames_of(experiment.stage, experiment.data) if frames is None else frames
         _check_frames(experiment, frames)
@@ -75,14 +76,14 @@ class Generator:
         for i, prompt in enumerate(request.prompts):
             if not prompt.strip():
                 raise UserError(f"--prompt: prompt {i} is empty: say what is to be seen")
-        null_ids = jnp.asarray(self._tokenizer([request.negative])[0])
+        null_ids = jnp.asarray(self.tokenizer([request.negative])[0])
         clips = []
         with Progress(len(request.prompts), what, unit="clip") as progress:
             for first in range(0, len(request.prompts), self._at_once):
                 prompts = request.prompts[first : first + self._at_once]
                 fps = np.asarray(request.fps[first : first + self._at_once], np.float32)
                 missing = self._at_once - len(prompts)
-                ids = np.pad(self._tokenizer(prompts), ((0, missing), (0, 0)), mode="edge")
+                ids = np.pad(self.tokenizer(prompts), ((0, missing), (0, 0)), mode="edge")
                 numbers = jnp.arange(first, first + self._at_once)
                 keys = jax.vmap(lambda i: key_for(request.seed, i, "clip"))(numbers)
                 made = self._run(params, jnp.asarray(ids), null_ids, np.pad(fps, (0, missing), mode="edge"), keys)

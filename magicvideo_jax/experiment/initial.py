@@ -17,11 +17,16 @@ from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, trained_params
 from magicvideo_jax.models.bind import Network
 from magicvideo_jax.weights.match import may_miss
-from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, part_of
+from magicvideo_jax.weights.noise import noise_json
+from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, StableDiffusion, part_of
 from magicvideo_jax.weights.sources import open_source
 from magicvideo_jax.weights.tables import VIDEO_PARTS
 
-EMBEDDED = Path(__file__).parent.parent / "embedded"
+EMBEDDED = {
+    "embedded": Path(__file__).parent.parent / "embedded" / "image",
+    "embedded_video": Path(__file__).parent.parent / "embedded" / "video",
+}
+"""Weights that come with the package: what text to video starts from, and what the default run makes of it."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +60,17 @@ class Initial:
 
 
 def initial_weights(init_from: str) -> Initial:
-    """`scratch`, `embedded`, a work folder, or anything that `convert` reads."""
+    """`scratch`, one of `EMBEDDED`, a work folder, or anything that `convert` reads."""
     if init_from == "scratch":
         return Initial()
     if not init_from:
         raise UserError("config.init_from is empty: give a diffusers folder, a checkpoint file or a work folder")
-    path = EMBEDDED if init_from == "embedded" else Path(init_from)
-    if init_from == "embedded" and not path.exists():
-        raise UserError(
-            "config.init_from=embedded: this version has no weights of its own yet; train them (configs/vae.py, then "
-            "configs/t2i.py) and give that work folder, or give Stable Diffusion weights"
-        )
+    path = EMBEDDED.get(init_from, Path(init_from))
     if not path.exists():
-        raise UserError(f"config.init_from={init_from}: there is nothing at this path; give weights, or scratch")
+        names = ", ".join(EMBEDDED)
+        raise UserError(
+            f"config.init_from={init_from}: there is nothing at this path; give weights, {names}, or scratch"
+        )
     folder = WorkFolder(path)
     return _from_run(folder) if folder.exists else _from_stable_diffusion(path)
 
@@ -76,6 +79,29 @@ def _from_stable_diffusion(path: Path) -> Initial:
     source = open_source(path)
     parts = {Component.UNET: source.unet, Component.VAE: source.vae, Component.TEXT: source.text_encoder}
     return Initial(parts, source.noise, source.tokenizer)
+
+
+def run_as_source(folder: WorkFolder) -> StableDiffusion:
+    """A run's averaged weights as `convert` reads them: with the sizes and the schedule that it was trained for."""
+    experiment, initial = folder.experiment(), _from_run(folder)
+    if initial.noise is None or initial.tokenizer is None:
+        raise UserError(
+            f"{folder.path}: this run trained a VAE alone; convert a run that has a U-Net and a text encoder"
+        )
+    size = experiment.data.size
+
+    def sized(component: Component, pixels: int) -> Part[Any]:
+        part = initial.parts[component]
+        return replace(part, json={**part.json, "sample_size": pixels})
+
+    return StableDiffusion(
+        unet=sized(Component.UNET, size // experiment.model.vae.factor),
+        vae=sized(Component.VAE, size),
+        text_encoder=initial.parts[Component.TEXT],
+        noise=initial.noise,
+        noise_json=noise_json(initial.noise),
+        tokenizer=initial.tokenizer,
+    )
 
 
 def _from_run(folder: WorkFolder) -> Initial:

@@ -11,9 +11,9 @@ from magicvideo_jax.core.compilation import keep_compiled
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
-from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig, Stage
+from magicvideo_jax.experiment.config import Component, Experiment, Stage
 from magicvideo_jax.experiment.generate import Generator, Request
-from magicvideo_jax.experiment.initial import EMBEDDED, Initial, initial_weights
+from magicvideo_jax.experiment.initial import Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
@@ -55,27 +55,30 @@ class Pipeline:
         prompts: Sequence[str],
         sample: SampleConfig,
         *,
+        fps: Sequence[float] | None = None,
         seed: int = 0,
         frames: int | None = None,
         negative_prompt: str = "",
         at_once: int = 1,
     ) -> UInt8[np.ndarray, "b t h w 3"]:
-        """A clip for each prompt, `at_once` of them in memory."""
-        if not 0 < sample.fps <= 60:
-            raise UserError(f"--fps={sample.fps}: give more than 0 and at most 60 frames per second")
+        """A clip for each prompt, `at_once` of them in memory; `fps` is a rate for each, else all have the sample's."""
+        rates = [sample.fps] * len(prompts) if fps is None else list(fps)
+        for rate in rates:
+            if not 0 < rate <= 60:
+                raise UserError(f"--fps={rate}: give more than 0 and at most 60 frames per second")
         key = (replace(sample, fps=0.0), frames, at_once)
         if key not in self._generators:
             self._generators[key] = Generator(
                 self.experiment, self._networks, self._tokenizer, at_once=at_once, sample=sample, frames=frames
             )
-        request = Request(list(prompts), [sample.fps] * len(prompts), negative_prompt, seed)
+        request = Request(list(prompts), rates, negative_prompt, seed)
         return self._generators[key].generate(self.params, request)
 
 
 def load(path: str | Path) -> Pipeline:
-    """A pipeline from a work folder (averaged weights), `embedded`, or Stable Diffusion weights in any known format.
+    """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known format.
 
-    Image weights make single frames: train, or load a work folder, for clips that move.
+    Image weights make single frames: train, or load a work folder or what was converted of one, for clips that move.
     """
     keep_compiled()
     folder = WorkFolder(Path(path))
@@ -86,16 +89,24 @@ def load(path: str | Path) -> Pipeline:
         networks = Networks(experiment.model)
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
         return Pipeline(experiment, trained_params(folder, networks, experiment), tokenizer)
-    return _from_image_weights(str(path), initial_weights(str(path)))
+    return _from_weights(str(path), initial_weights(str(path)))
 
 
-def _from_image_weights(path: str, initial: Initial) -> Pipeline:
-    usual = Experiment()
-    experiment = replace(usual, stage=Stage.IMAGE, init_from=path, model=initial.fitted(ModelConfig()))
+def _from_weights(path: str, initial: Initial) -> Pipeline:
     if initial.tokenizer is None:
         raise UserError(f"{path}: no tokenizer beside the weights; convert them with --tokenizer FOLDER")
-    is_embedded = path in ("embedded", str(EMBEDDED))
-    experiment = replace(experiment, data=replace(experiment.data, size=64 if is_embedded else 512))
+    unet, vae = (initial.parts[component] for component in (Component.UNET, Component.VAE))
+    temporal = unet.config.temporal
+    usual = Experiment()
+    model = initial.fitted(replace(usual.model, unet=replace(usual.model.unet, temporal=temporal)))
+    size = int(vae.json.get("sample_size", usual.data.size))
+    experiment = replace(
+        usual,
+        stage=Stage.IMAGE if temporal is None else Stage.VIDEO,
+        init_from=path,
+        model=model,
+        data=replace(usual.data, size=size, frames=usual.data.frames if temporal is None else temporal.frames),
+    )
     networks, mesh = Networks(experiment.model), make_mesh(MeshShape())
     params = {}
     for component in Component:

@@ -17,7 +17,7 @@ from magicvideo_jax.sampling.decode import decode_clips
 from magicvideo_jax.training.objectives import unit
 from magicvideo_jax.training.state import TrainState
 
-PROMPTS = 6
+PROMPTS = 8
 
 
 class Preview:

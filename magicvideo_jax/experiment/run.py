@@ -6,20 +6,20 @@ from pathlib import Path
 
 from magicvideo_jax.core.compilation import keep_compiled
 from magicvideo_jax.core.files import write_json
+from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.settings import to_plain
 from magicvideo_jax.core.tree import merge
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.generate import Generator
-from magicvideo_jax.experiment.preview import PROMPTS, Preview
+from magicvideo_jax.experiment.preview import Preview
 from magicvideo_jax.experiment.report import say, say_costs
-from magicvideo_jax.experiment.scores import Scores, score_reconstructions, score_samples, table
+from magicvideo_jax.experiment.scores import Scores, score_denoiser, score_reconstructions, table
 from magicvideo_jax.experiment.start import Started, start
 from magicvideo_jax.experiment.workfolder import WorkFolder
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.curves import plot_curves
 from magicvideo_jax.training.loop import train
 from magicvideo_jax.training.metrics import MetricsLog, read_lines
-from magicvideo_jax.training.state import TrainState
 from magicvideo_jax.training.step import compiled
 
 
@@ -38,6 +38,9 @@ def run(experiment: Experiment, workdir: Path) -> None:
             workdir, first=first, wandb_project=experiment.train.wandb_project, config=to_plain(experiment)
         )
         stack.enter_context(closing(log))
+        generator = None
+        if started.tokenizer is not None:  # one for previews and scores: sampling takes as long to compile as training
+            generator = Generator(experiment, started.networks, started.tokenizer)
         step = compiled(started.step, started.state, started.loader.shapes())
         say_costs(started, step, workdir)
         state = train(
@@ -48,26 +51,18 @@ def run(experiment: Experiment, workdir: Path) -> None:
             experiment=to_plain(experiment),
             checkpoints=checkpoints,
             log=log,
-            preview=Preview(started, folder.previews, _generator(started, at_once=PROMPTS)),
+            preview=Preview(started, folder.previews, generator),
         )
     plot_curves(read_lines(workdir / "metrics.jsonl"), workdir / "curves.png")
-    scores = _final_scores(started, state, folder)
+    scores = _final_scores(started, merge(state.ema, state.frozen), generator, folder)
     write_json(folder.metrics, scores)
     for line in table(scores):
         print(line)
 
 
-def _generator(started: Started, *, at_once: int) -> Generator | None:
-    if started.tokenizer is None:
-        return None
-    return Generator(started.experiment, started.networks, started.tokenizer, at_once=at_once)
-
-
-def _final_scores(started: Started, state: TrainState, folder: WorkFolder) -> Scores:
-    generator = _generator(started, at_once=started.experiment.evaluate.at_once)
-    params = merge(state.ema, state.frozen)
+def _final_scores(started: Started, params: Params, generator: Generator | None, folder: WorkFolder) -> Scores:
     if generator is not None:
-        return score_samples(started.experiment, generator, params)
+        return score_denoiser(generator, params)
     scores, scaling = score_reconstructions(started.experiment, started.networks, params)
     vae = replace(started.experiment.model.vae, scaling=scaling)
     model = replace(started.experiment.model, vae=vae)

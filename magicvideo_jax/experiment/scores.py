@@ -2,25 +2,30 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
 
 from magicvideo_jax.core.compilation import jit, keep_compiled
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.shapes import Scene, image_of
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy as caption_accuracy_of
 from magicvideo_jax.evaluation.caption_accuracy import run as caption_accuracy
+from magicvideo_jax.evaluation.loss_by_time import run as loss_by_time
 from magicvideo_jax.evaluation.motion import run as motion
 from magicvideo_jax.experiment.config import Experiment, Stage
-from magicvideo_jax.experiment.drawn import prompt_of, unseen_scenes
+from magicvideo_jax.experiment.drawn import prompt_of, unseen_batches, unseen_scenes
 from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.start import make_objective
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.sampling.decode import decode_clips
 from magicvideo_jax.training.objectives import unit
+from magicvideo_jax.training.step import Metrics
 
 Scores = dict[str, float | dict[str, float]]
 
@@ -38,13 +43,29 @@ def score_folder(folder: WorkFolder, *, clips: int | None = None) -> Scores:
     if experiment.stage is Stage.VAE:
         return score_reconstructions(experiment, networks, params)[0]
     tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
-    return score_samples(
-        experiment, Generator(experiment, networks, tokenizer, at_once=experiment.evaluate.at_once), params
+    return score_denoiser(Generator(experiment, networks, tokenizer), params)
+
+
+def score_denoiser(generator: Generator, params: Params) -> Scores:
+    """Of a text-to-image or text-to-video model: what it draws, and its loss on what it has not seen."""
+    experiment, networks, tokenizer = generator.experiment, generator.networks, generator.tokenizer
+    scores = _score_samples(generator, params)
+    told = replace(
+        experiment,
+        denoising=replace(experiment.denoising, drop_caption=0.0),
+        data=replace(experiment.data, with_pictures=False),
     )
+    objective = jit(make_objective(told, networks, tokenizer))
+
+    def measure(batch: Any, number: int) -> Metrics:
+        return objective(params, batch, key_for(0, number, "held out"))[1]
+
+    return scores | {"held_out_loss": dict(loss_by_time(measure, unseen_batches(experiment, tokenizer)))}
 
 
-def score_samples(experiment: Experiment, generator: Generator, params: Params) -> Scores:
+def _score_samples(generator: Generator, params: Params) -> Scores:
     """Held-out captions sampled, and shape, colour and motion read back from the pixels; how much moves."""
+    experiment = generator.experiment
     scenes = unseen_scenes(experiment.stage, experiment.evaluate.clips)
     made: list[np.ndarray] = []
 

@@ -22,7 +22,7 @@ from magicvideo_jax.parallel.batch import check_batch
 from magicvideo_jax.parallel.mesh import make_mesh, replicated
 from magicvideo_jax.parallel.rules import parameter_shardings
 from magicvideo_jax.training.checkpoint import Checkpoints
-from magicvideo_jax.training.objectives import autoencoding, denoising
+from magicvideo_jax.training.objectives import autoencoding, denoising, joint
 from magicvideo_jax.training.optimizer import make_optimizer
 from magicvideo_jax.training.state import TrainState, fresh_state
 from magicvideo_jax.training.step import Objective, accumulated, train_step
@@ -102,14 +102,16 @@ def make_objective(experiment: Experiment, networks: Networks, tokenizer: Captio
     """The objective of the stage."""
     if tokenizer is None:
         return autoencoding(networks.moments, networks.decode_unscaled, experiment.autoencoding)
-    null_ids = tokenizer([""])[0]
-    return denoising(
+    stage = partial(
+        denoising,
         networks.parts(),
         experiment.model.noise,
         experiment.denoising,
-        null_ids=null_ids,
-        as_images=experiment.stage is Stage.IMAGE,
+        null_ids=tokenizer([""])[0],
     )
+    if experiment.data.with_pictures:
+        return joint(stage(), stage(as_images=True), experiment.denoising)
+    return stage(as_images=experiment.stage is Stage.IMAGE)
 
 
 def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder) -> Experiment:

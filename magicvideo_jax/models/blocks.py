@@ -10,7 +10,6 @@ Attribute names are diffusers' key names, so that a path in the parameters reads
 """
 
 import jax
-import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
@@ -92,7 +91,7 @@ class FeedForward(nnx.Module):
         self.proj_out = Linear(4 * channels, channels, keys=keys)
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        a, b = jnp.split(self.proj_in(x), 2, axis=-1)
+        a, b = self.proj_in.halves(x)
         return self.proj_out(a * gelu(b))
 
 

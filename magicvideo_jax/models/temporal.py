@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from magicvideo_jax.models.attend import attend
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.layers import LayerNorm, Linear
+from magicvideo_jax.models.layers import LayerNorm, Linear, repeat_rows
 
 
 class Mixing(Enum):
@@ -71,8 +71,11 @@ class FrameAdaptor(nnx.Module):
         self.scale, self.shift = nnx.Param(jnp.zeros((frames, channels))), nnx.Param(jnp.zeros((frames, channels)))
 
     def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-        def of_frames(table: Float[Array, "f c"]) -> Float[Array, "1 t 1 1 c"]:
-            return table[None, : z.shape[1], None, None]
+        b, t, h, w, c = z.shape
+
+        def of_frames(table: Float[Array, "f c"]) -> Float[Array, "b t h w c"]:
+            rows = jnp.broadcast_to(table[None, :t], (b, t, c))
+            return repeat_rows(rows, h * w).reshape(z.shape)
 
         # In float32: next to 1, bfloat16 knows no scale below 0.4 %.
         y = z.astype(jnp.float32) * (1 + of_frames(self.scale[...])) + of_frames(self.shift[...])
