@@ -1,12 +1,14 @@
 """Text to video, from text-to-image weights.
 
 python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR          the embedded default, minutes on CPU
+python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     the same for a GPU, or for the patient
+python -m magicvideo_jax.train --config=configs/t2v.py:scratch --workdir=DIR  the ablation: its U-Net from nothing
 python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --config.init_from=SD_WEIGHTS
 """
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.settings import to_plain
-from magicvideo_jax.experiment.config import Experiment, Stage, config_dict
+from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict
 from magicvideo_jax.models.temporal import Temporal
 from magicvideo_jax.models.unet import Remat
 
@@ -24,6 +26,8 @@ def get_config(preset: str = ""):
         case "long":
             config.train.update(steps=20_000, batch_size=16, save_every=2000, preview_every=2000)
             config.optim.ema = 0.999
+        case "scratch":
+            config.model.fresh = [Component.UNET.value]
         case "sd15":
             config.init_from = ""
             config.model.remat = Remat.FULL.value
@@ -32,5 +36,5 @@ def get_config(preset: str = ""):
             config.optim.update(lr=1e-5, warmup=1000, decay=False, ema=0.9999)
             config.sample.update(steps=50, guidance=7.5)
         case _:
-            raise UserError(f"--config=configs/t2v.py:{preset}: the presets are long and sd15, or none")
+            raise UserError(f"--config=configs/t2v.py:{preset}: the presets are long, scratch and sd15, or none")
     return config

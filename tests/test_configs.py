@@ -14,6 +14,7 @@ import pytest
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import count, flatten
+from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, read_experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.start import make_objective, start
@@ -27,7 +28,7 @@ from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import train_step
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-PRESETS = [("vae", ""), ("t2i", ""), ("t2v", ""), ("t2v", "long"), ("t2v", "sd15")]
+PRESETS = [("vae", ""), ("t2i", ""), ("t2v", ""), ("t2v", "long"), ("t2v", "scratch"), ("t2v", "sd15")]
 
 
 def config_of(name: str, preset: str = ""):
@@ -55,7 +56,7 @@ def test_an_unknown_preset_is_named():
         config_of("t2v", "nope")
 
 
-def test_the_full_size_model_and_its_step_are_those_of_stable_diffusion_1_5():
+def test_the_full_size_model_and_its_step_are_those_of_stable_diffusion_1_5(tmp_path):
     """910 M parameters with temporal parts; the step keeps every shape and dtype of the state."""
     experiment = read_experiment(config_of("t2v", "sd15"))
     model = experiment.model
@@ -74,7 +75,8 @@ def test_the_full_size_model_and_its_step_are_those_of_stable_diffusion_1_5():
         "ids": jax.ShapeDtypeStruct((1, 77), jnp.int32),
         "fps": jax.ShapeDtypeStruct((1,), jnp.float32),
     }
-    objective = make_objective(experiment, networks, lambda captions: np.zeros((len(captions), 77), np.int32))
+    build_vocabulary(["words"], tmp_path, length=77)
+    objective = make_objective(experiment, networks, CaptionTokenizer(tmp_path, length=77))
     step = partial(train_step, objective=objective, optimizer=optimizer, ema_decay=experiment.optim.ema, seed=0)
     after, metrics = jax.eval_shape(step, state, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)

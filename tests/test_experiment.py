@@ -1,6 +1,9 @@
 """Whole runs of tiny experiments: every stage trains, resumes where it stopped, and is sampled from."""
 
 import json
+import os
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -11,14 +14,16 @@ import pytest
 from tiny_experiment import tiny
 
 import magicvideo_jax as mv
+from magicvideo_jax import sample
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Condition
 from magicvideo_jax.core.settings import from_plain, to_plain
 from magicvideo_jax.core.tree import flatten, merge, unflatten
+from magicvideo_jax.data.video import read_video
 from magicvideo_jax.experiment.config import Experiment, Stage, config_dict, read_experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run import run
-from magicvideo_jax.experiment.start import Started, start
+from magicvideo_jax.experiment.start import Started, make_objective, start
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.training.checkpoint import Checkpoints
 
@@ -102,6 +107,40 @@ def test_what_a_pipeline_cannot_do_is_one_line(trained, how, said):
         mv.load(trained)(**how)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"--prompt": " "}, "--prompt is empty"),
+        ({"--frames": "3"}, "--frames=3: this model's frame-wise adaptors were trained for 2 frames"),
+        ({"--frames": "0"}, "--frames=0"),
+        ({"--steps": "0"}, "steps=0"),
+        ({"--fps": "0"}, "--fps=0.0"),
+        ({"--num": "0"}, "--num=0"),
+        ({"--out": "clip.avi"}, "clip.avi: give a name ending in .mp4 or .gif"),
+        ({"--out": "/dev/null/clip.mp4"}, "/dev/null/clip.mp4 cannot be written"),
+        ({"--workdir": "/nowhere"}, "workdir=/nowhere: there is nothing at this path"),
+    ],
+)
+def test_a_mistake_of_sample_is_one_line_and_exit_code_2(trained, tmp_path, monkeypatch, capsys, changes, said):
+    given = {"--workdir": str(trained), "--prompt": "a red star", "--out": f"{tmp_path}/clip.mp4"} | changes
+    monkeypatch.setattr(sys, "argv", ["sample", *(f"{name}={value}" for name, value in given.items())])
+    with pytest.raises(SystemExit) as exit:
+        sample.main()
+    assert exit.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert said in line
+    assert not any(tmp_path.iterdir())
+
+
+def test_sample_writes_every_clip_that_is_asked_for(trained, tmp_path, monkeypatch):
+    arguments = ["--workdir", str(trained), "--prompt", "a star", "--out", f"{tmp_path}/clip.mp4", "--num", "2"]
+    monkeypatch.setattr(sys, "argv", ["sample", *arguments, "--sampler", "dpm++2m", "--negative_prompt", "a circle"])
+    sample.main()
+    clips = [read_video(tmp_path / f"clip_{i}.mp4")[0] for i in range(2)]
+    assert (clips[0].shape, clips[1].shape) == ((2, 16, 16, 3), (2, 16, 16, 3))
+    assert (clips[0] != clips[1]).any()
+
+
 def test_a_vae_run_measures_its_scaling_and_hands_it_on(tmp_path):
     run(tiny(Stage.VAE), tmp_path / "vae")
     saved = WorkFolder(tmp_path / "vae").experiment().model.vae.scaling
@@ -129,6 +168,53 @@ def test_a_video_run_begins_as_the_image_run_it_comes_from(tmp_path):
     moving = video.networks.denoise(params, z, time, Condition(text, jax.numpy.full(2, 8.0)))
     still = image.denoise(unflatten(there), z, time, Condition(text))
     np.testing.assert_allclose(moving, still, atol=1e-5)
+
+
+def test_clips_and_pictures_train_together(tmp_path):
+    """Pictures reach the image network and nothing temporal; clips without a caption are told nothing."""
+    experiment = tiny(data=replace(tiny().data, with_pictures=True, unlabelled=1.0))
+    ready = started(experiment, tmp_path)
+    batch = next(ready.loader)
+    assert batch["video"]["pixels"].shape == (8, 2, 16, 16, 3)
+    assert batch["image"]["pixels"].shape == (8, 1, 16, 16, 3)
+    assert (batch["video"]["ids"] == ready.tokenizer([""])).all()
+    assert not (batch["image"]["ids"] == ready.tokenizer([""])).all(axis=1).any()
+    pictures_alone = replace(experiment, denoising=replace(experiment.denoising, image_share=1.0))
+    for ran, touched in ((experiment, True), (pictures_alone, False)):
+        objective = make_objective(ran, ready.networks, ready.tokenizer)
+        params = merge(ready.state.params, ready.state.frozen)
+        (_, metrics), gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))(params, batch, jax.random.key(0))
+        assert np.isfinite([metrics["video_loss"], metrics["image_loss"]]).all()
+        leaves = flatten(gradient["unet"])
+        assert any(np.any(leaf) for path, leaf in leaves.items() if "temporal" in path) is touched
+        assert np.any(leaves["conv_out.bias"])
+
+
+@pytest.mark.parametrize("of", ["run", "converted"])
+def test_a_run_goes_back_to_pytorch(trained, tmp_path, of):
+    """A work folder converts to diffusers' layout, which loads as the same video model."""
+    source, target = trained, tmp_path / "there"
+    if of == "converted":
+        convert_to(source, tmp_path / "jax", "jax")
+        source = tmp_path / "jax"
+    convert_to(source, target, "diffusers")
+    assert json.loads((target / "unet/config.json").read_text())["sample_size"] == 8
+    assert (target / "unet_temporal/diffusion_pytorch_model.safetensors").is_file()
+    once, again = mv.load(trained), mv.load(target)
+    assert again.experiment.data.size == 16
+    prompt, sample = ["a red circle moving left"], once.experiment.sample
+    np.testing.assert_array_equal(once.many(prompt, sample), again.many(prompt, sample))
+
+
+def convert_to(source, target, side):
+    done = subprocess.run(
+        [sys.executable, "-m", "magicvideo_jax.convert", str(source), str(target), "--to", side],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "XLA_FLAGS": ""},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_config_is_data_there_and_back():

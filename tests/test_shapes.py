@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.data.drawing import draw
 from magicvideo_jax.data.drawn_captions import IMAGE_TEMPLATES, unused_image_template
 from magicvideo_jax.data.drawn_scene import LONGEST, pose
 from magicvideo_jax.data.shapes import (
@@ -171,6 +172,26 @@ def test_sources_are_random_access():
     with pytest.raises(IndexError):
         clips[50]
     assert sum(1 for _ in clips) == 50
+
+
+def test_every_other_picture_is_a_still_under_its_clip_s_caption():
+    stream = [(image(0, i), scene(0, i)) for i in range(40)]
+    for drawn, of in stream[::2]:
+        assert drawn.caption == of.image_caption
+    for drawn, of in stream[1::2]:
+        assert drawn.caption == of.caption
+        moments = draw(of, np.linspace(0, LONGEST, 100))
+        assert np.abs(moments.astype(int) - drawn.pixels).mean(axis=(1, 2, 3)).min() < 1
+
+
+def test_a_share_of_the_clips_has_no_caption():
+    labelled, some_not = ShapeClips(seed=0), ShapeClips(seed=0, unlabelled=0.5)
+    bare = [not some_not[i].caption for i in range(60)]
+    assert 15 < sum(bare) < 45
+    assert bare == [not some_not[i].caption for i in range(60)]
+    for i in range(4):
+        assert np.array_equal(labelled[i].pixels, some_not[i].pixels)
+        assert labelled[i].caption
 
 
 def test_what_cannot_be_drawn_is_refused_in_one_line():

@@ -1,18 +1,22 @@
 """The train step, on objectives of a few numbers."""
 
+import struct
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
-from magicvideo_jax.training.metrics import summary
-from magicvideo_jax.training.objectives import DenoisingConfig, joint
+from magicvideo_jax.training.metrics import MetricsLog, summary
+from magicvideo_jax.training.objectives import DenoisingConfig, joint, spread_times
 from magicvideo_jax.training.optimizer import Freeze, OptimConfig, make_optimizer, trains
 from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import accumulated, compiled, train_step
@@ -158,3 +162,46 @@ def test_a_report_leaves_out_steps_that_were_not_finite():
 )
 def test_freeze_modes(path, trained_in):
     assert {freeze for freeze in Freeze if trains(freeze, path)} == trained_in
+
+
+def test_times_are_uniform_and_every_batch_has_of_all():
+    drawn = np.stack([spread_times(jax.random.key(i), 8, 1000) for i in range(400)])
+    assert (drawn.min(), drawn.max()) >= (0, 990)
+    assert drawn.max() < 1000
+    np.testing.assert_array_equal(np.sort(drawn // 125, axis=1), np.tile(np.arange(8), (400, 1)))
+    assert abs(drawn[:, 0].mean() - 500) < 50  # each example sees all times
+
+
+def test_reports_reach_tensorboard_and_wandb(tmp_path, monkeypatch):
+    """Scalars are read back from the event file; W&B, which is not installed, is a recorder here."""
+    logged = []
+
+    class Run:
+        def log(self, values, step):
+            logged.append((step, values))
+
+        def finish(self):
+            logged.append("finished")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: Run()))
+    log = MetricsLog(tmp_path, wandb_project="clips", config={})
+    log.write(3, {"loss": 0.5, "loss_by_time/0": 0.25})
+    log.close()
+    assert logged == [(3, {"loss": 0.5, "loss_by_time/0": 0.25}), "finished"]
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert dict(scalars(events.read_bytes())) == {"loss": (3, 0.5), "loss_by_time/0": (3, 0.25)}
+
+
+def test_wandb_that_is_not_installed_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"train\.wandb_project=clips: wandb is not installed"):
+        MetricsLog(tmp_path, wandb_project="clips")
+
+
+def scalars(records: bytes):
+    """(name, (step, value)) of a TensorBoard file: length, its checksum, an event, the event's checksum, and so on."""
+    place = 0
+    while place < len(records):
+        (length,) = struct.unpack_from("<Q", records, place)
+        event = Event.FromString(records[place + 12 : place + 12 + length])
+        yield from ((value.tag, (event.step, value.simple_value)) for value in event.summary.value)
+        place += 12 + length + 4

@@ -56,6 +56,8 @@ class ModelConfig:
     text: TextConfig = field(default_factory=TextConfig)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
     trained: tuple[Component, ...] = (Component.UNET,)
+    fresh: tuple[Component, ...] = ()
+    """Networks that begin from nothing although `init_from` has weights for them: for comparison."""
     compute: Compute = Compute.AUTO
     remat: Remat = Remat.NONE
 

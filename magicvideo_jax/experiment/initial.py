@@ -1,5 +1,6 @@
 """Where a run's first weights come from: nothing, Stable Diffusion weights, or another run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,10 @@ class Initial:
             model = replace(model, text=self.parts[Component.TEXT].config)
         return model if self.noise is None else replace(model, noise=self.noise)
 
+    def without(self, components: Sequence[Component]) -> "Initial":
+        """The same without the weights of some networks."""
+        return replace(self, parts={name: part for name, part in self.parts.items() if name not in components})
+
     def load(self, component: Component, network: Network, shardings: Params, *, seed: int) -> tuple[Params, int]:
         """A network's parameters in their places, and how many of them were there; the rest is fresh."""
         fresh = partial(network.init, key_for(seed, 0, f"init {component.value}"))
@@ -59,12 +64,12 @@ class Initial:
         return params, sum(leaf.size for leaf in there)
 
 
-def initial_weights(init_from: str) -> Initial:
-    """`scratch`, one of `EMBEDDED`, a work folder, or anything that `convert` reads."""
+def initial_weights(init_from: str, *, argument: str = "config.init_from") -> Initial:
+    """`scratch`, one of `EMBEDDED`, a work folder, or anything that `convert` reads. Errors name `argument`."""
     if init_from == "scratch":
         return Initial()
     if not init_from:
-        raise UserError("config.init_from is empty: give a diffusers folder, a checkpoint file or a work folder")
+        raise UserError(f"{argument} is empty: give a diffusers folder, a checkpoint file or a work folder")
     path = EMBEDDED.get(init_from, Path(init_from))
     if not path.exists():
         names = ", ".join(EMBEDDED)

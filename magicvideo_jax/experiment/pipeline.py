@@ -89,7 +89,7 @@ def load(path: str | Path) -> Pipeline:
         networks = Networks(experiment.model)
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
         return Pipeline(experiment, trained_params(folder, networks, experiment), tokenizer)
-    return _from_weights(str(path), initial_weights(str(path)))
+    return _from_weights(str(path), initial_weights(str(path), argument="workdir"))
 
 
 def _from_weights(path: str, initial: Initial) -> Pipeline:

@@ -59,6 +59,7 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     else:
         experiment = replace(experiment, model=initial.fitted(experiment.model))
         experiment = _with_tokenizer(experiment, initial, folder)
+        initial = initial.without(experiment.model.fresh)
     check_experiment(experiment)
     tokenizer = None
     if experiment.stage is not Stage.VAE:

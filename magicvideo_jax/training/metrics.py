@@ -15,13 +15,13 @@ class MetricsLog:
 
     def __init__(self, workdir: Path, *, first: int = 0, wandb_project: str = "", config: dict[str, Any] | None = None):
         """`first` is the step to come: lines of later ones, of a run that died after its last save, are dropped."""
+        self._wandb = _wandb(wandb_project, workdir, config) if wandb_project else None  # first: it may be refused
         lines = workdir / "metrics.jsonl"
         kept = [line for line in read_lines(lines) if line["step"] <= first] if lines.exists() else []
         self._lines = lines.open("w")
         for line in kept:
             self._write(line)
         self._board = SummaryWriter(str(workdir / "tensorboard"))
-        self._wandb = _wandb(wandb_project, workdir, config) if wandb_project else None
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """`values` by name; names with a slash become groups in TensorBoard."""
