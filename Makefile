@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
+# A CPU step asks for its memory anew; in huge pages that takes a tenth of the time or less off it (glibc, else ignored).
+HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 .PHONY: test test-slow demo lint
 
@@ -14,7 +16,7 @@ test-slow: $(VENV)/dev
 	$(RUN) -m pytest --slow
 
 demo: $(VENV)/core
-	$(RUN) -m magicvideo_jax.train --config=configs/vae.py:demo --workdir=runs/demo
+	$(HUGE_PAGES) $(RUN) -m magicvideo_jax.train --config=configs/t2v.py --workdir=runs/demo
 
 # Not part of `test`: at its first run pyright fetches its own program through npm.
 lint: $(VENV)/dev

@@ -14,6 +14,8 @@ def get_config():
         levels=[{"width": 48, "heads": 2}, {"width": 96, "heads": 4}],
         middle_heads=4,
         blocks=1,
+        channels_in=8,
+        channels_out=8,
         context=64,
         groups=8,
     )
@@ -21,7 +23,7 @@ def get_config():
     # Pure noise at the last time (Lin et al. 2305.08891): with less, sixteen frames together still show what a clip
     # holds, and a network learns to look at them instead of at the caption.
     config.model.noise.update(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
-    config.train.update(steps=8000, batch_size=32, save_every=1000, preview_every=1000, log_every=50)
+    config.train.update(steps=6000, batch_size=32, save_every=1000, preview_every=1000, log_every=50)
     config.optim.update(lr=1.5e-3, warmup=200, decay=True, ema=0.998)
     config.sample.update(steps=20, guidance=3.0)
     return config

@@ -76,7 +76,7 @@ PAINT: dict[Colour, tuple[int, int, int]] = {
     Colour.GREEN: (40, 180, 60),
     Colour.BLUE: (40, 120, 255),
     Colour.PURPLE: (140, 45, 205),
-    Colour.PINK: (255, 125, 200),
+    Colour.PINK: (255, 80, 170),
     Colour.WHITE: (245, 245, 245),
 }
 

@@ -73,9 +73,7 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
     path = EMBEDDED.get(init_from, Path(init_from))
     if not path.exists():
         names = ", ".join(EMBEDDED)
-        raise UserError(
-            f"config.init_from={init_from}: there is nothing at this path; give weights, {names}, or scratch"
-        )
+        raise UserError(f"{argument}={init_from}: there is nothing at this path; give weights, {names}, or scratch")
     folder = WorkFolder(path)
     return _from_run(folder) if folder.exists else _from_stable_diffusion(path)
 

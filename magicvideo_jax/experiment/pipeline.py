@@ -13,12 +13,15 @@ from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment, Stage
 from magicvideo_jax.experiment.generate import Generator, Request
-from magicvideo_jax.experiment.initial import Initial, initial_weights
+from magicvideo_jax.experiment.initial import EMBEDDED, Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
 from magicvideo_jax.parallel.rules import parameter_shardings
 from magicvideo_jax.sampling.keyframes import SampleConfig
+
+EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
+"""What the embedded weights were scored with."""
 
 
 class Pipeline:
@@ -105,6 +108,7 @@ def _from_weights(path: str, initial: Initial) -> Pipeline:
         stage=Stage.IMAGE if temporal is None else Stage.VIDEO,
         init_from=path,
         model=model,
+        sample=EMBEDDED_SAMPLE if path in EMBEDDED else usual.sample,
         data=replace(usual.data, size=size, frames=usual.data.frames if temporal is None else temporal.frames),
     )
     networks, mesh = Networks(experiment.model), make_mesh(MeshShape())

@@ -1,7 +1,8 @@
 """What each stage minimises: one function a stage, each returning an `Objective`.
 
     L = E || target - network(alpha z_0 + sigma eps, t, text, fps) ||^2       (1)  with prompts dropped for guidance
-    L = mean |x - D(z)| + mean (x - D(z))^2 + w_KL KL(q(z|x) || N(0, 1))      (2)  the VAE
+    L = mean_s (mean |e_s| + mean e_s^2) + w_KL KL(q(z|x) || N(0, 1))         (2)  the VAE; e_s is the error D(z) - x
+        averaged over squares of s = 1, 2, 4 .. pixels, up to those of a latent
 
 A batch is a dict of arrays with the batch axis first: `ids` (b l) and `pixels` uint8 (b t h w c), or instead of them
 `text` (b l d) and `latents` (b t h w c) made beforehand; optionally `fps` (b) and `is_captioned` (b).
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import reduce
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from magicvideo_jax.core.keys import named
@@ -121,7 +123,10 @@ def autoencoding(
     decode: Callable[[Params, Float[Array, "b t h w c"]], Array],
     config: AutoencodingConfig,
 ) -> Objective:
-    """Eq. 2: the image VAE, frame by frame."""
+    """Eq. 2: the image VAE, frame by frame.
+
+    Without the coarse errors a small VAE spends its latents on outlines, and gives one colour for another.
+    """
 
     def objective(params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, /) -> tuple[Array, Metrics]:
         x = unit(batch["pixels"])
@@ -129,9 +134,13 @@ def autoencoding(
         z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(named(key, "vae"), mean.shape)
         error = decode(params, z) - x
         l1, l2 = jnp.abs(error).mean(), jnp.square(error).mean()
+        scales = [error]
+        while scales[-1].shape[-2] > z.shape[-2]:
+            scales.append(reduce(scales[-1], "b t (h m) (w n) c -> b t h w c", "mean", m=2, n=2))
+        misses = [jnp.abs(e).mean() + jnp.square(e).mean() for e in scales]
         kl = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).mean()
         psnr = -10 * jnp.log10(l2 / 4 + 1e-10)
-        return l1 + l2 + config.kl * kl, {"l1": l1, "psnr": psnr, "kl": kl, "latent_std": mean.std()}
+        return sum(misses) / len(misses) + config.kl * kl, {"l1": l1, "psnr": psnr, "kl": kl, "latent_std": mean.std()}
 
     return objective
 
