@@ -23,7 +23,8 @@ def get_config():
     # Pure noise at the last time (Lin et al. 2305.08891): with less, sixteen frames together still show what a clip
     # holds, and a network learns to look at them instead of at the caption.
     config.model.noise.update(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
-    config.train.update(steps=6000, batch_size=32, save_every=1000, preview_every=1000, log_every=50)
+    config.data.encoded = 40_000
+    config.train.update(steps=5500, batch_size=32, save_every=1100, preview_every=1100, log_every=50)
     config.optim.update(lr=1.5e-3, warmup=200, decay=True, ema=0.998)
     config.sample.update(steps=20, guidance=3.0)
     return config

@@ -17,15 +17,15 @@ def get_config(preset: str = ""):
     config = config_dict(Experiment())
     config.stage, config.init_from = Stage.VIDEO.value, "embedded"
     config.model.unet.temporal = to_plain(Temporal(frames=16))
-    config.train.update(steps=1500, batch_size=8, save_every=500, preview_every=500)
-    config.optim.update(lr=1e-3, warmup=50, decay=True, ema=0.99)
-    config.sample.update(steps=25, guidance=3.0)
+    config.train.update(steps=1400, batch_size=4, save_every=700, preview_every=350)
+    config.optim.update(lr=1e-3, warmup=30, decay=True, b2=0.99, ema=0.99)
+    config.sample.update(steps=20, guidance=3.0)
     match preset:
         case "":
             pass
         case "long":
             config.train.update(steps=20_000, batch_size=16, save_every=2000, preview_every=2000)
-            config.optim.ema = 0.999
+            config.optim.update(b2=0.999, ema=0.999)
         case "scratch":
             config.model.fresh = [Component.UNET.value]
         case "sd15":
@@ -33,7 +33,7 @@ def get_config(preset: str = ""):
             config.model.remat = Remat.FULL.value
             config.data.update(frames=16, size=256)
             config.train.update(steps=100_000, batch_size=64, save_every=1000, preview_every=1000)
-            config.optim.update(lr=1e-5, warmup=1000, decay=False, ema=0.9999)
+            config.optim.update(lr=1e-5, warmup=1000, decay=False, b2=0.999, ema=0.9999)
             config.sample.update(steps=50, guidance=7.5)
         case _:
             raise UserError(f"--config=configs/t2v.py:{preset}: the presets are long, scratch and sd15, or none")

@@ -22,11 +22,13 @@ from magicvideo_jax.core.settings import from_plain, to_plain
 from magicvideo_jax.core.tree import flatten, merge, unflatten
 from magicvideo_jax.data.video import read_video
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict, read_experiment
+from magicvideo_jax.experiment.drawn import example, make_source
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.start import Started, make_objective, start
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.training.checkpoint import Checkpoints
+from magicvideo_jax.training.objectives import unit
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -191,6 +193,31 @@ def test_clips_and_pictures_train_together(tmp_path):
         leaves = flatten(gradient["unet"])
         assert any(np.any(leaf) for path, leaf in leaves.items() if "temporal" in path) is touched
         assert np.any(leaves["conv_out.bias"])
+
+
+@pytest.mark.parametrize("with_pictures", [False, True])
+def test_examples_may_be_encoded_before_the_first_step(tmp_path, with_pictures):
+    """Each example comes once a round, with a sample of its own q(z | x); a resumed run makes the same ones again."""
+    data = replace(tiny().data, encoded=40, with_pictures=with_pictures)
+    ready = started(tiny(data=data), tmp_path)
+    batches = [next(ready.loader) for _ in range(5)]
+    source, scale = make_source(ready.experiment), ready.experiment.model.vae.scaling
+    drawn = [example(source[i], ready.tokenizer) for i in range(40)]
+    for kind in ["video", "image"] if with_pictures else [None]:
+        loaded, known = ([one if kind is None else one[kind] for one in of] for of in (batches, drawn))
+        ids = np.concatenate([part["ids"] for part in loaded])
+        order = [np.flatnonzero((ids == one["ids"]).all(axis=1))[0] for one in known]
+        latents = np.concatenate([part["latents"] for part in loaded])
+        assert latents.dtype == np.float16
+        distinct = [i for i, one in enumerate(known) if sum((one["ids"] == two["ids"]).all() for two in known) == 1]
+        pixels = np.stack([known[i]["pixels"] for i in distinct])
+        mean, log_variance = ready.networks.moments(ready.state.frozen, unit(jax.numpy.asarray(pixels)))
+        found = latents[[order[i] for i in distinct]].astype(np.float32) / scale
+        noise = (found - np.asarray(mean)) / np.exp(0.5 * np.asarray(log_variance))
+        assert 0.95 < noise.std() < 1.05
+        assert abs(noise.mean()) < 0.05
+    again = started(tiny(data=data), tmp_path / "again")
+    jax.tree.map(np.testing.assert_array_equal, next(again.loader), batches[0])
 
 
 @pytest.mark.parametrize("of", ["run", "converted"])

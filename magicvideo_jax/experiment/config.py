@@ -71,6 +71,8 @@ class DataConfig:
     """Pixels along h and w."""
     unlabelled: float = 0.0
     """Share of clips without a caption, which are trained with the empty prompt."""
+    encoded: int = 0
+    """Examples that are drawn and encoded before the first step, then used over and over; 0: every one is new."""
     with_pictures: bool = False
     """Joint training: beside every clip a picture, which skips all temporal parts."""
 
@@ -142,6 +144,11 @@ def check_experiment(experiment: Experiment) -> None:
             raise UserError(f"config.{name}={value}: give a share from 0 to 1")
     if experiment.stage is not Stage.VIDEO and (data.with_pictures or data.unlabelled):
         raise UserError("config.data.with_pictures and data.unlabelled: for stage=video only; leave them out")
+    if data.encoded and (data.encoded < train.batch_size or Component.VAE in model.trained):
+        raise UserError(
+            f"config.data.encoded={data.encoded}: give 0, or at least train.batch_size={train.batch_size}, "
+            "and leave the VAE out of model.trained"
+        )
     temporal = model.unet.temporal
     if experiment.stage is Stage.VIDEO and temporal is not None and data.frames > temporal.frames:
         raise UserError(f"config.data.frames={data.frames}: model.unet.temporal.frames={temporal.frames} is less")

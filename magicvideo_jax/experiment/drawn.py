@@ -3,12 +3,10 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 
-from magicvideo_jax.data.loader import Example, Loader, Source
+from magicvideo_jax.data.loader import Example, Source
 from magicvideo_jax.data.shapes import (
     Clip,
     Scene,
@@ -47,15 +45,14 @@ def example(drawn: Clip | Mapping[str, Clip], tokenizer: CaptionTokenizer | None
     return pixels | {"ids": tokenizer([drawn.caption])[0], "fps": np.float32(drawn.fps)}
 
 
-def make_loader(experiment: Experiment, tokenizer: CaptionTokenizer | None, mesh: Any) -> Loader:
-    """Batches for the stage."""
-    data, seed, batch = experiment.data, experiment.seed, experiment.train.batch_size
-    source: Source = ShapeImages(seed, size=data.size)
-    if experiment.stage is Stage.VIDEO:
-        clips = ShapeClips(seed, frames=data.frames, size=data.size, unlabelled=data.unlabelled)
-        source = Beside(clips, source) if data.with_pictures else clips
-    prepare = partial(example, tokenizer=tokenizer)
-    return Loader(source, prepare=prepare, batch_size=batch, seed=seed, mesh=mesh)
+def make_source(experiment: Experiment) -> Source:
+    """What the stage learns from, drawn when it is asked for."""
+    data, seed = experiment.data, experiment.seed
+    pictures = ShapeImages(seed, size=data.size)
+    if experiment.stage is not Stage.VIDEO:
+        return pictures
+    clips = ShapeClips(seed, frames=data.frames, size=data.size, unlabelled=data.unlabelled)
+    return Beside(clips, pictures) if data.with_pictures else clips
 
 
 def unseen_batches(experiment: Experiment, tokenizer: CaptionTokenizer) -> Iterator[Example]:

@@ -14,7 +14,8 @@ from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.shapes import vocabulary
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, check_experiment
-from magicvideo_jax.experiment.drawn import make_loader
+from magicvideo_jax.experiment.drawn import example, make_source
+from magicvideo_jax.experiment.encoded import encoded
 from magicvideo_jax.experiment.initial import Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, shapes_of, split_trained
@@ -66,11 +67,9 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
     networks = Networks(experiment.model)
     optimizer = make_optimizer(experiment.optim, experiment.train.steps)
-    loader = make_loader(experiment, tokenizer, mesh)
     if resumes:
         places = _places(shapes_of(networks, experiment), experiment, optimizer, mesh)
         state, position = checkpoints.restore(places)
-        loader.seek(position)
         from_weights = 0
     else:
         params, from_weights = _initial_params(experiment, networks, initial, mesh)
@@ -78,7 +77,11 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
         shardings = jax.tree.map(lambda x: x.sharding, _places(params, experiment, optimizer, mesh))
         create = jax.jit(partial(fresh_state, optimizer=optimizer), out_shardings=shardings._replace(frozen={}))
         state = create(trained)._replace(frozen=frozen)
+        position = None
         checkpoints.save_frozen(frozen)
+    loader = make_loader(experiment, networks, tokenizer, state.frozen, mesh)
+    if position is not None:
+        loader.seek(position)
     folder.write_config(experiment)
     step = partial(
         train_step,
@@ -97,6 +100,19 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
         step=step,
         from_weights=from_weights,
     )
+
+
+def make_loader(
+    experiment: Experiment, networks: Networks, tokenizer: CaptionTokenizer | None, frozen: Params, mesh: Mesh
+) -> Loader:
+    """Batches for the stage."""
+    source, prepare = make_source(experiment), partial(example, tokenizer=tokenizer)
+    place = {"batch_size": experiment.train.batch_size, "seed": experiment.seed, "mesh": mesh}
+    if not experiment.data.encoded:
+        return Loader(source, prepare=prepare, **place)
+    number, seed = experiment.data.encoded, experiment.seed
+    kept = encoded(source, number, prepare=prepare, networks=networks, params=frozen, seed=seed)
+    return Loader(kept, prepare=lambda one: one, **place)
 
 
 def make_objective(experiment: Experiment, networks: Networks, tokenizer: CaptionTokenizer | None) -> Objective:

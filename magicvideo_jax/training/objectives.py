@@ -66,7 +66,7 @@ def denoising(
 
     def objective(params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, /) -> tuple[Array, Metrics]:
         z0 = batch["latents"] if "latents" in batch else parts.encode(params, unit(batch["pixels"]), named(key, "vae"))
-        z0 = jax.lax.stop_gradient(z0)
+        z0 = jax.lax.stop_gradient(z0).astype(jnp.float32)
         b = z0.shape[0]
         told = jax.random.uniform(named(key, "caption"), (b,)) >= config.drop_caption
         condition = Condition(_text(params, batch, told & batch.get("is_captioned", told)), batch.get("fps"))
