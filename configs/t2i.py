@@ -24,7 +24,7 @@ def get_config():
     # holds, and a network learns to look at them instead of at the caption.
     config.model.noise.update(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
     config.data.encoded = 40_000
-    config.train.update(steps=5500, batch_size=32, save_every=1100, preview_every=1100, log_every=50)
+    config.train.update(steps=14_000, batch_size=32, save_every=2000, preview_every=2000, log_every=50)
     config.optim.update(lr=1.5e-3, warmup=200, decay=True, ema=0.998)
     config.sample.update(steps=20, guidance=3.0)
     return config

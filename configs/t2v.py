@@ -17,6 +17,7 @@ def get_config(preset: str = ""):
     config = config_dict(Experiment())
     config.stage, config.init_from = Stage.VIDEO.value, "embedded"
     config.model.unet.temporal = to_plain(Temporal(frames=16))
+    config.data.encoded = 2048
     config.train.update(steps=1400, batch_size=4, save_every=700, preview_every=350)
     config.optim.update(lr=1e-3, warmup=30, decay=True, b2=0.99, ema=0.99)
     config.sample.update(steps=20, guidance=3.0)
@@ -24,6 +25,7 @@ def get_config(preset: str = ""):
         case "":
             pass
         case "long":
+            config.data.encoded = 0
             config.train.update(steps=20_000, batch_size=16, save_every=2000, preview_every=2000)
             config.optim.update(b2=0.999, ema=0.999)
         case "scratch":
@@ -31,7 +33,7 @@ def get_config(preset: str = ""):
         case "sd15":
             config.init_from = ""
             config.model.remat = Remat.FULL.value
-            config.data.update(frames=16, size=256)
+            config.data.update(frames=16, size=256, encoded=0)
             config.train.update(steps=100_000, batch_size=64, save_every=1000, preview_every=1000)
             config.optim.update(lr=1e-5, warmup=1000, decay=False, b2=0.999, ema=0.9999)
             config.sample.update(steps=50, guidance=7.5)
