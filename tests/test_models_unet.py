@@ -122,7 +122,7 @@ def test_norms_softmax_and_time_embedding_are_float32():
     assert not delicate & low
     names = {e.primitive.name for e in found}
     assert {"reduce_sum", "rsqrt", "sin", "cos"} <= names
-    # The two layers of the time embedding, and no other product of matrices (norms sum by vectors of ones), are float32.
+    # The two layers of the time embedding, and no other product of matrices, are float32. Norms sum by vectors of ones.
     exact = [
         e.invars[1].aval.shape
         for e in found
