@@ -61,7 +61,9 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--workdir", required=True, help="a work folder of train; `embedded_video`; or weights")
+    parser.add_argument(
+        "--workdir", required=True, help="a work folder of train; or weights (or `embedded`), for single frames"
+    )
     parser.add_argument("--prompt", required=True, help="what is to be seen")
     parser.add_argument("--out", required=True, help="clip.mp4, clip.gif, or a folder for png")
     parser.add_argument("--sampler", choices=("ddim", "dpm++2m", "euler", "ddpm"), help="default: the model's config")

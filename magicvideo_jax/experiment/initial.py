@@ -23,11 +23,8 @@ from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, StableDiffusion,
 from magicvideo_jax.weights.sources import open_source
 from magicvideo_jax.weights.tables import VIDEO_PARTS
 
-EMBEDDED = {
-    "embedded": Path(__file__).parent.parent / "embedded" / "image",
-    "embedded_video": Path(__file__).parent.parent / "embedded" / "video",
-}
-"""Weights that come with the package: what text to video starts from, and what the default run makes of it."""
+EMBEDDED = {"embedded": Path(__file__).parent.parent / "embedded" / "image"}
+"""Weights that come with the package, by the name to ask for them."""
 
 
 @dataclass(frozen=True)
