@@ -102,7 +102,7 @@ def _from_weights(path: str, initial: Initial) -> Pipeline:
     temporal = unet.config.temporal
     usual = Experiment()
     model = initial.fitted(replace(usual.model, unet=replace(usual.model.unet, temporal=temporal)))
-    size = int(vae.json.get("sample_size", usual.data.size))
+    size = int(vae.json.get("sample_size", 512))
     experiment = replace(
         usual,
         stage=Stage.IMAGE if temporal is None else Stage.VIDEO,
