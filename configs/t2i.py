@@ -9,9 +9,9 @@ from magicvideo_jax.experiment.config import Component, Experiment, Stage, confi
 def get_config():
     config = config_dict(Experiment())
     config.stage, config.init_from = Stage.IMAGE.value, "scratch"
-    config.model.trained = [Component.UNET.value, Component.TEXT.value]
+    config.model.trained = (Component.UNET.value, Component.TEXT.value)
     config.model.unet.update(
-        levels=[{"width": 48, "heads": 2}, {"width": 96, "heads": 4}],
+        levels=({"width": 48, "heads": 2}, {"width": 96, "heads": 4}),
         middle_heads=4,
         blocks=1,
         channels_in=8,

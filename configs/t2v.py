@@ -29,7 +29,7 @@ def get_config(preset: str = ""):
             config.train.update(steps=20_000, batch_size=16, save_every=2000, preview_every=2000)
             config.optim.update(b2=0.999, ema=0.999)
         case "scratch":
-            config.model.fresh = [Component.UNET.value]
+            config.model.fresh = (Component.UNET.value,)
         case "sd15":
             config.init_from = ""
             config.model.remat = Remat.FULL.value

@@ -253,11 +253,17 @@ def test_config_is_data_there_and_back():
     assert read_experiment(config_dict(experiment)) == experiment
 
 
+def test_a_config_from_before_a_field_has_its_default():
+    plain = to_plain(tiny())
+    del plain["denoising"]["time_shift"], plain["optim"]["temporal_lr"]
+    assert read_experiment(plain) == tiny()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda c: c["train"].update(speed=1), r"config.train.speed: no such field"),
-        (lambda c: c["train"].pop("steps"), r"config.train.steps: missing"),
+        (lambda c: c["model"]["unet"]["levels"][0].pop("heads"), r"config.model.unet.levels\[0\].heads: missing"),
         (lambda c: c["optim"].update(lr="fast"), r"config.optim.lr='fast'"),
         (lambda c: c.update(stage="film"), r"config.stage='film': give one of vae, image, video"),
         (lambda c: c["train"].update(steps=0), r"config.train.steps=0"),

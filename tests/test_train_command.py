@@ -18,6 +18,10 @@ ROOT = Path(__file__).parent.parent
         (["--config=configs/vae.py", "--workdir=W", "--config.optim.speed=1"], "no such field"),
         (["--config=configs/vae.py", "--workdir=W", "optim.lr=1"], "optim.lr=1: not understood"),
         (["--config=configs/vae.py", "--workdir=W", "--config.train.steps=0"], "config.train.steps=0"),
+        (
+            ["--config=configs/t2v.py", "--workdir=W", "--config.model.trained=('film',)"],
+            "config.model.trained[0]='film'",
+        ),
         (["--config=configs/t2v.py", "--workdir=/dev/null/x"], "--workdir=/dev/null/x: cannot write there"),
     ],
 )

@@ -172,6 +172,23 @@ def test_times_are_uniform_and_every_batch_has_of_all():
     assert abs(drawn[:, 0].mean() - 500) < 50  # each example sees all times
 
 
+def test_shifted_times_have_more_noise():
+    """Half of the times lie above k / (k + 1)."""
+    drawn = np.concatenate([spread_times(jax.random.key(i), 8, 1000, shift=3.0) for i in range(400)])
+    assert abs(np.median(drawn) - 750) < 10
+    assert drawn.max() < 1000
+
+
+def test_temporal_parts_may_have_a_rate_of_their_own():
+    """Adam's first step is the rate in the gradient's direction, whatever the gradient's size."""
+    params = {"unet": {"conv": {"kernel": jnp.ones(3)}, "temporal": {"kernel": jnp.ones(3)}}}
+    config = OptimConfig(lr=1e-3, temporal_lr=1e-2, warmup=0, weight_decay=0.0)
+    optimizer = make_optimizer(config, steps=10)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["unet"]["conv"]["kernel"], -1e-3, rtol=1e-4)
+    np.testing.assert_allclose(updates["unet"]["temporal"]["kernel"], -1e-2, rtol=1e-4)
+
+
 def test_reports_reach_tensorboard_and_wandb(tmp_path, monkeypatch):
     """Scalars are read back from the event file; W&B, which is not installed, is a recorder here."""
     logged = []

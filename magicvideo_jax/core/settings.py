@@ -24,15 +24,23 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "config") -> T:
-    """The inverse of `to_plain`. Every field must be there; `UserError` names an unknown or ill-typed one."""
+    """The inverse of `to_plain`. `UserError` names a field that is unknown or ill-typed.
+
+    Absent fields have their defaults, so that what was written before there was a field is still read.
+    """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
-    unknown, missing = sorted(set(plain) - set(fields)), sorted(set(fields) - set(plain))
+    needed = {
+        field.name
+        for field in fields.values()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    unknown, missing = sorted(set(plain) - set(fields)), sorted(needed - set(plain))
     if unknown:
         raise UserError(f"{where}.{unknown[0]}: no such field; {where} has {', '.join(fields)}")
     if missing:
         raise UserError(f"{where}.{missing[0]}: missing")
-    return kind(**{name: _typed(hints[name], plain[name], f"{where}.{name}") for name in fields})
+    return kind(**{name: _typed(hints[name], value, f"{where}.{name}") for name, value in plain.items()})
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:

@@ -108,12 +108,11 @@ class Experiment:
 
 def config_dict(experiment: Experiment) -> Any:
     """An experiment as the `ConfigDict` that config files change and command lines override."""
-    # Lists of levels stay tuples of plain dicts: ml_collections overrides fields, not places in a list.
-    return ConfigDict(to_plain(experiment), convert_dict=True)
+    return ConfigDict(_with_tuples(to_plain(experiment)), convert_dict=True)
 
 
 def read_experiment(config: ConfigDict | dict[str, Any]) -> Experiment:
-    """Strict: every field typed, none unknown, none missing. Errors name the field."""
+    """Strict: every field typed, none unknown. Errors name the field."""
     experiment = from_plain(Experiment, config.to_dict() if isinstance(config, ConfigDict) else config)
     check_experiment(experiment)
     return experiment
@@ -135,6 +134,8 @@ def check_experiment(experiment: Experiment) -> None:
     ):
         if value < 1:
             raise UserError(f"config.{name}={value}: give at least 1")
+    if experiment.denoising.time_shift < 1:
+        raise UserError(f"config.denoising.time_shift={experiment.denoising.time_shift}: give 1 or more")
     for name, value in (
         ("data.unlabelled", data.unlabelled),
         ("denoising.drop_caption", experiment.denoising.drop_caption),
@@ -159,3 +160,10 @@ def check_experiment(experiment: Experiment) -> None:
         )
     if data.size % model.vae.factor:
         raise UserError(f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor")
+
+
+def _with_tuples(plain: Any) -> Any:
+    """Tuples in place of lists, because those are what a command line may override, as a whole; levels stay dicts."""
+    if isinstance(plain, dict):
+        return {name: _with_tuples(value) for name, value in plain.items()}
+    return tuple(plain) if isinstance(plain, list) else plain

@@ -47,8 +47,9 @@ class CLIPTextEncoder(nnx.Module):
     """Token ids -> text states, after the final norm; float32 out."""
 
     def __init__(self, config: TextConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
-        self.token_embedding = Embedding(config.vocabulary, config.width, keys=keys)
-        self.position_embedding = Embedding(config.tokens, config.width, keys=keys)
+        # Far apart (CLIP began at 0.02): words that no picture tells apart, like left and right, stay different words.
+        self.token_embedding = Embedding(config.vocabulary, config.width, keys=keys, std=0.5)
+        self.position_embedding = Embedding(config.tokens, config.width, keys=keys, std=0.1)
         self.layers = nnx.List([CLIPLayer(config, keys=keys) for _ in range(config.layers)])
         self.final_layer_norm = LayerNorm(config.width)
         self.dtype = dtype

@@ -121,10 +121,10 @@ class LayerNorm(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """Rows of a table."""
+    """Rows of a table; fresh ones have this standard deviation."""
 
-    def __init__(self, rows: int, width: int, *, keys: Keys):
-        self.embedding = nnx.Param(0.02 * jax.random.normal(keys(), (rows, width)))
+    def __init__(self, rows: int, width: int, *, keys: Keys, std: float):
+        self.embedding = nnx.Param(std * jax.random.normal(keys(), (rows, width)))
 
     def __call__(self, ids: Int[Array, "*b"]) -> Float[Array, "*b d"]:
         return self.embedding[ids]

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from magicvideo_jax.core.keys import named
 from magicvideo_jax.core.protocols import Condition, Params
+from magicvideo_jax.diffusion.clip_noise import clip_noise
 from magicvideo_jax.diffusion.loss import min_snr_weight, per_example_mse
 from magicvideo_jax.diffusion.process import corrupt, target
 from magicvideo_jax.diffusion.schedule import schedule_of
@@ -37,6 +38,9 @@ class DenoisingConfig:
     """Share of examples trained with the empty prompt, for classifier-free guidance."""
     min_snr: float | None = None
     """gamma of min-SNR weighting (2303.09556), or none: every time counts alike."""
+    time_shift: float = 1.0
+    """How far times are moved towards more noise, k in t' = k t / (1 + (k - 1) t) (Esser et al. 2403.03206, eq. 23);
+    1: not at all. A clip shows at more noise than a picture what is in it, so that is where its motion is decided."""
     image_share: float = 0.5
     """Weight of the image part of a joint batch."""
 
@@ -60,8 +64,10 @@ def denoising(
     *,
     null_ids: Int[np.ndarray, "l"],
     as_images: bool = False,
+    shared_noise: float = 0.0,
 ) -> Objective:
-    """Eq. 1 for clips, or `as_images` for pictures (clips of any number of frames, each by itself)."""
+    """Eq. 1 for clips, or `as_images` for pictures (clips of any number of frames, each by itself). Frames of a clip
+    have `shared_noise` of their noise's variance in common; pictures have noise of their own."""
     schedule = schedule_of(noise)
 
     def objective(params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, /) -> tuple[Array, Metrics]:
@@ -70,8 +76,8 @@ def denoising(
         b = z0.shape[0]
         told = jax.random.uniform(named(key, "caption"), (b,)) >= config.drop_caption
         condition = Condition(_text(params, batch, told & batch.get("is_captioned", told)), batch.get("fps"))
-        time = spread_times(named(key, "time"), b, len(schedule))
-        eps = jax.random.normal(named(key, "noise"), z0.shape)
+        time = spread_times(named(key, "time"), b, len(schedule), shift=config.time_shift)
+        eps = clip_noise(named(key, "noise"), z0.shape, shared=0.0 if as_images else shared_noise)
         alpha, sigma = schedule.alpha(time), schedule.sigma(time)
         output = parts.denoise(
             params, corrupt(z0, eps, alpha, sigma), time.astype(jnp.float32), condition, as_images=as_images
@@ -92,10 +98,12 @@ def denoising(
     return objective
 
 
-def spread_times(key: PRNGKeyArray, number: int, times: int) -> Int[Array, "b"]:
+def spread_times(key: PRNGKeyArray, number: int, times: int, *, shift: float = 1.0) -> Int[Array, "b"]:
     """Uniform times at equal distances from a random first one (Kingma et al. 2107.00630, appendix I.1): every batch
-    has little and much noise in it, so that its loss tells more about the network than about its luck."""
+    has little and much noise in it, so that its loss tells more about the network than about its luck. With `shift`
+    they are moved afterwards (`DenoisingConfig.time_shift`)."""
     places = (jax.random.uniform(key) + jnp.arange(number) / number) % 1
+    places = shift * places / (1 + (shift - 1) * places)
     return jnp.minimum((places * times).astype(jnp.int32), times - 1)
 
 

@@ -3,10 +3,13 @@
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
+import jax
 import optax
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.protocols import Params
 
 
 class Freeze(Enum):
@@ -32,6 +35,8 @@ class OptimConfig:
     """AdamW (Loshchilov & Hutter 1711.05101)."""
 
     lr: float = 1e-4
+    temporal_lr: float | None = None
+    """Learning rate of what `Freeze.TEMPORAL` trains, which begins as nothing; none: the same."""
     warmup: int = 100
     """Steps from 0 to `lr`."""
     decay: bool = False
@@ -58,7 +63,16 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
         rate = optax.warmup_cosine_decay_schedule(0.0, config.lr, config.warmup, steps, config.lr / 10)
     else:
         rate = optax.linear_schedule(0.0, config.lr, config.warmup) if config.warmup else config.lr
+    ratio = 1.0 if config.temporal_lr is None else config.temporal_lr / config.lr
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay),
+        optax.masked(optax.scale(ratio), _are_temporal),
     )
+
+
+def _are_temporal(params: Params) -> Params:
+    def is_temporal(path: tuple[Any, ...], _: Any) -> bool:
+        return trains(Freeze.TEMPORAL, ".".join(entry.key for entry in path))
+
+    return jax.tree_util.tree_map_with_path(is_temporal, params)

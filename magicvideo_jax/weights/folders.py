@@ -14,12 +14,12 @@ import numpy as np
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.settings import to_plain
 from magicvideo_jax.core.tree import flatten, size_in_bytes
 from magicvideo_jax.weights.files import SAFETENSORS
 from magicvideo_jax.weights.jax_params import save_params
 from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, StableDiffusion
 from magicvideo_jax.weights.place import Tick, silent
-from magicvideo_jax.weights.settings import temporal_json
 from magicvideo_jax.weights.sources import CONFIG, FORMAT, INDEX, JAX, PARAMS, SCHEDULER, TEMPORAL
 from magicvideo_jax.weights.tables import Leaves, Name, name_of
 from magicvideo_jax.weights.write import write_safetensors
@@ -94,7 +94,7 @@ def _by(names: Mapping[str, Name], leaves: Leaves) -> dict[str, Name]:
 def _write_rest(model: StableDiffusion, folder: Path, mark: Mapping[str, str]) -> None:
     """Everything but networks."""
     if model.unet.config.temporal is not None:
-        _write_json(folder / TEMPORAL / CONFIG, temporal_json(model.unet.config.temporal))
+        _write_json(folder / TEMPORAL / CONFIG, to_plain(model.unet.config.temporal))
     _write_json(folder / SCHEDULER, model.noise_json)
     if model.tokenizer is not None:
         try:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.settings import from_plain
 from magicvideo_jax.models.clip import Activation, TextConfig
-from magicvideo_jax.models.temporal import Mask, Mixing, Position, Temporal
+from magicvideo_jax.models.temporal import Temporal
 from magicvideo_jax.models.unet import Level, UNetConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights.fields import Fields
@@ -103,8 +104,6 @@ _TEXT = {
     "hidden_act": "quick_gelu",
 }
 _TEXT_ONLY = {"layer_norm_eps": (1e-5,)}
-
-_TEMPORAL = {"frames": 16, "adaptors": True, "mixing": "parallel", "mask": "directed", "position": "none"}
 
 
 def unet_config(content: Json, *, where: str, temporal: Temporal | None = None) -> UNetConfig:
@@ -248,27 +247,8 @@ def text_json(config: TextConfig) -> dict[str, Any]:
 
 
 def temporal_config(content: Json, *, where: str) -> Temporal:
-    """What a video network adds; our own file."""
-    fields = Fields(content, _TEMPORAL, where=where)
-    fields.known(_TEMPORAL)
-    return Temporal(
-        frames=fields.integer("frames"),
-        adaptors=fields.switch("adaptors"),
-        mixing=fields.word("mixing", Mixing),
-        mask=fields.word("mask", Mask),
-        position=fields.word("position", Position),
-    )
-
-
-def temporal_json(temporal: Temporal) -> dict[str, Any]:
-    """The inverse of `temporal_config`."""
-    return {
-        "frames": temporal.frames,
-        "adaptors": temporal.adaptors,
-        "mixing": temporal.mixing.value,
-        "mask": temporal.mask.value,
-        "position": temporal.position.value,
-    }
+    """What a video network adds; our own file, the fields of `Temporal`. Absent fields have its defaults."""
+    return from_plain(Temporal, content, where)
 
 
 def _down_types(attends: list[bool]) -> list[str]:
