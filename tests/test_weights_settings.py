@@ -40,9 +40,7 @@ def test_other_settings_come_back():
     assert settings.vae_config(settings.vae_json(vae), where="f") == vae
     for text in (VIT_L, VIT_H_PENULTIMATE):
         assert settings.text_config(settings.text_json(text), where="f") == text
-    temporal = Temporal(
-        frames=4, adaptors=False, mixing=Mixing.LAVIE, mask=Mask.NONE, position=Position.ROPE, shared_noise=0.5
-    )
+    temporal = Temporal(frames=4, adaptors=False, mixing=Mixing.LAVIE, mask=Mask.NONE, position=Position.ROPE)
     assert settings.temporal_config(to_plain(temporal), where="f") == temporal
     told = NoiseSettings(prediction_type=Prediction.V, timestep_spacing=Spacing.TRAILING, clip_sample_range=2.0)
     assert noise.noise_settings(noise.noise_json(told), where="f") == told

@@ -4,10 +4,9 @@
 
 The latents are carried in float32 whatever their type, because rounding to bfloat16 at every step adds up; the
 network is given the type that came in, and the result has it. The noise of step i is
-`draw(fold_in(named(key, "sampler noise"), i), shape)`, in float32.
+`normal(fold_in(named(key, "sampler noise"), i))`, in float32.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,9 +18,6 @@ from magicvideo_jax.core.keys import named
 from magicvideo_jax.core.protocols import Denoise
 from magicvideo_jax.diffusion.plan import Plan
 from magicvideo_jax.diffusion.process import corrupt, to_x0
-
-Draw = Callable[[PRNGKeyArray, tuple[int, ...]], Float[Array, "..."]]
-"""Unit noise of a shape."""
 
 
 def begin(
@@ -35,34 +31,21 @@ def begin(
 
 
 def sample(
-    denoise: Denoise,
-    z: Float[Array, "b *axes"],
-    condition: Any,
-    *,
-    plan: Plan,
-    key: PRNGKeyArray | None = None,
-    draw: Draw = jax.random.normal,
+    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, key: PRNGKeyArray | None = None
 ) -> Float[Array, "b *axes"]:
     """Clean latents from `z`, which `begin` makes. Only a plan that adds noise needs a key."""
-    return _walk(denoise, z, condition, plan=plan, key=key, draw=draw, keep=False)[0]
+    return _walk(denoise, z, condition, plan=plan, key=key, keep=False)[0]
 
 
 def trajectory(
     denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, key: PRNGKeyArray | None = None
 ) -> Float[Array, "s b *axes"]:
     """The latents after every step; the last are those of `sample`."""
-    return _walk(denoise, z, condition, plan=plan, key=key, draw=jax.random.normal, keep=True)[1]
+    return _walk(denoise, z, condition, plan=plan, key=key, keep=True)[1]
 
 
 def _walk(
-    denoise: Denoise,
-    z: Float[Array, "b *axes"],
-    condition: Any,
-    *,
-    plan: Plan,
-    key: PRNGKeyArray | None,
-    draw: Draw,
-    keep: bool,
+    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, key: PRNGKeyArray | None, keep: bool
 ) -> tuple[Array, Any]:
     if plan.is_stochastic and key is None:
         raise UserError("key: this sampler adds noise at its steps; give a random key")
@@ -78,7 +61,7 @@ def _walk(
             x0 = jnp.clip(x0, -plan.clip, plan.clip)
         z = a * z + b * x0 + c * x0_before
         if noise_key is not None:
-            z += d * draw(jax.random.fold_in(noise_key, number), shape)
+            z += d * jax.random.normal(jax.random.fold_in(noise_key, number), shape, jnp.float32)
         return (z, x0), z.astype(dtype) if keep else None
 
     start = z.astype(jnp.float32)

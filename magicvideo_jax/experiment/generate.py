@@ -51,7 +51,7 @@ class Generator:
         sample = sample or experiment.sample
         frames = frames_of(experiment.stage, experiment.data) if frames is None else frames
         _check_frames(experiment, frames)
-        temporal, as_images = experiment.model.unet.temporal, experiment.stage is Stage.IMAGE
+        as_images = experiment.stage is Stage.IMAGE
 
         def run(params: Params, ids: jax.Array, null_ids: jax.Array, fps: jax.Array, keys: jax.Array) -> jax.Array:
             text = networks.read(params, ids)
@@ -66,7 +66,6 @@ class Generator:
                 plan=make_plan(sample, experiment.model.noise),
                 guidance=sample.guidance,
                 shape=networks.latent_shape(frames, experiment.data.size),
-                shared_noise=0.0 if temporal is None or as_images else temporal.shared_noise,
             )
             return decode_clips(z, partial(networks.decode, params))
 

@@ -52,7 +52,7 @@ def score_denoiser(generator: Generator, params: Params) -> Scores:
     scores = _score_samples(generator, params)
     told = replace(
         experiment,
-        denoising=replace(experiment.denoising, drop_caption=0.0),
+        denoising=replace(experiment.denoising, drop_caption=0.0, time_shift=1.0),
         data=replace(experiment.data, with_pictures=False),
     )
     objective = jit(make_objective(told, networks, tokenizer))

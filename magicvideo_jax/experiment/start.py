@@ -119,14 +119,12 @@ def make_objective(experiment: Experiment, networks: Networks, tokenizer: Captio
     """The objective of the stage."""
     if tokenizer is None:
         return autoencoding(networks.moments, networks.decode_unscaled, experiment.autoencoding)
-    temporal = experiment.model.unet.temporal
     stage = partial(
         denoising,
         networks.parts(),
         experiment.model.noise,
         experiment.denoising,
         null_ids=tokenizer([""])[0],
-        shared_noise=0.0 if temporal is None else temporal.shared_noise,
     )
     if experiment.data.with_pictures:
         return joint(stage(), stage(as_images=True), experiment.denoising)

@@ -63,14 +63,10 @@ class Temporal:
     mixing: Mixing = Mixing.PARALLEL
     mask: Mask = Mask.DIRECTED
     position: Position = Position.NONE
-    shared_noise: float = 0.0
-    """Share of the noise's variance that the frames of a clip have in common (2305.10474), in training and sampling."""
 
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise UserError(f"temporal.frames={self.frames}: give at least 1")
-        if not 0 <= self.shared_noise < 1:
-            raise UserError(f"temporal.shared_noise={self.shared_noise}: give 0 or more and less than 1")
 
 
 class FrameAdaptor(nnx.Module):

@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 
 import jax
 from jaxtyping import Array, Float, Key
 
 from magicvideo_jax.core.keys import named
 from magicvideo_jax.core.protocols import Condition, Params
-from magicvideo_jax.diffusion.clip_noise import clip_noise
 from magicvideo_jax.diffusion.guidance import guided
 from magicvideo_jax.diffusion.plan import Plan, ddim, ddpm, dpm_solver, euler
 from magicvideo_jax.diffusion.sampler import begin, sample
@@ -60,20 +58,17 @@ def keyframes(
     plan: Plan,
     guidance: float,
     shape: tuple[int, int, int, int],
-    shared_noise: float = 0.0,
 ) -> Float[Array, "b t h w c"]:
     """Scaled latents of `shape` (t h w c) for each text; clip i begins at the noise of keys[i].
 
     Samplers that add noise at their steps draw it for the batch, from the first key.
 
-    The frames of a clip have `shared_noise` of their noise's variance in common, as they had in training.
     `denoise(params, z, time, condition)` is the network; `null_text` is what guidance pushes away from.
     """
 
     def network(z: Array, time: Array, condition: Condition, /) -> Array:
         return denoise(params, z, time, condition)
 
-    draw = partial(clip_noise, shared=shared_noise)
-    eps = jax.vmap(lambda key: draw(named(key, "noise"), shape))(keys)
+    eps = jax.vmap(lambda key: jax.random.normal(named(key, "noise"), shape))(keys)
     told = guided(network, guidance, Condition(null_text, fps))
-    return sample(told, begin(plan, eps), Condition(text, fps), plan=plan, key=named(keys[0], "sampler"), draw=draw)
+    return sample(told, begin(plan, eps), Condition(text, fps), plan=plan, key=named(keys[0], "sampler"))

@@ -20,7 +20,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from magicvideo_jax.core.keys import named
 from magicvideo_jax.core.protocols import Condition, Params
-from magicvideo_jax.diffusion.clip_noise import clip_noise
 from magicvideo_jax.diffusion.loss import min_snr_weight, per_example_mse
 from magicvideo_jax.diffusion.process import corrupt, target
 from magicvideo_jax.diffusion.schedule import schedule_of
@@ -64,10 +63,8 @@ def denoising(
     *,
     null_ids: Int[np.ndarray, "l"],
     as_images: bool = False,
-    shared_noise: float = 0.0,
 ) -> Objective:
-    """Eq. 1 for clips, or `as_images` for pictures (clips of any number of frames, each by itself). Frames of a clip
-    have `shared_noise` of their noise's variance in common; pictures have noise of their own."""
+    """Eq. 1 for clips, or `as_images` for pictures (clips of any number of frames, each by itself)."""
     schedule = schedule_of(noise)
 
     def objective(params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, /) -> tuple[Array, Metrics]:
@@ -77,7 +74,7 @@ def denoising(
         told = jax.random.uniform(named(key, "caption"), (b,)) >= config.drop_caption
         condition = Condition(_text(params, batch, told & batch.get("is_captioned", told)), batch.get("fps"))
         time = spread_times(named(key, "time"), b, len(schedule), shift=config.time_shift)
-        eps = clip_noise(named(key, "noise"), z0.shape, shared=0.0 if as_images else shared_noise)
+        eps = jax.random.normal(named(key, "noise"), z0.shape)
         alpha, sigma = schedule.alpha(time), schedule.sigma(time)
         output = parts.denoise(
             params, corrupt(z0, eps, alpha, sigma), time.astype(jnp.float32), condition, as_images=as_images
