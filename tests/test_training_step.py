@@ -189,6 +189,12 @@ def test_temporal_parts_may_have_a_rate_of_their_own():
     np.testing.assert_allclose(updates["unet"]["temporal"]["kernel"], -1e-2, rtol=1e-4)
 
 
+@pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"temporal_lr": -1e-3}, {"warmup": 10}])
+def test_rates_out_of_range_are_named(wrong):
+    with pytest.raises(UserError, match=f"config.optim.{next(iter(wrong))}="):
+        make_optimizer(OptimConfig(**wrong), steps=10)
+
+
 def test_reports_reach_tensorboard_and_wandb(tmp_path, monkeypatch):
     """Scalars are read back from the event file; W&B, which is not installed, is a recorder here."""
     logged = []

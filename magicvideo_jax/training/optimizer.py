@@ -56,7 +56,10 @@ def trains(freeze: Freeze, path: str) -> bool:
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW on the schedule."""
+    """Clip by global norm, then AdamW on the schedule. Errors: `UserError` for rates and a warm-up out of range."""
+    for name, given in (("lr", config.lr), ("temporal_lr", config.temporal_lr)):
+        if given is not None and not given > 0:
+            raise UserError(f"config.optim.{name}={given}: give more than 0")
     if config.warmup < 0 or config.warmup >= steps:
         raise UserError(f"config.optim.warmup={config.warmup}: give 0 up to less than train.steps={steps}")
     if config.decay:
