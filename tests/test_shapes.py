@@ -179,7 +179,7 @@ def test_every_other_picture_is_a_first_frame_under_its_clip_s_caption():
         assert drawn.caption == of.image_caption
     for drawn, of in stream[1::2]:
         assert drawn.caption == of.caption
-        assert np.array_equal(drawn.pixels, clip_of(of).pixels[:1])
+        assert np.array_equal(drawn.pixels, clip_of(of, frames=1).pixels)
 
 
 def test_a_share_of_the_clips_has_no_caption():
