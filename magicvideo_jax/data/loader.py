@@ -63,7 +63,8 @@ class _HostRows:
         self._source, self._batch_size, self._first, self._rows = source, batch_size, first, rows
 
     def __len__(self) -> int:
-        return len(self._source) // self._batch_size * self._rows
+        # An endless source says sys.maxsize, which grain's float division rounds up to one more for batches of one.
+        return min(len(self._source), 2**53) // self._batch_size * self._rows
 
     def __getitem__(self, index: int) -> Any:
         batch, row = divmod(index, self._rows)
