@@ -23,7 +23,7 @@ from magicvideo_jax.models.clip import VIT_L
 from magicvideo_jax.models.unet import SD1
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.training.checkpoint import Checkpoints
-from magicvideo_jax.training.optimizer import make_optimizer
+from magicvideo_jax.training.optimizer import Freeze, make_optimizer
 from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import train_step
 
@@ -85,7 +85,8 @@ def test_the_full_size_model_and_its_step_are_those_of_stable_diffusion_1_5(tmp_
 
 @pytest.mark.slow
 def test_the_full_size_model_takes_a_real_step(tmp_path):
-    """From a random Stable Diffusion 1.5 folder in diffusers' layout, two frames of 256 x 256; 22 GB of memory."""
+    """From a random Stable Diffusion 1.5 folder in diffusers' layout, two frames of 256 x 256. Gradients go through all
+    of the U-Net; only what a video network adds is updated, because moments of everything take more than 24 GB."""
     from full_size import write_random_sd15
 
     write_random_sd15(tmp_path / "sd15")
@@ -93,6 +94,7 @@ def test_the_full_size_model_takes_a_real_step(tmp_path):
     config.init_from = str(tmp_path / "sd15")
     config.model.unet.temporal["frames"] = 2
     config.data.frames, config.train.batch_size, config.mesh.data = 2, 1, 1
+    config.optim.update(freeze=Freeze.TEMPORAL.value, warmup=0)
     folder = WorkFolder(tmp_path / "run")
     folder.create()
     with pytest.MonkeyPatch.context() as patch, closing(Checkpoints(folder.path)) as checkpoints:
@@ -102,10 +104,10 @@ def test_the_full_size_model_takes_a_real_step(tmp_path):
     assert started.experiment.stage is Stage.VIDEO
     assert started.from_weights == 859_520_964 + 83_653_863 + 123_060_480
     shutil.rmtree(tmp_path / "sd15")
-    before = np.asarray(started.state.params["unet"]["conv_in"]["kernel"])
     step, batch, state = jax.jit(started.step, donate_argnums=0), next(started.loader), started.state
     del started
     after, metrics = step(state, batch)
     assert np.isfinite(float(metrics["loss"]))
     assert float(metrics["grad_norm"]) > 0
-    assert (np.asarray(after.params["unet"]["conv_in"]["kernel"]) != before).any()
+    attention = flatten(after.params)["unet.down_blocks.0.stages.0.transformer.temporal.to_out.kernel"]
+    assert np.any(attention)
