@@ -163,8 +163,9 @@ def test_zero_terminal_snr(kind, spacing, steps):
     settings = NoiseSettings(prediction_type=kind, timestep_spacing=spacing, rescale_betas_zero_snr=True)
     scheduler = scheduler_of(diffusers.DPMSolverMultistepScheduler, settings)
     assert_same_path(dpm_solver(settings, steps), walked(scheduler, NOISE, steps))
-    # diffusers adds numbers of size 4096 here, of which float32 keeps 4096 * 2^-23 = 5e-4; the test below does not.
-    assert_same_path(euler(settings, steps), walked_by_euler(settings, NOISE, steps), within=1e-3)
+    # diffusers adds numbers of size 4096 here, of which float32 keeps 4096 * 2^-23 = 5e-4, a few times; which way it
+    # rounds depends on the processor (found: 2e-4 to 1.2e-3). The test below adds in float64.
+    assert_same_path(euler(settings, steps), walked_by_euler(settings, NOISE, steps), within=2e-3)
     if spacing is Spacing.TRAILING and kind is not Prediction.EPS:
         scheduler = scheduler_of(diffusers.DDIMScheduler, settings)
         assert_same_path(ddim(settings, steps), walked(scheduler, NOISE, steps))
