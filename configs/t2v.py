@@ -37,7 +37,7 @@ def get_config(preset: str = ""):
 def drawn_shapes(config):
     """The embedded default."""
     config.init_from = "embedded"
-    # The paper's attention is directed and knows no positions. In minutes these learn more: docs/results.md.
+    # The paper's attention is directed and knows no positions. These were chosen for minutes: docs/results.md.
     config.model.unet.temporal = to_plain(Temporal(frames=16, mask=Mask.NONE, position=Position.ROPE))
     config.data.encoded = 2048
     config.denoising.time_shift = 4.0
