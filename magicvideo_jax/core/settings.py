@@ -13,13 +13,14 @@ T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses become dicts, enums their values, tuples lists: what JSON and ml_collections hold."""
+    """Dataclasses become dicts, enums their values, lists tuples: JSON holds them, and a command line may override them
+    (ml_collections overrides no list)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (tuple, list)):
-        return [to_plain(item) for item in value]
+        return tuple(to_plain(item) for item in value)
     return value
 
 

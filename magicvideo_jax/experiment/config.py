@@ -108,7 +108,7 @@ class Experiment:
 
 def config_dict(experiment: Experiment) -> Any:
     """An experiment as the `ConfigDict` that config files change and command lines override."""
-    return ConfigDict(_with_tuples(to_plain(experiment)), convert_dict=True)
+    return ConfigDict(to_plain(experiment), convert_dict=True)
 
 
 def read_experiment(config: ConfigDict | dict[str, Any]) -> Experiment:
@@ -160,10 +160,3 @@ def check_experiment(experiment: Experiment) -> None:
         )
     if data.size % model.vae.factor:
         raise UserError(f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor")
-
-
-def _with_tuples(plain: Any) -> Any:
-    """Tuples in place of lists, because those are what a command line may override, as a whole; levels stay dicts."""
-    if isinstance(plain, dict):
-        return {name: _with_tuples(value) for name, value in plain.items()}
-    return tuple(plain) if isinstance(plain, list) else plain

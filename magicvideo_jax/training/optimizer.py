@@ -3,13 +3,12 @@
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
-import jax
 import optax
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.tree import flatten, unflatten
 
 
 class Freeze(Enum):
@@ -75,7 +74,4 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 
 
 def _are_temporal(params: Params) -> Params:
-    def is_temporal(path: tuple[Any, ...], _: Any) -> bool:
-        return trains(Freeze.TEMPORAL, ".".join(entry.key for entry in path))
-
-    return jax.tree_util.tree_map_with_path(is_temporal, params)
+    return unflatten({path: trains(Freeze.TEMPORAL, path) for path in flatten(params)})
