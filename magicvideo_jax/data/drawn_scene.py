@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 CANVAS = 64.0
 MARGIN = 1.5
-FPS = range(6, 13)
-"""Frame rates that clips are drawn at; 16 frames then last 1.25 to 2.5 seconds."""
+FPS = range(6, 10)
+"""Frame rates that clips are drawn at; 16 frames then take 1.7 to 2.5 seconds."""
 DEFAULT_FPS = 8.0
 DEFAULT_FRAMES = 16
 LONGEST = (DEFAULT_FRAMES - 1) / FPS.start
