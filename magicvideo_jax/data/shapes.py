@@ -220,9 +220,9 @@ def _invent(rng: np.random.Generator, truth: Truth, *, unseen: bool) -> Scene:
         case Motion.CIRCLING:
             rate, reach, phase = 0.55 + 0.06 * share, rng.uniform(12, 14), phase - 0.25
         case Motion.BOUNCING:
-            rate, reach = 0.75 + 0.1 * share, rng.uniform(24, 28)
+            rate, reach = 0.5 + 0.06 * share, rng.uniform(24, 28)
         case Motion.TURNING:
-            rate, phase = 0.7 + 0.1 * share, 0.0
+            rate, phase = 0.4 + 0.05 * share, 0.0
         case Motion.GROWING:
             rate, radius, sizes = 0.34 + 0.06 * share, rng.uniform(8.5, 9.5), ()
         case Motion.SHRINKING:
