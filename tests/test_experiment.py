@@ -22,10 +22,10 @@ from magicvideo_jax.core.settings import from_plain, to_plain
 from magicvideo_jax.core.tree import flatten, merge, unflatten
 from magicvideo_jax.data.video import read_video
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict, read_experiment
-from magicvideo_jax.experiment.drawn import example, make_source
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.start import Started, make_objective, start
+from magicvideo_jax.experiment.streams import drawn_source, example
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.objectives import unit
@@ -201,10 +201,11 @@ def test_examples_may_be_encoded_before_the_first_step(tmp_path, with_pictures):
     data = replace(tiny().data, encoded=40, with_pictures=with_pictures)
     ready = started(tiny(data=data), tmp_path)
     batches = [next(ready.loader) for _ in range(5)]
-    source, scale = make_source(ready.experiment), ready.experiment.model.vae.scaling
-    drawn = [example(source[i], ready.tokenizer) for i in range(40)]
-    for kind in ["video", "image"] if with_pictures else [None]:
-        loaded, known = ([one if kind is None else one[kind] for one in of] for of in (batches, drawn))
+    scale = ready.experiment.model.vae.scaling
+    for kind, frames in {"video": 2, "image": 1}.items() if with_pictures else {None: 2}.items():
+        source = drawn_source(ready.experiment, frames)
+        known = [example(source[i], tokenizer=ready.tokenizer) for i in range(40)]
+        loaded = [batch if kind is None else batch[kind] for batch in batches]
         ids = np.concatenate([part["ids"] for part in loaded])
         order = [np.flatnonzero((ids == one["ids"]).all(axis=1))[0] for one in known]
         latents = np.concatenate([part["latents"] for part in loaded])

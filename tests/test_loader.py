@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from magicvideo_jax.data.loader import Loader
+from magicvideo_jax.data.loader import Loader, mixture, stream
 
 
 class Numbers:
@@ -17,9 +17,14 @@ class Numbers:
         return index
 
 
-def loader(batch_size):
+def prepare(number, rng):
+    return {"x": np.float32(number), "drawn": np.float32(rng.uniform())}
+
+
+def loader(batch_size, *, workers=0, examples=None):
     mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "frames"), devices=jax.devices()[:1])
-    return Loader(Numbers(), prepare=lambda i: {"x": np.float32(i)}, batch_size=batch_size, seed=0, mesh=mesh)
+    examples = stream(Numbers(), prepare=prepare, seed=0) if examples is None else examples
+    return Loader(examples, batch_size=batch_size, mesh=mesh, workers=workers)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
@@ -39,3 +44,30 @@ def test_it_goes_on_where_it_stopped():
     again = loader(1)
     again.seek(place)
     assert [int(next(again)["x"][0]) for _ in range(10)] == after
+
+
+def test_what_is_drawn_for_an_example_differs_by_round_and_not_by_run_or_batch_size():
+    ones, threes, again = loader(1), loader(3), loader(1)
+    rows = [(float(batch["x"][0]), float(batch["drawn"][0])) for batch in (next(ones) for _ in range(24))]
+    assert rows == [(float(b["x"][0]), float(b["drawn"][0])) for b in (next(again) for _ in range(24))]
+    assert [drawn for _, drawn in rows] == np.concatenate([next(threes)["drawn"] for _ in range(8)]).tolist()
+    assert len({drawn for _, drawn in rows}) == 24
+
+
+def test_worker_processes_make_the_same_batches_and_know_their_place():
+    threads, processes = loader(3), loader(3, workers=2)
+    expected = [next(threads)["drawn"].tolist() for _ in range(8)]
+    assert [next(processes)["drawn"].tolist() for _ in range(5)] == expected[:5]
+    place = processes.position()
+    later = loader(3, workers=2)
+    later.seek(place)
+    assert [next(later)["drawn"].tolist() for _ in range(3)] == expected[5:]
+
+
+def test_a_mixture_takes_from_each_by_weight():
+    tens = stream(Numbers(), prepare=lambda number, rng: {"x": np.float32(number + 100)}, seed=1)
+    ones = stream(Numbers(), prepare=lambda number, rng: {"x": np.float32(number)}, seed=1)
+    mixed = loader(4, examples=mixture([ones, tens], [3.0, 1.0]))
+    seen = np.concatenate([next(mixed)["x"] for _ in range(24)])
+    assert (seen < 100).sum() == 72
+    assert set(seen[seen >= 100]) == set(np.arange(100, 112))

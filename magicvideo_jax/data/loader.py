@@ -4,11 +4,13 @@ Batch k holds examples k B .. (k + 1) B - 1 of the shuffled source whatever the 
 rows only.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
+import numpy as np
+from absl import flags
 from jax.sharding import Mesh
 
 from magicvideo_jax.parallel.batch import place
@@ -25,16 +27,39 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
-class Loader:
-    """An endless iterator of placed batches that knows its place."""
+Stream = grain.MapDataset
+"""Examples without end, by index."""
 
-    def __init__(self, source: Source, *, prepare: Callable[[Any], Example], batch_size: int, seed: int, mesh: Mesh):
+
+def stream(source: Source, *, prepare: Callable[[Any, np.random.Generator], Example], seed: int) -> Stream:
+    """A source, shuffled anew each round. What `prepare` draws follows from the seed and the place in the stream."""
+    return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(prepare)
+
+
+def mixture(streams: Sequence[Stream], weights: Sequence[float]) -> Stream:
+    """Examples of several streams in turn, by weight."""
+    return streams[0] if len(streams) == 1 else grain.MapDataset.mix(list(streams), list(weights))
+
+
+def beside(**streams: Stream) -> Stream:
+    """An example of each stream at every place, by name."""
+    return grain.MapDataset.source(_Beside(streams))
+
+
+class Loader:
+    """An endless iterator of placed batches that knows its place. With `workers`, so many processes make the batches;
+    without, threads of this one. The batches are the same."""
+
+    def __init__(self, examples: Stream, *, batch_size: int, mesh: Mesh, workers: int = 0):
         rows = batch_size // jax.process_count()
-        shuffled = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-        share = _HostRows(shuffled, batch_size, first=rows * jax.process_index(), rows=rows)
-        dataset = grain.MapDataset.source(share).map(prepare).batch(rows)
+        share = _HostRows(examples, batch_size, first=rows * jax.process_index(), rows=rows)
         reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-        self._iterator = iter(dataset.to_iter_dataset(reading))
+        batches = grain.MapDataset.source(share).batch(rows).to_iter_dataset(reading)
+        if workers:
+            if not flags.FLAGS.is_parsed():  # grain hands absl's flags to its processes, whoever started this one
+                flags.FLAGS.mark_as_parsed()
+            batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        self._iterator = iter(batches)
         self._mesh = mesh
 
     def __next__(self) -> Any:
@@ -56,10 +81,23 @@ class Loader:
         self._iterator.set_state(position)
 
 
+class _Beside:
+    """Streams by name as one source."""
+
+    def __init__(self, streams: Mapping[str, Stream]):
+        self._streams = streams
+
+    def __len__(self) -> int:
+        return min(len(examples) for examples in self._streams.values())
+
+    def __getitem__(self, index: int) -> Any:
+        return {name: examples[index] for name, examples in self._streams.items()}
+
+
 class _HostRows:
     """One host's rows of every global batch, as a source of its own."""
 
-    def __init__(self, source: Source, batch_size: int, *, first: int, rows: int):
+    def __init__(self, source: Stream, batch_size: int, *, first: int, rows: int):
         self._source, self._batch_size, self._first, self._rows = source, batch_size, first, rows
 
     def __len__(self) -> int:

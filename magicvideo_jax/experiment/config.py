@@ -18,6 +18,9 @@ from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
 from magicvideo_jax.training.optimizer import Freeze, OptimConfig
 
+DRAWN = "shapes"
+"""The source that is drawn, by the name to ask for it."""
+
 
 class Stage(Enum):
     """What is trained, and on what."""
@@ -63,18 +66,34 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Drawn shapes."""
+class SourceConfig:
+    """One set of clips or pictures."""
 
+    path: str = DRAWN
+    """A folder of `prepare`, any other TFDS data set of ArrayRecord files (here or at gs://), or `shapes`: drawn."""
+    split: str = "train"
+    weight: float = 1.0
+    """How often it is taken from, next to the others."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learned from."""
+
+    sources: tuple[SourceConfig, ...] = (SourceConfig(),)
     frames: int = 16
     size: int = 64
     """Pixels along h and w."""
     unlabelled: float = 0.0
-    """Share of clips without a caption, which are trained with the empty prompt."""
+    """Share of drawn clips without a caption, which are trained with the empty prompt."""
     encoded: int = 0
     """Examples that are drawn and encoded before the first step, then used over and over; 0: every one is new."""
     with_pictures: bool = False
     """Joint training: beside every clip a picture, which skips all temporal parts."""
+    pictures: tuple[SourceConfig, ...] = (SourceConfig(),)
+    """Where those pictures come from; of a set of clips, single frames."""
+    workers: int = 0
+    """Processes that make batches; 0: threads of the training process."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +169,8 @@ def check_experiment(experiment: Experiment) -> None:
             f"config.data.encoded={data.encoded}: give 0, or at least train.batch_size={train.batch_size}, "
             "and leave the VAE out of model.trained"
         )
+    for name in ("sources", "pictures"):
+        _check_sources(f"config.data.{name}", getattr(data, name), encoded=data.encoded)
     temporal = model.unet.temporal
     if experiment.stage is Stage.VIDEO and temporal is not None and data.frames > temporal.frames:
         raise UserError(f"config.data.frames={data.frames}: model.unet.temporal.frames={temporal.frames} is less")
@@ -160,3 +181,15 @@ def check_experiment(experiment: Experiment) -> None:
         )
     if data.size % model.vae.factor:
         raise UserError(f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor")
+
+
+def _check_sources(name: str, sources: tuple[SourceConfig, ...], *, encoded: int) -> None:
+    if not sources:
+        raise UserError(f"{name} is empty: give at least one, like ({{'path': 'DIR'}},), or ({{'path': '{DRAWN}'}},)")
+    for source in sources:
+        if not source.weight > 0:
+            raise UserError(f"{name}: {source.path} has weight={source.weight}: give more than 0")
+        if encoded and source.path != DRAWN:
+            raise UserError(
+                f"config.data.encoded={encoded}: give 0; only drawn examples are encoded, not {source.path}"
+            )

@@ -3,7 +3,7 @@
 On two CPU cores drawing and encoding take two fifths of a step of the embedded models.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,17 +56,10 @@ def encoded(
         for first in range(0, number, at_once):
             # The last batch is filled up with examples of its own: one shape, one program.
             examples = [prepare(source[min(first + i, number - 1)]) for i in range(at_once)]
-            batch = jax.tree.map(lambda *rows: np.stack(rows), *examples)
-            key = key_for(seed, first, "encode")
-            batches.append(_with_latents(batch, lambda pixels, key=key: encode(params, pixels, key)))
+            batch = {name: np.stack([one[name] for one in examples]) for name in examples[0]}
+            pixels = batch.pop("pixels")
+            # JAX encodes in the background while the next examples are drawn.
+            batches.append({**batch, "latents": encode(params, pixels, key_for(seed, first, "encode"))})
             progress.advance(min(at_once, number - first))
     arrays = jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[:number], *batches)
     return EncodedExamples(arrays, number)
-
-
-def _with_latents(batch: Mapping[str, Any], encode: Callable[..., jax.Array]) -> Example:
-    """JAX encodes in the background while the next examples are drawn."""
-    if "pixels" not in batch:
-        return {name: _with_latents(part, encode) for name, part in batch.items()}
-    rest = {name: column for name, column in batch.items() if name != "pixels"}
-    return rest | {"latents": encode(batch["pixels"])}

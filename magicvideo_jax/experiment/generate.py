@@ -16,8 +16,8 @@ from magicvideo_jax.core.progress import Progress
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Experiment, Stage
-from magicvideo_jax.experiment.drawn import frames_of
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.streams import frames_of
 from magicvideo_jax.models.temporal import Position
 from magicvideo_jax.sampling.decode import decode_clips
 from magicvideo_jax.sampling.keyframes import SampleConfig, keyframes, make_plan
@@ -49,7 +49,7 @@ class Generator:
         self.experiment, self.networks, self.tokenizer = experiment, networks, tokenizer
         self._at_once = experiment.evaluate.at_once if at_once is None else at_once
         sample = sample or experiment.sample
-        frames = frames_of(experiment.stage, experiment.data) if frames is None else frames
+        frames = frames_of(experiment) if frames is None else frames
         _check_frames(experiment, frames)
         as_images = experiment.stage is Stage.IMAGE
 
@@ -73,9 +73,6 @@ class Generator:
 
     def generate(self, params: Params, request: Request, *, what: str = "sample") -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt. Clip i of a seed is the same whatever stands beside it."""
-        for i, prompt in enumerate(request.prompts):
-            if not prompt.strip():
-                raise UserError(f"--prompt: prompt {i} is empty: say what is to be seen")
         null_ids = jnp.asarray(self.tokenizer([request.negative])[0])
         clips = []
         with Progress(len(request.prompts), what, unit="clip") as progress:

@@ -65,6 +65,9 @@ class Pipeline:
         at_once: int = 1,
     ) -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt, `at_once` of them in memory; `fps` is a rate for each, else all have the sample's."""
+        for i, prompt in enumerate(prompts):
+            if not prompt.strip():
+                raise UserError(f"--prompt: prompt {i} is empty: say what is to be seen")
         rates = [sample.fps] * len(prompts) if fps is None else list(fps)
         for rate in rates:
             if not 0 < rate <= 60:

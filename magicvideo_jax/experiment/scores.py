@@ -1,6 +1,6 @@
 """The scores of a work folder: what `evaluate` prints and the last line of a training run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +11,13 @@ from magicvideo_jax.core.compilation import jit, keep_compiled
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.protocols import Params
-from magicvideo_jax.data.shapes import Scene, image_of
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
-from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy as caption_accuracy_of
-from magicvideo_jax.evaluation.caption_accuracy import run as caption_accuracy
+from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.evaluation.loss_by_time import run as loss_by_time
 from magicvideo_jax.evaluation.motion import run as motion
 from magicvideo_jax.experiment.config import Experiment, Stage
-from magicvideo_jax.experiment.drawn import prompt_of, unseen_batches, unseen_scenes
 from magicvideo_jax.experiment.generate import Generator, Request
+from magicvideo_jax.experiment.held_out import unseen, unseen_batches, unseen_pictures
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.start import make_objective
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
@@ -64,43 +62,39 @@ def score_denoiser(generator: Generator, params: Params) -> Scores:
 
 
 def _score_samples(generator: Generator, params: Params) -> Scores:
-    """Held-out captions sampled, and shape, colour and motion read back from the pixels; how much moves."""
-    experiment = generator.experiment
-    scenes = unseen_scenes(experiment.stage, experiment.evaluate.clips)
-    made: list[np.ndarray] = []
-
-    def generate(asked: Sequence[Scene]) -> np.ndarray:
-        request = Request(
-            prompts=[prompt_of(scene, experiment.stage) for scene in asked], fps=[scene.fps for scene in asked]
-        )
-        clips = generator.generate(params, request, what="score")
-        made.extend(clips)
-        return clips
-
-    scores: Scores = {"caption_accuracy": dict(caption_accuracy(generate, [scenes])), "clips": float(len(scenes))}
-    if made[0].shape[0] > 1:
+    """Held-out captions sampled: how much moves, and of drawn shapes whether they are what was asked for."""
+    asked = unseen(generator.experiment, generator.experiment.evaluate.clips)
+    request = Request(prompts=[one.prompt for one in asked], fps=[one.fps for one in asked])
+    made = generator.generate(params, request, what="score")
+    scores: Scores = {"clips": float(len(made))}
+    truths = [one.scene.truth for one in asked if one.scene is not None]
+    if truths:
+        scores = {"caption_accuracy": caption_accuracy(list(made), truths)} | scores
+    if made.shape[1] > 1:
         scores["motion"] = dict(motion(made))
     return scores
 
 
 def score_reconstructions(experiment: Experiment, networks: Networks, params: Params) -> tuple[Scores, float]:
     """Of a VAE: how near its pictures are, whether captions still hold, and 1 / std of its latents (the scaling)."""
-    scenes = unseen_scenes(experiment.stage, 4 * experiment.evaluate.clips)
-    drawn = np.stack([image_of(scene, size=experiment.data.size).pixels for scene in scenes])
+    number = 4 * experiment.evaluate.clips
+    shown, pictures = unseen(experiment, number), unseen_pictures(experiment, number)
 
     @jit
     def reconstruct(params: Params, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean, _ = networks.moments(params, unit(pixels))
         return decode_clips(mean, lambda z: networks.decode_unscaled(params, z)), mean.std()
 
-    made, deviation = reconstruct(params, drawn)
+    made, deviation = reconstruct(params, pictures)
     made = np.asarray(made)
-    error = np.square(made.astype(np.float32) - drawn).mean(axis=(1, 2, 3, 4))
+    error = np.square(made.astype(np.float32) - pictures).mean(axis=(1, 2, 3, 4))
     scores: Scores = {
         "psnr": float(np.mean(10 * np.log10(255**2 / error))),
         "latent_std": float(deviation),
-        "caption_accuracy": caption_accuracy_of(list(made), [scene.truth for scene in scenes]),
     }
+    truths = [one.scene.truth for one in shown if one.scene is not None]
+    if truths:
+        scores["caption_accuracy"] = caption_accuracy(list(made), truths)
     return scores, 1 / float(deviation)
 
 

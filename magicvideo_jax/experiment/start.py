@@ -14,10 +14,9 @@ from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.shapes import vocabulary
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, check_experiment
-from magicvideo_jax.experiment.drawn import example, make_source
-from magicvideo_jax.experiment.encoded import encoded
 from magicvideo_jax.experiment.initial import Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.streams import training_stream
 from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, shapes_of, split_trained
 from magicvideo_jax.parallel.batch import check_batch
 from magicvideo_jax.parallel.mesh import make_mesh, replicated
@@ -79,7 +78,12 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
         state = create(trained)._replace(frozen=frozen)
         position = None
         checkpoints.save_frozen(frozen)
-    loader = make_loader(experiment, networks, tokenizer, state.frozen, mesh)
+    loader = Loader(
+        training_stream(experiment, networks, tokenizer, state.frozen),
+        batch_size=experiment.train.batch_size,
+        mesh=mesh,
+        workers=experiment.data.workers,
+    )
     if position is not None:
         loader.seek(position)
     folder.write_config(experiment)
@@ -100,19 +104,6 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
         step=step,
         from_weights=from_weights,
     )
-
-
-def make_loader(
-    experiment: Experiment, networks: Networks, tokenizer: CaptionTokenizer | None, frozen: Params, mesh: Mesh
-) -> Loader:
-    """Batches for the stage."""
-    source, prepare = make_source(experiment), partial(example, tokenizer=tokenizer)
-    place = {"batch_size": experiment.train.batch_size, "seed": experiment.seed, "mesh": mesh}
-    if not experiment.data.encoded:
-        return Loader(source, prepare=prepare, **place)
-    number, seed = experiment.data.encoded, experiment.seed
-    kept = encoded(source, number, prepare=prepare, networks=networks, params=frozen, seed=seed)
-    return Loader(kept, prepare=lambda one: one, **place)
 
 
 def make_objective(experiment: Experiment, networks: Networks, tokenizer: CaptionTokenizer | None) -> Objective:

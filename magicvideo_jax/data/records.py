@@ -1,0 +1,127 @@
+"""Prepared clips on disk: a TFDS data set of ArrayRecord shards, written and read without TensorFlow.
+
+A record holds `name`, `captions` (none or several), `fps`, and either
+    latents  float16 (t h w 2c)   mean and log-variance of the VAE's q(z | x), unscaled, channels one behind the other
+    frames   t PNG files          what the VAE stages learn from, and sets whose frame rate is chosen when they are read
+"""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from jaxtyping import UInt8
+from PIL import Image
+
+from magicvideo_jax.core.errors import UserError
+
+DATASET, VERSION = "clips", "1.0.0"
+TRAIN, VALIDATION = "train", "validation"
+SETTINGS = "prepare.json"
+"""Beside the data: what the set was made with, whose latents it holds."""
+
+Record = Mapping[str, Any]
+
+
+def latent_features(shape: tuple[int, int, int, int]) -> tfds.features.FeaturesDict:
+    """Of a set of latents; `shape` is (t h w 2c)."""
+    # As bytes: TFDS would store each half-precision number as a float of four.
+    return _features(latents=tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes"))
+
+
+def frame_features() -> tfds.features.FeaturesDict:
+    """Of a set of frames."""
+    return _features(frames=tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_)))
+
+
+def _features(**content: Any) -> tfds.features.FeaturesDict:
+    text = tfds.features.Text()
+    return tfds.features.FeaturesDict(
+        {"name": text, "captions": tfds.features.Sequence(text), "fps": np.float32, **content}
+    )
+
+
+def to_png(frames: UInt8[np.ndarray, "t h w 3"]) -> list[bytes]:
+    """Each frame as a PNG file: lossless, and a frame can be had without those before it."""
+    files = []
+    for frame in frames:
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, "PNG")
+        files.append(file.getvalue())
+    return files
+
+
+def from_png(files: Sequence[bytes]) -> UInt8[np.ndarray, "t h w 3"]:
+    """The frames again."""
+    return np.stack([np.asarray(Image.open(io.BytesIO(file), formats=["PNG"]).convert("RGB")) for file in files])
+
+
+def shard_path(folder: Path, split: str, shard: int, shards: int) -> Path:
+    """Where TFDS looks for a shard."""
+    return folder / f"{DATASET}-{split}.array_record-{shard:05d}-of-{shards:05d}"
+
+
+def write_records(path: Path, records: Iterable[Record], features: tfds.features.FeaturesDict) -> int:
+    """One file of records, and how many there were."""
+    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    number = 0
+    # Groups of one: a record is read without its neighbours, as a shuffled order wants.
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    try:
+        for record in records:
+            writer.write(serializer.serialize_example(features.encode_example(record)))
+            number += 1
+    finally:
+        writer.close()
+    return number
+
+
+def write_metadata(
+    folder: Path, features: tfds.features.FeaturesDict, shard_lengths: Mapping[str, Sequence[int]], description: str
+) -> None:
+    """`dataset_info.json` and `features.json`, after which the folder is a data set."""
+    splits = [
+        tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=list(lengths),
+            num_bytes=sum(shard_path(folder, split, i, len(lengths)).stat().st_size for i in range(len(lengths))),
+            filename_template=tfds.core.ShardedFileTemplate(
+                data_dir=str(folder), dataset_name=DATASET, split=split, filetype_suffix="array_record"
+            ),
+        )
+        for split, lengths in shard_lengths.items()
+    ]
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(folder),
+        features=features,
+        split_infos=splits,
+        version=VERSION,
+        description=description,
+        check_data=False,  # it would read through TensorFlow
+    )
+
+
+def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data") -> Any:
+    """Records by index: a folder of `prepare`, or another TFDS data set of ArrayRecord files, here or at gs://.
+
+    Errors: `UserError` names the argument where there is no data set, no such split, or another kind of file.
+    """
+    named = f"{argument}={path}"
+    try:
+        builder = tfds.builder_from_directory(str(path))
+    except Exception as error:  # TFDS has many, by kind of path
+        raise UserError(f"{named}: no TFDS data set there (dataset_info.json, features.json): run prepare") from error
+    if split not in builder.info.splits:
+        there = ", ".join(builder.info.splits)
+        raise UserError(f"{named}: there is no split {split}; there is {there or 'none'}")
+    try:
+        return builder.as_data_source(split)
+    except Exception as error:
+        raise UserError(f"{named}: split {split} cannot be opened ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,119 @@
+"""The VAE of some weights as a function from clips to what a data set keeps of them, and how to know it again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float16, UInt8
+
+from magicvideo_jax.core.compilation import jit
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.experiment.config import Component, ModelConfig
+from magicvideo_jax.experiment.initial import initial_weights
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.models.bind import bind
+from magicvideo_jax.models.taesd import TAESD
+from magicvideo_jax.models.vae import VAEConfig
+from magicvideo_jax.training.objectives import unit
+from magicvideo_jax.weights.taesd import is_taesd, open_taesd
+
+Identity = dict[str, Any]
+"""What tells whose latents a data set holds: `channels`, `factor`, `scaling`, `kind`, and the norms of the encoder."""
+
+_CERTAIN = -30.0
+"""The log-variance of an auto-encoder that knows none: e^-15 is no noise to speak of."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Built by `open_encoder`."""
+
+    moments: Callable[[Params, Array], tuple[Array, Array]]
+    """Pixels in [-1, 1] to mean and log-variance, unscaled."""
+    params: Params
+    identity: Identity
+
+    def shape(self, frames: int, size: int) -> tuple[int, int, int, int]:
+        """(t h w 2c) of what is kept of a clip."""
+        side = size // self.identity["factor"]
+        return frames, side, side, 2 * self.identity["channels"]
+
+    def batches(self, at_once: int) -> Callable[[UInt8[np.ndarray, "b t h w 3"]], Float16[np.ndarray, "b t h2 w2 c2"]]:
+        """Up to `at_once` clips to mean and log-variance, one behind the other on the last axis, on this host's own
+        devices. Fewer clips are filled up, so that there is one program and one result."""
+        devices = Mesh(np.array(jax.local_devices()), ("data",))
+        at_once = -(-at_once // devices.size) * devices.size
+        params = jax.device_put(self.params, NamedSharding(devices, PartitionSpec()))
+
+        @jit
+        def encode(params: Params, pixels: jax.Array) -> jax.Array:
+            return jnp.concatenate(self.moments(params, unit(pixels)), axis=-1).astype(jnp.float16)
+
+        def encoded(pixels: UInt8[np.ndarray, "b t h w 3"]) -> Float16[np.ndarray, "b t h2 w2 c2"]:
+            filled = np.concatenate([pixels, np.repeat(pixels[-1:], at_once - len(pixels), axis=0)])
+            placed = jax.device_put(filled, NamedSharding(devices, PartitionSpec("data")))
+            return np.asarray(encode(params, placed))[: len(pixels)]
+
+        return encoded
+
+
+def open_encoder(weights: str, *, argument: str) -> Encoder:
+    """Of Stable Diffusion weights in any form, a run, `embedded`, or TAESD's files. Errors name `argument`."""
+    if weights and is_taesd(Path(weights)):
+        return _taesd(weights, argument)
+    initial = initial_weights(weights, argument=argument)
+    if Component.VAE not in initial.parts:
+        raise UserError(f"{argument}={weights}: no VAE: give Stable Diffusion weights, a work folder, or `embedded`")
+    model = initial.fitted(ModelConfig())
+    networks = Networks(model)
+    network = networks.by_component[Component.VAE]
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    vae, _ = initial.load(Component.VAE, network, jax.tree.map(lambda _: here, network.shapes), seed=0)
+    return Encoder(networks.moments, {Component.VAE.value: vae}, identity_of(vae, model.vae))
+
+
+def _taesd(weights: str, argument: str) -> Encoder:
+    """Its latents are Stable Diffusion's, already scaled: they are kept as its VAE would give them."""
+    source, usual = open_taesd(Path(weights)), VAEConfig()
+    if "encoder" not in source.halves:
+        raise UserError(f"{argument}={weights}: TAESD's decoder alone: add taesd_encoder.safetensors")
+    network = bind(lambda keys: TAESD(keys=keys))
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = {"encoder": network.shapes["encoder"]}
+    params = source.load(shapes, shardings=jax.tree.map(lambda _: here, shapes))
+
+    def moments(params: Params, x: Array) -> tuple[Array, Array]:
+        mean = network.method(TAESD.encode)(params, (x + 1) / 2) / usual.scaling
+        return mean, jnp.full_like(mean, _CERTAIN)
+
+    return Encoder(moments, params, _numbers(usual) | {"kind": "taesd"})
+
+
+def identity_of(vae: Params, config: VAEConfig) -> Identity:
+    """Of a VAE. The norms of the encoder's parameters, rather than a hash: half precision is the same VAE."""
+    encoder = flatten({name: vae[name] for name in ("encoder", "quant_conv")})
+    norms = {path: float(f"{float(jnp.linalg.norm(leaf)):.5g}") for path, leaf in encoder.items()}
+    return _numbers(config) | {"kind": "vae", "norms": norms}
+
+
+def difference(there: Identity, here: Identity) -> str | None:
+    """In what two identities differ, in words; None where latents of one are latents of the other."""
+    for name in ("channels", "factor", "scaling"):
+        if there.get(name) != here[name]:
+            return f"{name} {there.get(name)} and {here[name]}"
+    one, other = there.get("norms"), here.get("norms")
+    if one is None or other is None:  # TAESD imitates the latents of a VAE whose weights it does not have
+        return None
+    same = one.keys() == other.keys() and all(np.isclose(one[name], other[name], rtol=2e-2, atol=1e-3) for name in one)
+    return None if same else "the weights of the encoder"
+
+
+def _numbers(config: VAEConfig) -> Identity:
+    return {"channels": config.latent_channels, "factor": config.factor, "scaling": config.scaling}

@@ -1,0 +1,65 @@
+"""Prepared sets, opened for a model: whether they hold what it needs is known before anything long begins."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.data.recorded import frame_count, pixels_of
+from magicvideo_jax.data.records import SETTINGS, open_records
+from magicvideo_jax.experiment.config import Component, Experiment, SourceConfig
+from magicvideo_jax.experiment.encoder import difference, identity_of
+
+
+def open_source(source: SourceConfig, experiment: Experiment, vae: Params | None, *, frames: int, argument: str) -> Any:
+    """Records by index. With `vae`, the parameters of the model's, latents are asked whose they are.
+
+    Errors: `UserError` naming `argument` and the path: no set, no such split, none in it, too few frames, another size,
+    latents where pixels are wanted, latents of another VAE.
+    """
+    records = open_records(source.path, source.split, argument=argument)
+    named = f"{argument}: {source.path}"
+    if not len(records):
+        raise UserError(f"{named}: split {source.split} is empty")
+    record = records[0]
+    if frame_count(record) < frames:
+        raise UserError(
+            f"{named} has clips of {frame_count(record)} frames: give config.data.frames={frame_count(record)}"
+        )
+    if "latents" not in record:
+        height, width = pixels_of(record, slice(0, 1)).shape[1:3]
+        _check_size(named, (height, width), experiment.data.size)
+        return records
+    if Component.VAE in experiment.model.trained:
+        raise UserError(f"{named} holds latents: a VAE learns from pixels: run prepare with --pixels")
+    factor, channels = experiment.model.vae.factor, experiment.model.vae.latent_channels
+    _, height, width, twice = record["latents"].shape
+    if twice != 2 * channels:
+        raise UserError(
+            f"{named} has latents of {twice // 2} channels and the model of {channels}: prepare with its VAE"
+        )
+    _check_size(named, (height * factor, width * factor), experiment.data.size)
+    if vae is not None:
+        _check_vae(named, Path(source.path) / SETTINGS, experiment, vae)
+    return records
+
+
+def _check_size(named: str, there: tuple[int, int], size: int) -> None:
+    if there != (size, size):
+        raise UserError(
+            f"{named} has clips of {there[1]} x {there[0]} pixels and config.data.size={size}: give the same"
+        )
+
+
+def _check_vae(named: str, settings: Path, experiment: Experiment, vae: Params) -> None:
+    """Sets of other people say nothing of their VAE."""
+    if not settings.is_file():
+        return
+    try:
+        there = json.loads(settings.read_text())["latents"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{named}: {settings} cannot be read ({error!r}): prepare anew") from error
+    differs = difference(there, identity_of(vae, experiment.model.vae))
+    if differs is not None:
+        raise UserError(f"{named} has latents of another VAE ({differs}): prepare with --vae of this model's weights")

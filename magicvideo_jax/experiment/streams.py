@@ -1,0 +1,87 @@
+"""From the sources that a config names to examples without end, for the stage that is trained."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.data.loader import Example, Source, Stream, beside, mixture, stream
+from magicvideo_jax.data.recorded import FromRecord
+from magicvideo_jax.data.shapes import Clip, ShapeClips, ShapeImages
+from magicvideo_jax.data.tokenizer import CaptionTokenizer
+from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig, Stage
+from magicvideo_jax.experiment.encoded import encoded
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.recorded import open_source
+
+
+def training_stream(
+    experiment: Experiment, networks: Networks, tokenizer: CaptionTokenizer | None, frozen: Params
+) -> Stream:
+    """Examples for the stage; of joint training `{"video": example, "image": example}`.
+
+    Errors: `UserError` for sources that are not there, or do not fit the model.
+    """
+    data = experiment.data
+    main = _mixed("sources", frames_of(experiment), experiment, networks, tokenizer, frozen)
+    if not data.with_pictures:
+        return main
+    return beside(video=main, image=_mixed("pictures", 1, experiment, networks, tokenizer, frozen))
+
+
+def frames_of(experiment: Experiment) -> int:
+    """Frames that the stage's clips have."""
+    return experiment.data.frames if experiment.stage is Stage.VIDEO else 1
+
+
+def example(drawn: Clip, _: Any = None, *, tokenizer: CaptionTokenizer | None) -> Example:
+    """What a stage learns from a drawn clip: a VAE from pixels alone, the others from ids too."""
+    pixels: dict[str, np.ndarray] = {"pixels": drawn.pixels}
+    if tokenizer is None:
+        return pixels
+    return pixels | {"ids": tokenizer([drawn.caption])[0], "fps": np.float32(drawn.fps)}
+
+
+def drawn_source(experiment: Experiment, frames: int) -> Source:
+    """Drawn clips, or of one frame pictures."""
+    data, seed = experiment.data, experiment.seed
+    if frames == 1:
+        return ShapeImages(seed, size=data.size)
+    return ShapeClips(seed, frames=frames, size=data.size, unlabelled=data.unlabelled)
+
+
+def _mixed(
+    field: str,
+    frames: int,
+    experiment: Experiment,
+    networks: Networks,
+    tokenizer: CaptionTokenizer | None,
+    frozen: Params,
+) -> Stream:
+    """The sources of one field of `config.data`, by their weights."""
+    seed, sources = experiment.seed, getattr(experiment.data, field)
+
+    def one(source: SourceConfig) -> Stream:
+        if source.path == DRAWN:
+            return _drawn(frames, experiment, networks, tokenizer, frozen)
+        vae = frozen.get(Component.VAE.value)
+        records = open_source(source, experiment, vae, frames=frames, argument=f"config.data.{field}")
+        return stream(records, prepare=FromRecord(frames, experiment.model.vae.scaling, tokenizer), seed=seed)
+
+    return mixture([one(source) for source in sources], [source.weight for source in sources])
+
+
+def _drawn(
+    frames: int, experiment: Experiment, networks: Networks, tokenizer: CaptionTokenizer | None, frozen: Params
+) -> Stream:
+    data, seed, prepare = experiment.data, experiment.seed, partial(example, tokenizer=tokenizer)
+    source = drawn_source(experiment, frames)
+    if not data.encoded:
+        return stream(source, prepare=prepare, seed=seed)
+    kept = encoded(source, data.encoded, prepare=prepare, networks=networks, params=frozen, seed=seed)
+    return stream(kept, prepare=_as_it_is, seed=seed)
+
+
+def _as_it_is(kept: Example, _: Any) -> Example:
+    return kept
