@@ -104,21 +104,43 @@ def write_metadata(
     )
 
 
-def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data") -> Any:
-    """Records by index: a folder of `prepare`, or another TFDS data set of ArrayRecord files, here or at gs://.
+class Records:
+    """A split by index. What is damaged is named when it is met: a set may be too large to be read through first."""
 
-    Errors: `UserError` names the argument where there is no data set, no such split, or another kind of file.
+    def __init__(self, named: str, source: Any):
+        self._named, self._source = named, source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        try:
+            return self._source[index]
+        except Exception as error:  # array_record and TFDS have many, by kind of damage
+            raise UserError(
+                f"{self._named}: record {index} cannot be read ({_first_line(error)}): restore it"
+            ) from error
+
+
+def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data") -> Records:
+    """A folder of `prepare`, or another TFDS data set of ArrayRecord files, here or at gs://.
+
+    Errors: `UserError` names the argument where there is no data set, no such split, a file is missing, or it is of
+    another kind.
     """
     named = f"{argument}={path}"
     try:
         builder = tfds.builder_from_directory(str(path))
-    except Exception as error:  # TFDS has many, by kind of path
+    except Exception as error:  # by kind of path and of damage, too
         raise UserError(f"{named}: no TFDS data set there (dataset_info.json, features.json): run prepare") from error
     if split not in builder.info.splits:
         there = ", ".join(builder.info.splits)
         raise UserError(f"{named}: there is no split {split}; there is {there or 'none'}")
+    missing = [file for file in builder.info.splits[split].filepaths if not file.exists()]
+    if missing:
+        raise UserError(f"{named}: {missing[0].name} is missing: restore it, or run prepare again")
     try:
-        return builder.as_data_source(split)
+        return Records(f"{named}, split {split}", builder.as_data_source(split))
     except Exception as error:
         raise UserError(f"{named}: split {split} cannot be opened ({_first_line(error)})") from error
 

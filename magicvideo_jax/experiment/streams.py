@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.loader import Example, Source, Stream, beside, mixture, stream
 from magicvideo_jax.data.recorded import FromRecord
@@ -69,7 +70,11 @@ def _mixed(
         records = open_source(source, experiment, vae, frames=frames, argument=f"config.data.{field}")
         return stream(records, prepare=FromRecord(frames, experiment.model.vae.scaling, tokenizer), seed=seed)
 
-    return mixture([one(source) for source in sources], [source.weight for source in sources])
+    streams = [one(source) for source in sources]
+    kinds = {"latents" if "latents" in examples[0] else "pixels" for examples in streams}
+    if len(kinds) > 1:
+        raise UserError(f"config.data.{field} mixes pixels and latents: prepare all its sources alike")
+    return mixture(streams, [source.weight for source in sources])
 
 
 def _drawn(
