@@ -1,7 +1,7 @@
 """Which clips there are, and what is said of each: a folder, with a table or with a text file beside each clip.
 
 Tables: .csv, .tsv (a header with `video` and `caption`), .jsonl (the same names, or a list `captions`), and WebVid's
-CSV (`videoid`, `page_dir`, `name`). A clip may have several captions, in several rows; a clip without one is unlabelled.
+CSV (`videoid`, `page_dir`, `name`). Several rows of a clip are several captions; a clip without one is unlabelled.
 """
 
 import csv
@@ -14,22 +14,9 @@ from typing import Any
 
 from magicvideo_jax.core.errors import UserError
 
-ENDINGS = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".gif",
-    ".webp",
-    ".apng",
-    ".png",
-    ".jpg",
-    ".jpeg",
-)
+MOVIES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
+PICTURES = (".gif", ".webp", ".apng", ".png", ".jpg", ".jpeg")
+ENDINGS = MOVIES + PICTURES
 """What is taken for a clip; a picture is a clip of one frame."""
 LONGEST_CAPTION = 10_000
 WEBVID = {"videoid", "page_dir", "name"}

@@ -71,7 +71,7 @@ def _mixed(
         return stream(records, prepare=FromRecord(frames, experiment.model.vae.scaling, tokenizer), seed=seed)
 
     streams = [one(source) for source in sources]
-    kinds = {"latents" if "latents" in examples[0] else "pixels" for examples in streams}
+    kinds = {"latents" if "latents" in (examples[0] or ()) else "pixels" for examples in streams}
     if len(kinds) > 1:
         raise UserError(f"config.data.{field} mixes pixels and latents: prepare all its sources alike")
     return mixture(streams, [source.weight for source in sources])

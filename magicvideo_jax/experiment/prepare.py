@@ -1,0 +1,164 @@
+"""The making of a data set, from the arguments to the last line."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from magicvideo_jax.core.compilation import keep_compiled
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.data.captions import Listing, list_clips
+from magicvideo_jax.data.preparing import Look, Shard, begin, job_of, prepare, reports, shards_of, split_of
+from magicvideo_jax.data.records import VALIDATION, frame_features, latent_features, to_png
+from magicvideo_jax.data.sandbox import Decoded, Decoders
+from magicvideo_jax.experiment.report import say
+from magicvideo_jax.sampling.contact_sheet import contact_sheet, save_sheet
+
+_FORMAT = 1
+"""Of prepare.json."""
+_SHEET_CLIPS = 16
+_AT_ONCE = 8
+"""Clips that are encoded together."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for."""
+
+    videos: Path
+    captions: Path | None
+    out: Path
+    vae: str = "embedded"
+    pixels: bool = False
+    look: Look = field(default_factory=Look)
+    workers: int = 2
+    timeout: float = 60.0
+    part: tuple[int, int] = (0, 1)
+
+
+def run(request: Request) -> None:
+    """Makes the set, or this process' part of it, and says what became of every clip."""
+    _check(request)
+    listing = list_clips(request.videos, request.captions)
+    identity, content, features = _pixels() if request.pixels else _latents(request)
+    shards = shards_of(listing.entries, request.look)
+    begin(request.out, _settings(request, listing, identity))
+    say(f"writing {request.out}: {len(listing.entries)} clips, {len(shards)} shards")
+    with Decoders(request.workers, timeout=request.timeout) as decoders:
+        prepare(
+            request.out, shards, request.look, content, features, decoders=decoders, at_once=_AT_ONCE, part=request.part
+        )
+    _say_what_became(request, shards)
+
+
+def check(request: Request) -> None:
+    """Reads the captions, looks into some clips, and says what `run` would do; writes nothing but a sheet of clips."""
+    _check(request)
+    listing = list_clips(request.videos, request.captions)
+    entries = listing.entries
+    held_out = sum(split_of(entry.name, request.look.validation) == VALIDATION for entry in entries)
+    captions = [len(entry.captions) for entry in entries]
+    print(f"clips       {len(entries)}, {held_out} of them for evaluation")
+    print(f"captions    {sum(captions)}; {captions.count(0)} clips have none")
+    print(f"left out    {listing.unnamed} clips that no caption names; {listing.absent} captions without their clip")
+    print(f"would write {request.out}: {len(shards_of(entries, request.look))} shards, {_size(request, len(entries))}")
+    some = [
+        entries[i * len(entries) // min(_SHEET_CLIPS, len(entries))] for i in range(min(_SHEET_CLIPS, len(entries)))
+    ]
+    with Decoders(request.workers, timeout=request.timeout) as decoders:
+        found = list(decoders.clips([job_of(entry, request.look) for entry in some]))
+    shown = [(entry, clip) for entry, clip in zip(some, found, strict=True) if isinstance(clip, Decoded)]
+    for entry, clip in zip(some, found, strict=True):
+        if not isinstance(clip, Decoded):
+            print(f"skipped     {entry.name}: {clip.reason}")
+    if shown:
+        sheet = request.out.with_name(f"{request.out.name}-check.png")
+        titles = [
+            f"{entry.captions[0] if entry.captions else entry.name} ({clip.fps:.3g} fps)" for entry, clip in shown
+        ]
+        save_sheet(contact_sheet([clip.frames for _, clip in shown], titles), sheet)
+        print(f"sheet       {sheet}: {len(shown)} clips as they would be seen")
+
+
+Made = tuple[dict[str, Any] | None, Callable[[np.ndarray], Sequence[dict[str, Any]]], Any]
+
+
+def _pixels() -> Made:
+    return None, lambda clips: [{"frames": to_png(clip)} for clip in clips], frame_features()
+
+
+def _latents(request: Request) -> Made:
+    # Only now: pixels need no JAX.
+    from magicvideo_jax.experiment.encoder import open_encoder
+
+    keep_compiled()
+    encoder = open_encoder(request.vae, argument="--vae")
+    if request.look.size % encoder.identity["factor"]:
+        raise UserError(
+            f"--size={request.look.size}: give a multiple of {encoder.identity['factor']}, the VAE's factor"
+        )
+    encode = encoder.batches(_AT_ONCE)
+    features = latent_features(encoder.shape(request.look.frames, request.look.size))
+    return encoder.identity, lambda clips: [{"latents": latents} for latents in encode(clips)], features
+
+
+def _check(request: Request) -> None:
+    look = request.look
+    for name, value in (
+        ("frames", look.frames),
+        ("per_shard", look.per_shard),
+        ("workers", request.workers),
+        ("timeout", request.timeout),
+    ):
+        if value < 1:
+            raise UserError(f"--{name}={value}: give at least 1")
+    if look.size < 8:
+        raise UserError(f"--size={look.size}: give at least 8")
+    if not 0 < look.fps[0] <= look.fps[1]:
+        raise UserError(f"--fps={look.fps[0]:g}-{look.fps[1]:g}: give the lower rate first, more than 0")
+    if not 0 <= look.validation < 1:
+        raise UserError(f"--validation={look.validation}: give a share from 0 to less than 1")
+
+
+def _settings(request: Request, listing: Listing, identity: dict[str, Any] | None) -> dict[str, Any]:
+    """All that the bytes of the set follow from."""
+    names = hashlib.sha256()
+    for entry in listing.entries:
+        names.update(json.dumps([entry.name, entry.captions]).encode())
+    return {
+        "format": _FORMAT,
+        **dataclasses.asdict(request.look),
+        "clips": len(listing.entries),
+        "clips_sha256": names.hexdigest(),
+        "latents": identity,
+    }
+
+
+def _size(request: Request, clips: int) -> str:
+    """About, since nothing is opened for it."""
+    look = request.look
+    if request.pixels:
+        return f"at most {clips * look.frames * look.size**2 * 3 / 2**20:,.0f} MiB of frames"
+    from magicvideo_jax.experiment.encoder import open_encoder
+
+    shape = open_encoder(request.vae, argument="--vae").shape(look.frames, look.size)
+    return f"{2 * clips * math.prod(shape) / 2**20:,.0f} MiB of latents"
+
+
+def _say_what_became(request: Request, shards: Sequence[Shard]) -> None:
+    """The last lines; of one part of several, its own shards'."""
+    mine = shards[request.part[0] :: request.part[1]]
+    found = reports(request.out, mine)
+    skipped = [line for report in found for line in report["skipped"]]
+    print(f"used     {sum(report['used'] for report in found)} clips")
+    print(f"skipped  {len(skipped)} clips" + (f": {request.out / 'skipped.jsonl'}" if skipped else ""))
+    for line in skipped[:5]:
+        print(f"  {line['video']}: {line['reason']}")
+    if not all(shard.is_done(request.out) for shard in shards):
+        print("the other parts are not done yet")

@@ -1,0 +1,91 @@
+"""A folder of clips, and captions, to a data set that `train` reads.
+
+    python -m magicvideo_jax.prepare --videos=DIR --captions=FILE --out=DIR --vae=WEIGHTS
+    python -m magicvideo_jax.prepare --videos=DIR --captions=FILE --out=DIR --check
+
+Captions: a .csv, .tsv or .jsonl file with the columns video and caption, WebVid's own, or none: then a .txt beside each
+clip. Rerun after any interruption: what is there is kept. Split over machines: --part=0/4 .. --part=3/4, one --out.
+"""
+
+import argparse
+from pathlib import Path
+
+from magicvideo_jax.core.errors import UserError, exit_with
+
+
+def main() -> None:
+    """The verb."""
+    exit_with(lambda: prepare(_arguments()))
+
+
+def prepare(asked: argparse.Namespace) -> None:
+    """Find, check, make."""
+    # Only now: help and mistakes should not wait for what these import.
+    from magicvideo_jax.data.preparing import Look
+    from magicvideo_jax.experiment.prepare import Request, check, run
+
+    request = Request(
+        videos=Path(asked.videos),
+        captions=Path(asked.captions) if asked.captions else None,
+        out=Path(asked.out),
+        vae=asked.vae,
+        pixels=asked.pixels,
+        look=Look(
+            frames=asked.frames,
+            size=asked.size,
+            fps=_range("--fps", asked.fps),
+            seed=asked.seed,
+            validation=asked.validation,
+            per_shard=asked.per_shard,
+        ),
+        workers=asked.workers,
+        timeout=asked.timeout,
+        part=_part(asked.part),
+    )
+    (check if asked.check else run)(request)
+
+
+def _range(argument: str, text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split("-"))
+    except ValueError:
+        raise UserError(f"{argument}={text}: give two numbers, as in 1-24") from None
+    return low, high
+
+
+def _part(text: str) -> tuple[int, int]:
+    try:
+        part, parts = (int(number) for number in text.split("/"))
+    except ValueError:
+        part, parts = 0, 0
+    if not 0 <= part < parts:
+        raise UserError(f"--part={text}: give the number of this process and how many there are, from 0/4 to 3/4")
+    return part, parts
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m magicvideo_jax.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--videos", required=True, help="folder of clips: mp4, mkv, webm, mov, avi, gif, webp ..")
+    parser.add_argument("--captions", help="csv, tsv or jsonl (default: a .txt beside each clip)")
+    parser.add_argument("--out", required=True, help="folder of the data set")
+    parser.add_argument("--vae", default="embedded", help="weights, a work folder, TAESD's files, or `embedded`")
+    parser.add_argument("--pixels", action="store_true", help="keep frames, not latents: to train VAEs")
+    parser.add_argument("--frames", type=int, default=16, help="frames that are kept of a clip")
+    parser.add_argument("--size", type=int, default=64, help="pixels along h and w, after a centre crop")
+    parser.add_argument("--fps", default="1-24", help="frame rates that a clip may be looked at with")
+    parser.add_argument("--validation", type=float, default=0.05, help="share of clips kept for evaluation")
+    parser.add_argument("--per_shard", type=int, default=256, help="clips a file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds after which a clip is skipped")
+    parser.add_argument("--part", default="0/1", help="which part of the shards this process makes, as in 0/4")
+    parser.add_argument("--check", action="store_true", help="look at the input, say what would happen, write a sheet")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
