@@ -19,7 +19,7 @@ DEFAULT_FPS = 8.0
 DEFAULT_FRAMES = 16
 LONGEST = (DEFAULT_FRAMES - 1) / FPS.start
 """Seconds a travelling or changing shape has room for. In a longer clip it then comes to rest."""
-EDGE_ON = 0.25
+EDGE_ON = 0.35
 """Width of a turning shape seen from its side, as a part of its full width: it is a coin, not a sheet."""
 
 

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from jaxtyping import UInt8
 from PIL import Image
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from magicvideo_jax.core.errors import UserError
 
@@ -66,13 +67,15 @@ def shard_path(folder: Path, split: str, shard: int, shards: int) -> Path:
 
 def write_records(path: Path, records: Iterable[Record], features: tfds.features.FeaturesDict) -> int:
     """One file of records, and how many there were."""
-    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    serializer = ExampleSerializer(features.get_serialized_info())
     number = 0
     # Groups of one: a record is read without its neighbours, as a shuffled order wants.
     writer = ArrayRecordWriter(str(path), "group_size:1")
     try:
         for record in records:
-            writer.write(serializer.serialize_example(features.encode_example(record)))
+            example = serializer.get_tf_example(features.encode_example(record))
+            # Deterministic: a map of fields else has an order of its own in every process.
+            writer.write(example.SerializeToString(deterministic=True))
             number += 1
     finally:
         writer.close()

@@ -19,7 +19,7 @@ from magicvideo_jax.experiment.config import Component, ModelConfig
 from magicvideo_jax.experiment.initial import initial_weights
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.models.bind import bind
-from magicvideo_jax.models.taesd import TAESD
+from magicvideo_jax.models.taesd import TAESDEncoder
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.training.objectives import unit
 from magicvideo_jax.weights.taesd import is_taesd, open_taesd
@@ -84,13 +84,13 @@ def _taesd(weights: str, argument: str) -> Encoder:
     source, usual = open_taesd(Path(weights)), VAEConfig()
     if "encoder" not in source.halves:
         raise UserError(f"{argument}={weights}: TAESD's decoder alone: add taesd_encoder.safetensors")
-    network = bind(lambda keys: TAESD(keys=keys))
+    network = bind(lambda keys: TAESDEncoder(keys=keys))
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = {"encoder": network.shapes["encoder"]}
-    params = source.load(shapes, shardings=jax.tree.map(lambda _: here, shapes))
+    shapes = source.shapes()
+    params = source.load(shapes, shardings=jax.tree.map(lambda _: here, shapes))["encoder"]
 
     def moments(params: Params, x: Array) -> tuple[Array, Array]:
-        mean = network.method(TAESD.encode)(params, (x + 1) / 2) / usual.scaling
+        mean = network.apply(params, (x + 1) / 2) / usual.scaling
         return mean, jnp.full_like(mean, _CERTAIN)
 
     return Encoder(moments, params, _numbers(usual) | {"kind": "taesd"})

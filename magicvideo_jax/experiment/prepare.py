@@ -156,9 +156,10 @@ def _say_what_became(request: Request, shards: Sequence[Shard]) -> None:
     mine = shards[request.part[0] :: request.part[1]]
     found = reports(request.out, mine)
     skipped = [line for report in found for line in report["skipped"]]
+    whole = all(shard.is_done(request.out) for shard in shards)
     print(f"used     {sum(report['used'] for report in found)} clips")
-    print(f"skipped  {len(skipped)} clips" + (f": {request.out / 'skipped.jsonl'}" if skipped else ""))
+    print(f"skipped  {len(skipped)} clips" + (f": {request.out / 'skipped.jsonl'}" if skipped and whole else ""))
     for line in skipped[:5]:
         print(f"  {line['video']}: {line['reason']}")
-    if not all(shard.is_done(request.out) for shard in shards):
+    if not whole:
         print("the other parts are not done yet")
