@@ -1,12 +1,14 @@
-"""The embedded text-to-image model, on single drawn frames; the VAE comes from a run of configs/vae.py.
+"""Text to image with a tiny Stable Diffusion; the VAE comes from a run of configs/vae.py.
 
-python -m magicvideo_jax.train --config=configs/t2i.py --workdir=DIR --config.init_from=VAE_DIR
+python -m magicvideo_jax.train --config=configs/t2i.py --workdir=DIR --config.init_from=VAE_DIR          drawn
+python -m magicvideo_jax.train --config=configs/t2i.py:emoji --workdir=DIR --config.init_from=VAE_DIR    examples
 """
 
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict
 
 
-def get_config():
+def get_config(preset: str = ""):
     config = config_dict(Experiment())
     config.stage, config.init_from = Stage.IMAGE.value, "scratch"
     config.model.trained = (Component.UNET.value, Component.TEXT.value)
@@ -27,4 +29,14 @@ def get_config():
     config.train.update(steps=14_000, batch_size=32, save_every=2000, preview_every=2000, log_every=50)
     config.optim.update(lr=1.5e-3, warmup=200, decay=True, ema=0.998)
     config.sample.update(steps=20, guidance=3.0)
+    match preset:
+        case "":
+            pass
+        case "emoji":
+            # Still ones, and single frames of those that move.
+            config.data.update(sources=({"path": "emoji/sprites_set"}, {"path": "emoji/clips_set"}), encoded=0)
+            config.train.update(steps=3000, save_every=1000, preview_every=1000)
+            config.optim.warmup = 100
+        case _:
+            raise UserError(f"--config=configs/t2i.py:{preset}: the preset is emoji, or none")
     return config

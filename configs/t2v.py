@@ -1,8 +1,9 @@
 """Text to video, from text-to-image weights.
 
 python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR          the embedded default, minutes on CPU
-python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     the same for a GPU, or for the patient
+python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     the same for the patient: an hour
 python -m magicvideo_jax.train --config=configs/t2v.py:scratch --workdir=DIR  the ablation: its U-Net from nothing
+python -m magicvideo_jax.train --config=configs/t2v.py:emoji --workdir=DIR --config.init_from=T2I_DIR    examples
 python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --config.init_from=SD_WEIGHTS
 """
 
@@ -18,24 +19,27 @@ def get_config(preset: str = ""):
     config.stage = Stage.VIDEO.value
     match preset:
         case "":
-            drawn_shapes(config)
+            minutes(config)
         case "long":
-            drawn_shapes(config)
-            config.data.encoded = 0
-            config.train.update(steps=20_000, batch_size=16, save_every=2000, preview_every=2000)
-            config.optim.update(temporal_lr=3e-3, warmup=200, b2=0.999, ema=0.999)
+            minutes(config)
+            config.data.encoded = 8192
+            config.train.update(steps=10_000, save_every=1000, preview_every=2000)
+            config.optim.update(lr=8e-4, temporal_lr=8e-3, warmup=100, ema=0.999)
         case "scratch":
-            drawn_shapes(config)
+            minutes(config)
             config.model.fresh = (Component.UNET.value,)
+        case "emoji":
+            minutes(config)
+            config.data.update(sources=({"path": "emoji/clips_set"},), encoded=0)
         case "sd15":
             stable_diffusion(config)
         case _:
-            raise UserError(f"--config=configs/t2v.py:{preset}: the presets are long, scratch and sd15, or none")
+            raise UserError(f"--config=configs/t2v.py:{preset}: the presets are long, scratch, emoji and sd15, or none")
     return config
 
 
-def drawn_shapes(config):
-    """The embedded default."""
+def minutes(config):
+    """The embedded default: what two CPU cores learn in minutes."""
     config.init_from = "embedded"
     # The paper's attention is directed and knows no positions. These were chosen for minutes: docs/results.md.
     config.model.unet.temporal = to_plain(Temporal(frames=16, mask=Mask.NONE, position=Position.ROPE))

@@ -1,12 +1,14 @@
-"""The image VAE of the drawn shapes, from nothing, on single frames.
+"""An image VAE on single frames.
 
-python -m magicvideo_jax.train --config=configs/vae.py --workdir=DIR
+python -m magicvideo_jax.train --config=configs/vae.py --workdir=DIR          of the drawn shapes, from nothing
+python -m magicvideo_jax.train --config=configs/vae.py:emoji --workdir=DIR    from there, of examples/fluent_emoji
 """
 
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict
 
 
-def get_config():
+def get_config(preset: str = ""):
     config = config_dict(Experiment())
     config.stage, config.init_from = Stage.VAE.value, "scratch"
     config.model.trained = (Component.VAE.value,)
@@ -14,4 +16,14 @@ def get_config():
     config.autoencoding.kl = 1e-4
     config.train.update(steps=2400, batch_size=16, save_every=600, preview_every=300)
     config.optim.update(lr=2e-3, warmup=100, decay=True, ema=0.998, weight_decay=0.0)
+    match preset:
+        case "":
+            pass
+        case "emoji":
+            config.init_from = "embedded"
+            config.data.sources = ({"path": "emoji/pixels"},)
+            config.train.update(steps=1500, save_every=500, preview_every=500)
+            config.optim.update(warmup=50, ema=0.995)
+        case _:
+            raise UserError(f"--config=configs/vae.py:{preset}: the preset is emoji, or none")
     return config

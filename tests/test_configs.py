@@ -28,7 +28,10 @@ from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import train_step
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-PRESETS = [("vae", ""), ("t2i", ""), ("t2v", ""), ("t2v", "long"), ("t2v", "scratch"), ("t2v", "sd15")]
+PRESETS = [
+    *(("vae", ""), ("vae", "emoji"), ("t2i", ""), ("t2i", "emoji")),
+    *(("t2v", preset) for preset in ("", "long", "scratch", "emoji", "sd15")),
+]
 
 
 def config_of(name: str, preset: str = ""):
@@ -52,8 +55,9 @@ def test_every_preset_is_an_experiment_with_the_fields_that_people_rely_on(name,
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(UserError, match=r"configs/t2v\.py:nope"):
-        config_of("t2v", "nope")
+    for name in ("vae", "t2i", "t2v"):
+        with pytest.raises(UserError, match=rf"configs/{name}\.py:nope"):
+            config_of(name, "nope")
 
 
 def test_the_full_size_model_and_its_step_are_those_of_stable_diffusion_1_5(tmp_path):

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageSequence
 
@@ -146,13 +148,13 @@ def _timeline_of_video(path: Path) -> Timeline:
         return Timeline(seconds, float(seconds[-1] + lasts * unit), ticks)
 
 
-def _packets(file: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+def _packets(file: InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
     """As many as can be read: of a file that is cut off, those before the cut."""
     packets = file.demux(stream)
     while True:
         try:
             packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
+        except (StopIteration, FFmpegError):
             return
         if packet.size and not packet.is_discard:
             yield packet
@@ -162,50 +164,54 @@ def _read_video(
     path: Path, shown: Timeline, which: Int[np.ndarray, "t"], height: int, width: int, *, seeks: bool
 ) -> Iterator[tuple[int, Frame]]:
     """Number and pixels of each frame that is wanted, in order, until one cannot be had."""
-    wanted = sorted(set(which.tolist()))
+    wanted, reformatter = sorted(set(which.tolist())), VideoReformatter()
     with _opened(path) as file:
         stream = _video_stream(file)
         stream.thread_type = "AUTO"
         if seeks and shown.ticks is not None:
-            with suppress(av.error.FFmpegError):  # some formats cannot
+            with suppress(FFmpegError):  # some formats cannot
                 file.seek(int(shown.ticks[wanted[0]]), stream=stream, backward=True)
         for place, frame in enumerate(_frames(file, stream)):
-            if shown.ticks is not None and frame.pts is None:
+            if shown.ticks is None:
+                number = place
+            elif frame.pts is None:
                 return
-            number = place if shown.ticks is None else int(np.searchsorted(shown.ticks, frame.pts))
+            else:
+                number = int(np.searchsorted(shown.ticks, frame.pts))
             if number > wanted[0] or (number == wanted[0] and frame.is_corrupt):
                 return
             if number < wanted[0] or (shown.ticks is not None and shown.ticks[number] != frame.pts):
                 continue
-            yield wanted.pop(0), _pixels(frame, height, width, float(stream.sample_aspect_ratio or 1))
+            yield wanted.pop(0), _pixels(frame, reformatter, height, width, float(stream.sample_aspect_ratio or 1))
             if not wanted:
                 return
 
 
-def _frames(file: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def _frames(file: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
     """As many as can be decoded."""
     frames = file.decode(stream)
     while True:
         try:
             frame = next(frames)
-        except (StopIteration, av.error.FFmpegError):
+        except (StopIteration, FFmpegError):
             return
         _check_size(frame.height, frame.width)
         yield frame
 
 
-def _pixels(frame: av.VideoFrame, height: int, width: int, aspect: float) -> Frame:
-    """Colour conversion and resizing in one pass, then turned and cropped."""
+def _pixels(frame: av.VideoFrame, reformatter: VideoReformatter, height: int, width: int, aspect: float) -> Frame:
+    """Colour conversion and resizing in one pass, then turned and cropped. The reformatter is one for all frames, and
+    one thread: to prepare the work, or to share it out, takes longer than the work."""
     quarters = round(frame.rotation / 90) % 4
     across, down = (width, height) if quarters % 2 == 0 else (height, width)
     tall, wide = covering(frame.height, max(1, round(frame.width * aspect)), target_height=down, target_width=across)
     smaller = tall * wide <= frame.height * frame.width
     how = Interpolation.AREA if smaller else Interpolation.BICUBIC
-    pixels = frame.reformat(width=wide, height=tall, format="rgb24", interpolation=how).to_ndarray()
+    pixels = reformatter.reformat(frame, wide, tall, format="rgb24", interpolation=how, threads=1).to_ndarray()
     return cropped(np.rot90(pixels, quarters), height, width)
 
 
-def _video_stream(file: av.container.InputContainer) -> av.VideoStream:
+def _video_stream(file: InputContainer) -> av.VideoStream:
     if not file.streams.video:
         raise UserError("holds no video" + (" (sound alone)" if file.streams.audio else ""))
     stream = file.streams.video[0]
@@ -213,12 +219,12 @@ def _video_stream(file: av.container.InputContainer) -> av.VideoStream:
     return stream
 
 
-def _opened(path: Path) -> av.container.InputContainer:
+def _opened(path: Path) -> InputContainer:
     if not path.stat().st_size:
         raise UserError("is empty")
     try:
         return av.open(str(path))
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise UserError(f"cannot be opened as a video ({error.strerror or type(error).__name__})") from error
 
 

@@ -11,6 +11,7 @@ import grain
 import jax
 import numpy as np
 from absl import flags
+from grain.experimental import ThreadPrefetchIterDataset
 from jax.sharding import Mesh
 
 from magicvideo_jax.parallel.batch import place
@@ -47,8 +48,8 @@ def beside(**streams: Stream) -> Stream:
 
 
 class Loader:
-    """An endless iterator of placed batches that knows its place. With `workers`, so many processes make the batches;
-    without, threads of this one. The batches are the same."""
+    """An endless iterator of batches, on their devices before they are asked for, that knows its place. With `workers`,
+    so many processes make the batches; without, threads of this one. The batches are the same."""
 
     def __init__(self, examples: Stream, *, batch_size: int, mesh: Mesh, workers: int = 0):
         rows = batch_size // jax.process_count()
@@ -59,11 +60,11 @@ class Loader:
             if not flags.FLAGS.is_parsed():  # grain hands absl's flags to its processes, whoever started this one
                 flags.FLAGS.mark_as_parsed()
             batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-        self._iterator = iter(batches)
-        self._mesh = mesh
+        placed = batches.map(lambda batch: place(batch, mesh))
+        self._iterator = iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
 
     def __next__(self) -> Any:
-        return place(next(self._iterator), self._mesh)
+        return next(self._iterator)
 
     def shapes(self) -> Any:
         """A batch as shapes in their places; the place in the data stays."""

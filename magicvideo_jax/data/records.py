@@ -8,7 +8,7 @@ A record holds `name`, `captions` (none or several), `fps`, and either
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -67,7 +67,7 @@ def shard_path(folder: Path, split: str, shard: int, shards: int) -> Path:
 
 def write_records(path: Path, records: Iterable[Record], features: tfds.features.FeaturesDict) -> int:
     """One file of records, and how many there were."""
-    serializer = ExampleSerializer(features.get_serialized_info())
+    serializer = ExampleSerializer(cast(Any, features.get_serialized_info()))
     number = 0
     # Groups of one: a record is read without its neighbours, as a shuffled order wants.
     writer = ArrayRecordWriter(str(path), "group_size:1")
@@ -92,7 +92,7 @@ def write_metadata(
             shard_lengths=list(lengths),
             num_bytes=sum(shard_path(folder, split, i, len(lengths)).stat().st_size for i in range(len(lengths))),
             filename_template=tfds.core.ShardedFileTemplate(
-                data_dir=str(folder), dataset_name=DATASET, split=split, filetype_suffix="array_record"
+                data_dir=tfds.core.Path(folder), dataset_name=DATASET, split=split, filetype_suffix="array_record"
             ),
         )
         for split, lengths in shard_lengths.items()
@@ -143,7 +143,7 @@ def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data"
     if missing:
         raise UserError(f"{named}: {missing[0].name} is missing: restore it, or run prepare again")
     try:
-        return Records(f"{named}, split {split}", builder.as_data_source(split))
+        return Records(f"{named}, split {split}", builder.as_data_source(split))  # pyright: ignore[reportCallIssue]
     except Exception as error:
         raise UserError(f"{named}: split {split} cannot be opened ({_first_line(error)})") from error
 

@@ -11,12 +11,11 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.data.loader import Loader
-from magicvideo_jax.data.shapes import vocabulary
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, check_experiment
 from magicvideo_jax.experiment.initial import Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.streams import training_stream
+from magicvideo_jax.experiment.streams import training_stream, words
 from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, shapes_of, split_trained
 from magicvideo_jax.parallel.batch import check_batch
 from magicvideo_jax.parallel.mesh import make_mesh, replicated
@@ -123,7 +122,7 @@ def make_objective(experiment: Experiment, networks: Networks, tokenizer: Captio
 
 
 def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder) -> Experiment:
-    """Weights bring their tokenizer; a run from nothing gets the words of the drawn captions."""
+    """Weights bring their tokenizer; a run from nothing gets the words of its captions."""
     if experiment.stage is Stage.VAE:
         return experiment
     if initial.tokenizer is not None:
@@ -134,7 +133,7 @@ def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder
             f"config.init_from={experiment.init_from}: no tokenizer beside the weights; "
             "convert them with --tokenizer FOLDER and give the converted folder"
         )
-    build_vocabulary(vocabulary(), folder.tokenizer, length=experiment.model.text.tokens)
+    build_vocabulary(words(experiment), folder.tokenizer, length=experiment.model.text.tokens)
     size = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens).vocabulary_size
     text = replace(experiment.model.text, vocabulary=size)
     return replace(experiment, model=replace(experiment.model, text=text))

@@ -8,13 +8,17 @@ import numpy as np
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.loader import Example, Source, Stream, beside, mixture, stream
-from magicvideo_jax.data.recorded import FromRecord
-from magicvideo_jax.data.shapes import Clip, ShapeClips, ShapeImages
+from magicvideo_jax.data.recorded import FromRecord, captions_of
+from magicvideo_jax.data.records import open_records
+from magicvideo_jax.data.shapes import Clip, ShapeClips, ShapeImages, vocabulary
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig, Stage
 from magicvideo_jax.experiment.encoded import encoded
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.recorded import open_source
+
+_SURVEYED = 20_000
+"""Records whose words are counted."""
 
 
 def training_stream(
@@ -29,6 +33,19 @@ def training_stream(
     if not data.with_pictures:
         return main
     return beside(video=main, image=_mixed("pictures", 1, experiment, networks, tokenizer, frozen))
+
+
+def words(experiment: Experiment) -> set[str]:
+    """What the captions of its sources consist of; of long sets, those of the first records."""
+    found: set[str] = set()
+    for source in experiment.data.sources:
+        if source.path == DRAWN:
+            found.update(vocabulary())
+            continue
+        records = open_records(source.path, source.split, argument="config.data.sources")
+        for i in range(min(len(records), _SURVEYED)):
+            found.update(" ".join(captions_of(records[i])).split())
+    return found
 
 
 def frames_of(experiment: Experiment) -> int:

@@ -1,0 +1,92 @@
+"""Frames of clips, resized and cropped: this project over bare PyAV decoding of the same frames.
+
+    python benchmarks/decode.py CLIP_OR_FOLDER .. [--frames 16] [--size 64] [--rounds 5]
+
+Ours: the times of all frames, then the chosen ones, resized, cropped, as RGB. Theirs: open, seek, decode up to the last
+chosen frame, and nothing done with it. Order A B A B; the ratio is of the fastest rounds. Prints one JSON line.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.data.captions import MOVIES
+from magicvideo_jax.data.decode import Timeline, choose_frames, read_frames, timeline
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    looks = {path: look for path in clips_of(asked.paths) if (look := look_at(path, asked.frames)) is not None}
+
+    def ours() -> None:
+        for path, (_, which) in looks.items():
+            read_frames(path, timeline(path), which, height=asked.size, width=asked.size)
+
+    def theirs() -> None:
+        for path, (shown, which) in looks.items():
+            decode_only(path, shown, which)
+
+    ours(), theirs()
+    times = [(seconds(ours), seconds(theirs)) for _ in range(asked.rounds)]
+    best = [min(column) for column in zip(*times, strict=True)]
+    print(
+        json.dumps(
+            {
+                "benchmark": "decode",
+                "clips": len(looks),
+                "frames": asked.frames,
+                "size": asked.size,
+                "our_seconds": [round(pair[0], 3) for pair in times],
+                "pyav_seconds": [round(pair[1], 3) for pair in times],
+                "ratio": round(best[0] / best[1], 3),
+            }
+        )
+    )
+
+
+def clips_of(paths: list[Path]) -> list[Path]:
+    found = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return [file for file in found if file.suffix.lower() in MOVIES]
+
+
+def look_at(path: Path, frames: int) -> tuple[Timeline, np.ndarray] | None:
+    """Which frames of a clip are wanted; none of one that is too short."""
+    try:
+        shown = timeline(path)
+        return shown, choose_frames(shown, np.random.default_rng(0), frames=frames, fps_range=(1, 24))[0]
+    except UserError as error:
+        print(f"{path.name}: {error}")
+        return None
+
+
+def decode_only(path: Path, shown: Timeline, which: np.ndarray) -> None:
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        stream.thread_type = "AUTO"
+        assert shown.ticks is not None
+        first, last = shown.ticks[[which[0], which[-1]]]
+        file.seek(int(first), stream=stream, backward=True)
+        for frame in file.decode(stream):
+            if frame.pts is not None and frame.pts >= last:
+                return
+
+
+def seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
