@@ -24,7 +24,7 @@ VAGUE = {"utils", "helpers", "misc", "base", "manager"}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 PYTHON = sorted(
     path
-    for folder in ("magicvideo_jax", "configs", "launch", "benchmarks", "tests")
+    for folder in ("magicvideo_jax", "configs", "launch", "benchmarks", "examples", "tests")
     for path in (ROOT / folder).rglob("*.py")
 )
 

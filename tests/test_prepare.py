@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,28 +131,38 @@ def test_two_processes_make_what_one_makes(whole, videos, tmp_path):
     assert content(out) == content(whole)
 
 
-def killed_and_resumed(videos: Path, out: Path, times: int, *more: str) -> None:
-    rng = random.Random(0)
+def check_kills(videos: Path, folder: Path, times: int, *more: str) -> None:
+    """Killed at any moment of its work, again and again, then let through: the bytes of a run that was not."""
+    more = ("--per_shard=1", *more)
+    prepare(videos, folder / "unbroken", *more)
+    rng, out, left = random.Random(0), folder / "set", []
+
+    def done() -> int:
+        return len(list(out.glob("shards/*.json")))
+
     for _ in range(times):
+        until = rng.randrange(done(), 14)
         with subprocess.Popen(command(videos, out, *more), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
-            until = time.monotonic() + 60
-            while time.monotonic() < until and run.poll() is None and not out.is_dir():
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.5))
+            while done() < until and run.poll() is None:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.3))
             run.send_signal(signal.SIGKILL)
+        left.append(done())
+        if left[-1] == 14:
+            shutil.rmtree(out)
+    assert any(0 < reports < 14 for reports in left), left
     prepare(videos, out, *more)
+    assert content(out) == content(folder / "unbroken")
 
 
 def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(videos, tmp_path):
-    prepare(videos, tmp_path / "unbroken", "--pixels")
-    killed_and_resumed(videos, tmp_path / "set", 4, "--pixels")
-    assert content(tmp_path / "set") == content(tmp_path / "unbroken")
+    check_kills(videos, tmp_path, 4, "--pixels")
 
 
 @pytest.mark.slow
-def test_a_run_killed_20_times_ends_with_the_same_bytes(whole, videos, tmp_path):
-    killed_and_resumed(videos, tmp_path / "set", 20)
-    assert content(tmp_path / "set") == content(whole)
+@pytest.mark.parametrize("more", [(), ("--pixels",)], ids=["latents", "pixels"])
+def test_a_run_killed_20_times_ends_with_the_same_bytes(videos, tmp_path, more):
+    check_kills(videos, tmp_path, 20, *more)
 
 
 def test_check_says_what_would_happen_and_writes_only_a_sheet(videos, tmp_path):

@@ -164,7 +164,8 @@ def _start() -> "subprocess.Popen[bytes]":
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # decoders complain there about every damaged byte
         bufsize=0,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        # One arena: of many, each decoding thread leaves its own scattered, and memory grows with the clips seen.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "MALLOC_ARENA_MAX": "1"},
     )
 
 
