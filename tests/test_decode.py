@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -45,6 +46,12 @@ def check_against_ffmpeg(path: Path, source: tuple[int, int], *, height: int = 6
     return shown
 
 
+def check_real_clip(path: Path, *, aspect: float = 1.0, **size: int) -> None:
+    """Of a size that its first frame tells, and of pixels so many times as wide as high."""
+    first = Image.open(io.BytesIO(ffmpeg("-i", path, "-frames:v", "1", "-f", "apng", "-")))
+    check_against_ffmpeg(path, (first.height, round(first.width * aspect)), **size)
+
+
 @pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="shared/assets/real_clips is not here")
 @pytest.mark.parametrize("name", ["asl_gestures_book.mkv", "asl_gestures_walk.mkv"])
 def test_sign_language_clips(name):
@@ -56,8 +63,7 @@ def test_sign_language_clips(name):
 @pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="shared/assets/real_clips is not here")
 def test_every_real_clip():
     for path in sorted([*REAL_CLIPS.glob("*.mkv"), *REAL_CLIPS.glob("*.mp4")]):
-        first = Image.open(io.BytesIO(ffmpeg("-i", path, "-frames:v", "1", "-f", "apng", "-")))
-        check_against_ffmpeg(path, (first.height, first.width), height=48, width=80)
+        check_real_clip(path, height=48, width=80)
 
 
 @pytest.fixture(scope="session")
@@ -73,10 +79,34 @@ def wheel_clips(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "source"), [("bigbuckbunny.mp4", (720, 1280)), ("bikes.mp4", (640, 432))])
-def test_clips_from_a_wheel(wheel_clips, name, source):
-    first = Image.open(io.BytesIO(ffmpeg("-i", wheel_clips / name, "-frames:v", "1", "-f", "apng", "-")))
-    check_against_ffmpeg(wheel_clips / name, (first.height, first.width))
+@pytest.mark.parametrize("name", ["bigbuckbunny", "bikes", "carphone_pristine", "carphone_distorted"])
+def test_clips_from_a_wheel(wheel_clips, name):
+    check_real_clip(wheel_clips / f"{name}.mp4", aspect=128 / 117 if name.startswith("carphone") else 1.0)
+
+
+def from_debian(package: str, folder: Path) -> dict[str, Path]:
+    """The videos of a package of this system's, by name."""
+    if shutil.which("apt-get") is None:
+        pytest.skip("no Debian: its packages cannot be had")
+    if subprocess.run(["apt-get", "download", package], cwd=folder, check=False, capture_output=True).returncode:
+        pytest.skip(f"the Debian package {package} cannot be downloaded here")
+    subprocess.run(["dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder)], check=True)
+    return {path.name: path for path in sorted(folder.rglob("*")) if path.suffix in (".mp4", ".avi")}
+
+
+def test_clips_from_a_debian_package(tmp_path):
+    clips = from_debian("python3-imageio", tmp_path)
+    check_real_clip(clips["cockatoo.mp4"])
+    check_real_clip(clips["realshort.mp4"])
+
+
+@pytest.mark.slow
+def test_avi_clips_from_a_debian_package(tmp_path):
+    """Of 96 MB. Megamind's B-frames are packed two to a packet."""
+    clips = from_debian("opencv-doc", tmp_path)
+    assert {"vtest.avi", "tree.avi", "Megamind.avi"} <= clips.keys()
+    for name in ("vtest.avi", "tree.avi", "Megamind.avi"):
+        check_real_clip(clips[name])
 
 
 MADE = {

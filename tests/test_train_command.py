@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
     [
         ([], "give --config=configs/t2v.py and --workdir=DIR"),
         (["--config=configs/nope.py", "--workdir=W"], "--config=configs/nope.py: no such file"),
-        (["--config=configs/t2v.py:nope", "--workdir=W"], "the presets are long, scratch and sd15, or none"),
+        (["--config=configs/t2v.py:nope", "--workdir=W"], "the presets are long, scratch, emoji and sd15, or none"),
         (["--config=configs/vae.py", "--workdir=W", "--config.optim.speed=1"], "no such field"),
         (["--config=configs/vae.py", "--workdir=W", "optim.lr=1"], "optim.lr=1: not understood"),
         (["--config=configs/vae.py", "--workdir=W", "--config.train.steps=0"], "config.train.steps=0"),

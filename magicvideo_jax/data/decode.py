@@ -137,7 +137,8 @@ def _timeline_of_video(path: Path) -> Timeline:
         if not packets:
             raise UserError("holds no frames")
         unit = float(stream.time_base or 0)
-        if len(times) < packets or not unit:
+        # AVI has no times of its own, and those that are made up for it lie about packed B-frames.
+        if len(times) < packets or not unit or file.format.name == "avi":
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             if not rate > 0:
                 raise UserError("does not say when its frames are shown")
