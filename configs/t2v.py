@@ -1,7 +1,7 @@
 """Text to video, from text-to-image weights.
 
 python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR          the embedded default, minutes on CPU
-python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     the same for the patient: an hour
+python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     the same for the patient: 45 minutes
 python -m magicvideo_jax.train --config=configs/t2v.py:scratch --workdir=DIR  the ablation: its U-Net from nothing
 python -m magicvideo_jax.train --config=configs/t2v.py:emoji --workdir=DIR --config.init_from=T2I_DIR    examples
 python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --config.init_from=SD_WEIGHTS
