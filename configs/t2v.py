@@ -25,6 +25,7 @@ def get_config(preset: str = ""):
             config.data.encoded = 8192
             config.train.update(steps=8000, save_every=1000, preview_every=2000)
             config.optim.update(lr=8e-4, temporal_lr=8e-3, warmup=100, ema=0.999)
+            config.sample.guidance = 5.0
         case "scratch":
             minutes(config)
             config.model.fresh = (Component.UNET.value,)
