@@ -8,12 +8,13 @@ million is opened, and a hundred of it read, in a process of its own. Prints one
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from magicvideo_jax.data.loader import Loader, stream
 from magicvideo_jax.data.recorded import FromRecord
 from magicvideo_jax.data.records import (
     TRAIN,
+    Record,
     frame_features,
     latent_features,
     open_records,
@@ -69,8 +71,11 @@ def main() -> None:
     found: dict[str, Any] = {"benchmark": "loader"}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_set(folder / "latents", latent_features((FRAMES, 8, 8, 16)), latents, asked.clips)
-        write_set(folder / "frames", frame_features(), frames, asked.clips)
+        for name, features, content in (
+            ("latents", latent_features((FRAMES, 8, 8, 16)), latents),
+            ("frames", frame_features(), frames),
+        ):
+            write_set(folder / name, features, [(record(i) | content() for i in range(asked.clips))])
         for name in ("latents", "frames"):
             for workers in (0, 1):
                 found[f"{name}_workers_{workers}"] = round(delivered(folder / name, workers, asked.seconds), 1)
@@ -80,12 +85,12 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def write_set(folder: Path, features: Any, content: Callable[[], dict[str, Any]], number: int) -> None:
+def write_set(folder: Path, features: Any, shards: Sequence[Iterable[Record]]) -> None:
     folder.mkdir()
-    records = (record(i) | content() for i in range(number))
-    write_metadata(
-        folder, features, {TRAIN: [write_records(shard_path(folder, TRAIN, 0, 1), records, features)]}, "noise"
-    )
+    lengths = [
+        write_records(shard_path(folder, TRAIN, i, len(shards)), records, features) for i, records in enumerate(shards)
+    ]
+    write_metadata(folder, features, {TRAIN: lengths}, "noise")
 
 
 def record(i: int) -> dict[str, Any]:
@@ -108,15 +113,9 @@ def delivered(folder: Path, workers: int, for_seconds: float) -> float:
 
 def opened(folder: Path, number: int) -> dict[str, float]:
     """Seconds, and MB in all, of a process that opens a set of so many small records and reads some from everywhere."""
-    folder.mkdir()
     features = tfds.features.FeaturesDict({"fps": np.float32})
-    per_shard = number // SHARDS
-
-    def records() -> Iterator[dict[str, Any]]:
-        return ({"fps": np.float32(8)} for _ in range(per_shard))
-
-    lengths = [write_records(shard_path(folder, TRAIN, i, SHARDS), records(), features) for i in range(SHARDS)]
-    write_metadata(folder, features, {TRAIN: lengths}, "noise")
+    small: Record = {"fps": np.float32(8)}
+    write_set(folder, features, [itertools.repeat(small, number // SHARDS) for _ in range(SHARDS)])
     done = subprocess.run([sys.executable, "-c", OPEN, str(folder)], check=True, capture_output=True, text=True)
     length, took, memory = done.stdout.split()
     return {"records": int(length), "open_seconds": round(float(took), 2), "open_mb": round(float(memory))}

@@ -10,7 +10,6 @@ the fastest rounds. Prints one JSON line.
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -33,6 +32,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from side_by_side import side_by_side
 
 from magicvideo_jax.core.tree import count
 from magicvideo_jax.models.bind import bind
@@ -159,12 +159,6 @@ def of_torch(batch: Batch) -> tuple[Callable[[], object], int]:
     return one, sum(p.numel() for p in parameters)
 
 
-def seconds(step: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    step()
-    return time.perf_counter() - began
-
-
 rng = np.random.default_rng(0)
 shape = (1, asked.frames, asked.size, asked.size, 4)
 batch = {
@@ -176,9 +170,6 @@ batch = {
 }
 (ours, our_size), (theirs, their_size) = of_jax(batch), of_torch(batch)
 assert our_size == their_size, (our_size, their_size)
-ours(), theirs()
-times = [(seconds(ours), seconds(theirs)) for _ in range(asked.rounds)]
-best = [min(column) for column in zip(*times, strict=True)]
 print(
     json.dumps(
         {
@@ -187,9 +178,7 @@ print(
             "frames": asked.frames,
             "latents": asked.size,
             "threads": asked.threads,
-            "jax_seconds": [round(pair[0], 3) for pair in times],
-            "torch_seconds": [round(pair[1], 3) for pair in times],
-            "ratio": round(best[0] / best[1], 3),
         }
+        | side_by_side(ours, theirs, names=("jax", "torch"), rounds=asked.rounds)
     )
 )

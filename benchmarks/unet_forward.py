@@ -8,7 +8,6 @@ float32, random weights of the same shapes, order A B A B; the ratio is of the f
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -26,6 +25,7 @@ import jax
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from side_by_side import side_by_side
 
 from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.tree import count
@@ -55,20 +55,11 @@ def of_torch(z: np.ndarray, text: np.ndarray) -> tuple[Callable[[], object], int
     return forward, sum(p.numel() for p in unet.parameters())
 
 
-def seconds(forward: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    forward()
-    return time.perf_counter() - began
-
-
 rng = np.random.default_rng(0)
 z = rng.standard_normal((asked.frames, asked.size, asked.size, 4), np.float32)
 text = rng.standard_normal((1, 77, 768), np.float32)
 (ours, our_size), (theirs, their_size) = of_jax(z, text), of_torch(z, text)
 assert our_size == their_size, (our_size, their_size)
-ours(), theirs()
-times = [(seconds(ours), seconds(theirs)) for _ in range(asked.rounds)]
-best = [min(column) for column in zip(*times, strict=True)]
 print(
     json.dumps(
         {
@@ -77,9 +68,7 @@ print(
             "frames": asked.frames,
             "latents": asked.size,
             "threads": asked.threads,
-            "jax_seconds": [round(pair[0], 3) for pair in times],
-            "torch_seconds": [round(pair[1], 3) for pair in times],
-            "ratio": round(best[0] / best[1], 3),
         }
+        | side_by_side(ours, theirs, names=("jax", "torch"), rounds=asked.rounds)
     )
 )

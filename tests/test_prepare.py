@@ -202,7 +202,7 @@ def test_a_set_is_not_mixed_with_another(whole, videos, tmp_path):
 
 def test_shards_follow_from_names(videos):
     entries = list_clips(videos, None).entries
-    one, other = shards_of(entries, Look(per_shard=4)), shards_of(entries[::-1][::-1], Look(per_shard=4))
+    one, other = (shards_of(some, Look(per_shard=4)) for some in (entries, list_clips(videos, None).entries))
     assert one == other
     assert sum(len(shard.entries) for shard in one) == len(entries) == 14
     assert all(len(shard.entries) <= 4 for shard in one)

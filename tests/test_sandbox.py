@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -40,22 +39,23 @@ def test_answers_come_in_order_and_as_in_this_process(clip, tmp_path):
             np.testing.assert_array_equal(answer.frames, here.frames)
 
 
-def test_a_decoder_that_hangs_is_replaced_after_the_time_out(clip):
-    with Decoders(1, timeout=2.0) as decoders:
-        answers = decoders.clips([job(clip, i) for i in range(20)])
+def answers_after(what: signal.Signals, clip: Path, *, jobs: int, timeout: float) -> list[Decoded | Refused]:
+    """All but the first, after which the worker gets a signal."""
+    with Decoders(1, timeout=timeout) as decoders:
+        answers = decoders.clips([job(clip, i) for i in range(jobs)])
         next(answers)
-        os.kill(decoders._workers[0]._process.pid, signal.SIGSTOP)
-        found = list(answers)
+        os.kill(decoders._workers[0]._process.pid, what)
+        return list(answers)
+
+
+def test_a_decoder_that_hangs_is_replaced_after_the_time_out(clip):
+    found = answers_after(signal.SIGSTOP, clip, jobs=20, timeout=2.0)
     assert [answer for answer in found if isinstance(answer, Refused)] == [Refused("takes longer than 2 s to decode")]
     assert len(found) == 19
 
 
 def test_a_worker_that_is_killed_is_replaced(clip):
-    with Decoders(1, timeout=20.0) as decoders:
-        answers = decoders.clips([job(clip, i) for i in range(40)])
-        next(answers)
-        os.kill(decoders._workers[0]._process.pid, signal.SIGSEGV)
-        found = list(answers)
+    found = answers_after(signal.SIGSEGV, clip, jobs=40, timeout=20.0)
     refused = [answer for answer in found if isinstance(answer, Refused)]
     assert len(found) == 39
     assert len(refused) <= 1
@@ -77,7 +77,7 @@ def test_workers_are_light_and_end_with_a_parent_that_is_killed(clip):
     worker.wait(5)
 
 
-def test_memory_is_limited(clip, tmp_path, monkeypatch):
+def test_memory_is_limited(clip):
     with Decoders(1) as decoders:
         list(decoders.clips([job(clip)]))
         limit = psutil.Process(decoders._workers[0]._process.pid).rlimit(psutil.RLIMIT_AS)[0]
@@ -152,5 +152,4 @@ def test_memory_stays_flat_over_2000_clips(clip):
         for i, _ in enumerate(decoders.clips([job(clip, i) for i in range(2000)])):
             if i % 200 == 199:
                 sizes.append(psutil.Process(decoders._workers[0]._process.pid).memory_info().rss)
-                time.sleep(0)
     assert max(sizes[2:]) < 1.1 * sizes[1], sizes

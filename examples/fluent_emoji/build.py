@@ -13,6 +13,7 @@ for `prepare`. With --few, twenty of them: what a small model learns in minutes.
 import argparse
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -23,7 +24,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageSequence
-from tqdm import tqdm
+
+from magicvideo_jax.core.errors import UserError, exit_with
+from magicvideo_jax.core.progress import Progress
 
 ANIMATED = [f"@lobehub/fluent-emoji-anim-{i}@1.0.0" for i in range(1, 5)]
 STILL, NAMES = "@lobehub/fluent-emoji-3d@1.1.0", "unicode-emoji-json@0.9.0"
@@ -48,20 +51,17 @@ def main() -> None:
     downloads = fetch(asked.out / "npm")
     names = names_by_character(downloads[NAMES])
     chosen = set(FEW.split(", ")) if asked.few else None
-    with Rows(asked.out / "clips.csv") as rows:
-        for package in ANIMATED:
-            for name, file in named_pictures(downloads[package], names, chosen):
+    for kind, packages, ending, write in (
+        ("clips", ANIMATED, "apng", write_clip),
+        ("sprites", [STILL], "png", write_sprite),
+    ):
+        with Rows(asked.out / f"{kind}.csv") as rows:
+            pictures = (named_pictures(downloads[package], names, chosen) for package in packages)
+            for name, file in itertools.chain.from_iterable(pictures):
                 for tone in tones_of(name, asked.tones):
-                    path = asked.out / "clips" / f"{slug(name)}-{slug(tone)}.apng"
-                    write_clip(file, BACKGROUNDS[tone], path)
+                    path = asked.out / kind / f"{slug(name)}-{slug(tone)}.{ending}"
+                    write(file, BACKGROUNDS[tone], path)
                     rows.add(path.name, name, tone)
-    with Rows(asked.out / "sprites.csv") as rows:
-        for name, file in named_pictures(downloads[STILL], names, chosen):
-            for tone in tones_of(name, asked.tones):
-                path = asked.out / "sprites" / f"{slug(name)}-{slug(tone)}.png"
-                with Image.open(file, formats=["WEBP"]) as picture:
-                    over(picture, BACKGROUNDS[tone]).save(path)
-                rows.add(path.name, name, tone)
 
 
 def arguments() -> argparse.Namespace:
@@ -80,14 +80,16 @@ def arguments() -> argparse.Namespace:
 def fetch(folder: Path) -> dict[str, Path]:
     """The packages as archives, by name; what is there is kept."""
     if shutil.which("npm") is None:
-        raise SystemExit("error: npm is not installed: it brings the packages")
+        raise UserError("npm is not installed: it brings the packages")
     found = {}
     for package in (*ANIMATED, STILL, NAMES):
         name, version = package.rsplit("@", 1)
         found[package] = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
         if not found[package].is_file():
             print(f"fetching {package}", flush=True)
-            subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            command = ["npm", "pack", "--silent", package]
+            if subprocess.run(command, cwd=folder, check=False, stdout=subprocess.DEVNULL).returncode:
+                raise UserError(f"npm cannot fetch {package}: look above, and run the same command again")
     return found
 
 
@@ -104,13 +106,14 @@ def named_pictures(archive: Path, names: dict[str, str], chosen: set[str] | None
     """Name and content of each picture whose file name is the code points of an emoji without a skin tone."""
     with tarfile.open(archive) as tar:
         members = sorted((member for member in tar if member.name.endswith(".webp")), key=lambda member: member.name)
-        for member in tqdm(members, archive.stem, unit="file"):
-            name = names.get(character_of(Path(member.name).stem))
-            if name is None or (chosen is not None and name not in chosen):
-                continue
-            file = tar.extractfile(member)
-            assert file is not None
-            yield name, io.BytesIO(file.read())
+        with Progress(len(members), archive.stem, unit="file") as progress:
+            for member in members:
+                name = names.get(character_of(Path(member.name).stem))
+                if name is not None and (chosen is None or name in chosen):
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    yield name, io.BytesIO(file.read())
+                progress.advance()
 
 
 def character_of(stem: str) -> str:
@@ -143,6 +146,11 @@ def over(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     return canvas.convert("RGB")
 
 
+def write_sprite(file: io.BytesIO, background: tuple[int, int, int], path: Path) -> None:
+    with Image.open(file, formats=["WEBP"]) as picture:
+        over(picture, background).save(path)
+
+
 def write_clip(file: io.BytesIO, background: tuple[int, int, int], path: Path) -> None:
     """All frames, each as long as it was."""
     with Image.open(file, formats=["WEBP"]) as animation:
@@ -171,4 +179,4 @@ class Rows:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -125,8 +125,9 @@ def prepare(
     decoders: Decoders,
     at_once: int,
     part: tuple[int, int] = (0, 1),
-) -> None:
-    """Makes those shards of a part (i of n) that are not there yet, and then, where none is missing, the set."""
+) -> bool:
+    """Makes those shards of a part (i of n) that are not there yet, and then, where none is missing, the set. Says
+    whether it is whole."""
     mine = shards[part[0] :: part[1]]
     missing = [shard for shard in mine if not shard.is_done(folder)]
     total, left = (sum(len(shard.entries) for shard in some) for some in (mine, missing))
@@ -138,8 +139,10 @@ def prepare(
                 number = write_records(aside, records, features)
                 # Before the shard itself has its name: a shard that is there has its report.
                 write_json(shard.report(folder), {"used": number, "skipped": skipped})
-    if all(shard.is_done(folder) for shard in shards):
+    whole = all(shard.is_done(folder) for shard in shards)
+    if whole:
         _finish(folder, shards, features)
+    return whole
 
 
 def _records(

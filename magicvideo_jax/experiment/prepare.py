@@ -51,10 +51,10 @@ def run(request: Request) -> None:
     begin(request.out, _settings(request, listing, identity))
     say(f"writing {request.out}: {len(listing.entries)} clips, {len(shards)} shards")
     with Decoders(request.workers, timeout=request.timeout) as decoders:
-        prepare(
+        whole = prepare(
             request.out, shards, request.look, content, features, decoders=decoders, at_once=_AT_ONCE, part=request.part
         )
-    _say_what_became(request, shards)
+    _say_what_became(request, shards, whole=whole)
 
 
 def check(request: Request) -> None:
@@ -151,12 +151,11 @@ def _size(request: Request, clips: int) -> str:
     return f"{2 * clips * math.prod(shape) / 2**20:,.0f} MiB of latents"
 
 
-def _say_what_became(request: Request, shards: Sequence[Shard]) -> None:
+def _say_what_became(request: Request, shards: Sequence[Shard], *, whole: bool) -> None:
     """The last lines; of one part of several, its own shards'."""
     mine = shards[request.part[0] :: request.part[1]]
     found = reports(request.out, mine)
     skipped = [line for report in found for line in report["skipped"]]
-    whole = all(shard.is_done(request.out) for shard in shards)
     print(f"used     {sum(report['used'] for report in found)} clips")
     print(f"skipped  {len(skipped)} clips" + (f": {request.out / 'skipped.jsonl'}" if skipped and whole else ""))
     for line in skipped[:5]:
