@@ -30,7 +30,7 @@ def main() -> None:
 
     def ours() -> None:
         for path, (_, which) in looks.items():
-            read_frames(path, timeline(path), which, height=asked.size, width=asked.size)
+            read_frames(path, timeline(path), which, [(asked.size, asked.size)])
 
     def theirs() -> None:
         for path, (shown, which) in looks.items():

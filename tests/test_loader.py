@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from magicvideo_jax.data.loader import Loader, mixture, stream
+from magicvideo_jax.data.loader import Loader, by_batches, mixture, stream
 
 
 class Numbers:
@@ -71,3 +71,25 @@ def test_a_mixture_takes_from_each_by_weight():
     seen = np.concatenate([next(mixed)["x"] for _ in range(24)])
     assert (seen < 100).sum() == 72
     assert set(seen[seen >= 100]) == set(np.arange(100, 112))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_is_of_one_shape_and_each_shape_has_its_turn_by_weight(workers):
+    def wide(number, rng):
+        return {"x": np.full(3, number, np.float32)}
+
+    def tall(number, rng):
+        return {"x": np.full((5, 1), number, np.float32)}
+
+    streams = [stream(Numbers(), prepare=prepare, seed=1) for prepare in (wide, tall)]
+    mixed = loader(4, workers=workers, examples=by_batches(streams, [2.0, 1.0], batch_size=4))
+    first = [next(mixed)["x"] for _ in range(5)]
+    place = mixed.position()
+    seen = first + [next(mixed)["x"] for _ in range(4)]
+    wides = [batch for batch in seen if batch.shape == (4, 3)]
+    assert len(wides) == 6
+    assert all(batch.shape == (4, 5, 1) for batch in seen if batch.shape != (4, 3))
+    for a_round in (wides[:3], wides[3:]):  # none is left out, none comes twice
+        np.testing.assert_array_equal(np.sort(np.concatenate(a_round)[:, 0]), np.arange(12))
+    mixed.seek(place)
+    np.testing.assert_array_equal(next(mixed)["x"], seen[5])

@@ -91,7 +91,7 @@ def test_every_other_clip_is_in_the_split_of_its_name_with_its_captions(whole, v
 
 def test_latents_are_those_of_the_vae_applied_afresh(whole, videos):
     records, encoder = open_records(whole), open_encoder("embedded", argument="--vae")
-    look = Look(frames=8, size=32, validation=0.3, per_shard=3)
+    look = Look(frames=8, sizes=((32, 32),), validation=0.3, per_shard=3)
     by_name = {entry.name: entry for entry in list_clips(videos, videos.parent / "captions.csv").entries}
     for i in range(2):
         decoded = decode(job_of(by_name[records[i]["name"].decode()], look))
@@ -175,7 +175,9 @@ def test_check_says_what_would_happen_and_writes_only_a_sheet(videos, tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--size=30"], "--size=30: give a multiple of 8"),
+        (["--size=30"], "--size=30x30: give multiples of 8"),
+        (["--size=32x"], "--size=32x: give pixels"),
+        (["--size=32,32x32"], "the same size is given twice"),
         (["--frames=0"], "--frames=0: give at least 1"),
         (["--fps=8"], "--fps=8: give two numbers"),
         (["--fps=8-4"], "--fps=8-4: give the lower rate first"),
@@ -193,7 +195,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(videos, tmp_path, more, said):
 
 
 def test_a_set_is_not_mixed_with_another(whole, videos, tmp_path):
-    assert "was begun with another size" in prepare(videos, whole, "--size=64", code=2).stderr
+    assert "was begun with another sizes" in prepare(videos, whole, "--size=64", code=2).stderr
     (tmp_path / "mine.txt").write_text("mine")
     assert "there is something else in this folder" in prepare(videos, tmp_path, code=2).stderr
     (tmp_path / "file").write_text("")

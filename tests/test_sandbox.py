@@ -16,7 +16,7 @@ from magicvideo_jax.data.sandbox import Decoded, Decoders, Job, Refused, decode
 
 
 def job(path: Path, seed: int = 0) -> Job:
-    return Job(path, (seed,), frames=4, height=16, width=16, fps_range=(1.0, 24.0))
+    return Job(path, (seed,), frames=4, sizes=((16, 16),), fps_range=(1.0, 24.0))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_worker_that_is_killed_is_replaced(clip):
 def test_workers_are_light_and_end_with_a_parent_that_is_killed(clip):
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom magicvideo_jax.data.sandbox import *\n"
-        f"with Decoders(1) as d:\n    list(d.clips([Job(Path({str(clip)!r}), (0,), 4, 16, 16, (1.0, 24.0))]))\n"
+        f"with Decoders(1) as d:\n    list(d.clips([Job(Path({str(clip)!r}), (0,), 4, ((16, 16),), (1.0, 24.0))]))\n"
         "    print(d._workers[0]._process.pid, 'jax' in sys.modules, flush=True)\n    time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:

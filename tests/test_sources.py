@@ -21,6 +21,7 @@ from magicvideo_jax.data.records import (
     write_records,
 )
 from magicvideo_jax.data.shapes import Clip, clip, image
+from magicvideo_jax.data.video import save_video
 from magicvideo_jax.experiment.config import Experiment, SourceConfig, Stage, check_experiment, config_dict
 from magicvideo_jax.experiment.encoder import Encoder, open_encoder
 from magicvideo_jax.experiment.run import run
@@ -59,7 +60,7 @@ def write_set(folder, encoder: Encoder | None, clips: list[Clip]):
     contents = [{"frames": to_png(one.pixels)} for one in clips]
     if encoder is not None:
         frames, size = clips[0].pixels.shape[:2]
-        features = latent_features(encoder.shape(frames, size))
+        features = latent_features(encoder.shape(frames, size, size))
         contents = [{"latents": of} for of in encoder.batches(8)(np.stack([one.pixels for one in clips]))]
     folder.mkdir(parents=True)
     for split in ("train", "validation"):
@@ -135,6 +136,30 @@ def test_sources_mix_by_weight_and_pictures_come_beside(vae, encoder, tmp_path):
     assert batch["image"]["latents"].shape == (8, 1, 8, 8, 4)
     with pytest.raises(UserError, match=r"config\.data\.sources mixes pixels and latents"):
         started(replace(mixed, data=replace(mixed.data, sources=(*mixed.data.sources, shapes))), tmp_path / "both")
+
+
+def test_a_set_of_several_sizes_is_learned_from_a_size_a_batch(vae, encoder, tmp_path):
+    from test_prepare import prepare  # what people run
+
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for i, one in enumerate(drawn(12, size=32, frames=4)):
+        pixels = one.pixels if i % 3 else one.pixels[:, 8:24]  # every third is wide
+        save_video(pixels, clips / f"{i:02d}.gif", fps=8)
+    (tmp_path / "captions.csv").write_text(
+        "\n".join(["video,caption", *(f"{i:02d}.gif,a red circle" for i in range(12))])
+    )
+    sizes = ["--frames=2", "--size=16x16,24x12", "--per_shard=8", "--validation=0.2"]
+    said = prepare(clips, tmp_path / "set", f"--vae={vae}", *sizes).stdout
+    assert "  16x16: 8" in said
+    assert "  24x12: 4" in said
+    run(learning_from(SourceConfig(str(tmp_path / "set")), vae=vae), tmp_path / "run")
+    examples = started(learning_from(SourceConfig(str(tmp_path / "set")), vae=vae), tmp_path / "other").loader
+    shapes = {next(examples)["latents"].shape for _ in range(6)}
+    assert shapes == {(8, 2, 8, 8, 4), (8, 2, 6, 12, 4)}
+    (tmp_path / "set/sizes.json").write_text('{"train": [0], "validation": [0]}')
+    with pytest.raises(UserError, match=r"sizes\.json has 1 records"):
+        started(learning_from(SourceConfig(str(tmp_path / "set")), vae=vae), tmp_path / "third")
 
 
 def test_a_vae_learns_from_frames(vae, encoder, tmp_path):

@@ -5,7 +5,8 @@ those of the packets, and a rotation is applied. A `UserError` says why somethin
 its caller: a data set keeps these reasons, and is the same wherever it is made.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ MOST_FRAMES = 2**22
 """Two days at 24 frames per second."""
 
 Frame = UInt8[np.ndarray, "h w 3"]
+Size = tuple[int, int]
+"""Height and width."""
 
 
 @dataclass(frozen=True)
@@ -78,26 +81,29 @@ def choose_frames(
 
 
 def read_frames(
-    path: Path, shown: Timeline, which: Int[np.ndarray, "t"], *, height: int, width: int
+    path: Path, shown: Timeline, which: Int[np.ndarray, "t"], sizes: Sequence[Size]
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """The frames of these ascending numbers, turned as the file says, resized to cover `height` x `width` (by averages
-    where that is smaller) and cropped in the middle.
+    """The frames of these ascending numbers, turned as the file says, resized to cover the one of `sizes` whose
+    proportions are nearest to their own (by averages where that is smaller) and cropped in the middle.
 
     Errors: `UserError` where one cannot be decoded.
     """
-    out = np.empty((len(which), height, width, 3), np.uint8)
-    ways = [_read_pictures(path, which, height, width)]
+    ways = [_read_pictures(path, which, sizes)]
     if not _is_picture(path):
         # From the start where the key frame before the first does not lead to all of them.
-        ways = [_read_video(path, shown, which, height, width, seeks=seeks) for seeks in (True, False)]
-    number = -1
+        ways = [_read_video(path, shown, which, sizes, seeks=seeks) for seeks in (True, False)]
+    frames: dict[int, Frame] = {}
     for way in ways:
-        for number, frame in way:
-            out[which == number] = frame
-        if number == which[-1]:
-            return out
-    missing = next(int(wanted) for wanted in which if wanted > number)
+        frames = dict(way)
+        if which[-1] in frames:
+            return np.stack([frames[number] for number in which])
+    missing = next(int(wanted) for wanted in which if wanted not in frames)
     raise UserError(f"damaged: frame {missing} of {len(shown.moments)} cannot be decoded")
+
+
+def nearest_size(sizes: Sequence[Size], height: int, width: int) -> Size:
+    """The one of most nearly these proportions; of two, the first."""
+    return min(sizes, key=lambda size: abs(math.log(size[1] / size[0] * height / width)))
 
 
 def covering(height: int, width: int, *, target_height: int, target_width: int) -> tuple[int, int]:
@@ -162,7 +168,7 @@ def _packets(file: InputContainer, stream: av.VideoStream) -> Iterator[av.Packet
 
 
 def _read_video(
-    path: Path, shown: Timeline, which: Int[np.ndarray, "t"], height: int, width: int, *, seeks: bool
+    path: Path, shown: Timeline, which: Int[np.ndarray, "t"], sizes: Sequence[Size], *, seeks: bool
 ) -> Iterator[tuple[int, Frame]]:
     """Number and pixels of each frame that is wanted, in order, until one cannot be had."""
     wanted, reformatter = sorted(set(which.tolist())), VideoReformatter()
@@ -183,7 +189,9 @@ def _read_video(
                 return
             if number < wanted[0] or (shown.ticks is not None and shown.ticks[number] != frame.pts):
                 continue
-            yield wanted.pop(0), _pixels(frame, reformatter, height, width, float(stream.sample_aspect_ratio or 1))
+            pixels = _pixels(frame, reformatter, sizes, float(stream.sample_aspect_ratio or 1))
+            sizes = (pixels.shape[:2],)  # frames of one clip are of one size, whatever its stream does
+            yield wanted.pop(0), pixels
             if not wanted:
                 return
 
@@ -200,12 +208,14 @@ def _frames(file: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFr
         yield frame
 
 
-def _pixels(frame: av.VideoFrame, reformatter: VideoReformatter, height: int, width: int, aspect: float) -> Frame:
+def _pixels(frame: av.VideoFrame, reformatter: VideoReformatter, sizes: Sequence[Size], aspect: float) -> Frame:
     """Colour conversion and resizing in one pass, then turned and cropped. The reformatter is one for all frames, and
     one thread: to prepare the work, or to share it out, takes longer than the work."""
     quarters = round(frame.rotation / 90) % 4
-    across, down = (width, height) if quarters % 2 == 0 else (height, width)
-    tall, wide = covering(frame.height, max(1, round(frame.width * aspect)), target_height=down, target_width=across)
+    across, down = max(1, round(frame.width * aspect)), frame.height
+    height, width = nearest_size(sizes, *((down, across) if quarters % 2 == 0 else (across, down)))
+    target_height, target_width = (height, width) if quarters % 2 == 0 else (width, height)
+    tall, wide = covering(down, across, target_height=target_height, target_width=target_width)
     smaller = tall * wide <= frame.height * frame.width
     how = Interpolation.AREA if smaller else Interpolation.BICUBIC
     pixels = reformatter.reformat(frame, wide, tall, format="rgb24", interpolation=how, threads=1).to_ndarray()
@@ -235,11 +245,12 @@ def _timeline_of_pictures(path: Path) -> Timeline:
     return Timeline(np.concatenate([[0.0], ends[:-1]]), float(ends[-1]))
 
 
-def _read_pictures(path: Path, which: Int[np.ndarray, "t"], height: int, width: int) -> Iterator[tuple[int, Frame]]:
+def _read_pictures(path: Path, which: Int[np.ndarray, "t"], sizes: Sequence[Size]) -> Iterator[tuple[int, Frame]]:
     for number, frame in enumerate(_pictures(path)):
         if number in which:
             picture = frame.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+            height, width = nearest_size(sizes, picture.height, picture.width)
             tall, wide = covering(picture.height, picture.width, target_height=height, target_width=width)
             smaller = tall <= picture.height
             how = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC

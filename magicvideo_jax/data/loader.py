@@ -31,6 +31,9 @@ class Source(Protocol):
 Stream = grain.MapDataset
 """Examples without end, by index."""
 
+_ENDLESS = 2**53
+"""An endless stream says sys.maxsize, which grain's float division rounds up to one more for batches of one."""
+
 
 def stream(source: Source, *, prepare: Callable[[Any, np.random.Generator], Example], seed: int) -> Stream:
     """A source, shuffled anew each round. What `prepare` draws follows from the seed and the place in the stream."""
@@ -40,6 +43,14 @@ def stream(source: Source, *, prepare: Callable[[Any, np.random.Generator], Exam
 def mixture(streams: Sequence[Stream], weights: Sequence[float]) -> Stream:
     """Examples of several streams in turn, by weight."""
     return streams[0] if len(streams) == 1 else grain.MapDataset.mix(list(streams), list(weights))
+
+
+def by_batches(streams: Sequence[Stream], weights: Sequence[float], *, batch_size: int) -> Stream:
+    """Examples of several streams whose shapes differ: a batch is of one of them, each in turn by weight."""
+    if len(streams) == 1:
+        return streams[0]
+    turns = [grain.MapDataset.source(_Turns(which)) for which in range(len(streams))]
+    return grain.MapDataset.source(_ByBatches(streams, grain.MapDataset.mix(turns, weights), batch_size))
 
 
 def beside(**streams: Stream) -> Stream:
@@ -82,6 +93,34 @@ class Loader:
         self._iterator.set_state(position)
 
 
+class _Turns:
+    """One stream's batches, by number."""
+
+    def __init__(self, which: int):
+        self._which = which
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self._which, index
+
+
+class _ByBatches:
+    """Batch k, all its examples, from the stream whose turn it is, which gives its own next batch."""
+
+    def __init__(self, streams: Sequence[Stream], turns: Any, batch_size: int):
+        self._streams, self._turns, self._batch_size = streams, turns, batch_size
+
+    def __len__(self) -> int:
+        return min(len(self._turns), _ENDLESS // self._batch_size) * self._batch_size
+
+    def __getitem__(self, index: int) -> Any:
+        batch, row = divmod(index, self._batch_size)
+        which, number = self._turns[batch]
+        return self._streams[which][number * self._batch_size + row]
+
+
 class _Beside:
     """Streams by name as one source."""
 
@@ -102,8 +141,7 @@ class _HostRows:
         self._source, self._batch_size, self._first, self._rows = source, batch_size, first, rows
 
     def __len__(self) -> int:
-        # An endless source says sys.maxsize, which grain's float division rounds up to one more for batches of one.
-        return min(len(self._source), 2**53) // self._batch_size * self._rows
+        return min(len(self._source), _ENDLESS) // self._batch_size * self._rows
 
     def __getitem__(self, index: int) -> Any:
         batch, row = divmod(index, self._rows)

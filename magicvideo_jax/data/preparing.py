@@ -7,6 +7,7 @@ any time, again after any kill, end with the same bytes.
     DIR/clips-train.array_record-00000-of-00004 ..     records (data/records.py)
     DIR/shards/train-00000.json ..                     how many, and what became of the rest
     DIR/skipped.jsonl                                  every clip that is not in the set, and why
+    DIR/sizes.json                                     of a set of several sizes, which of them each record has
     DIR/dataset_info.json, features.json               there once all shards are: DIR is then a TFDS data set
 """
 
@@ -25,7 +26,17 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json, written_aside
 from magicvideo_jax.core.progress import Progress
 from magicvideo_jax.data.captions import Entry
-from magicvideo_jax.data.records import SETTINGS, TRAIN, VALIDATION, Record, shard_path, write_metadata, write_records
+from magicvideo_jax.data.decode import Size
+from magicvideo_jax.data.records import (
+    SETTINGS,
+    SIZES,
+    TRAIN,
+    VALIDATION,
+    Record,
+    shard_path,
+    write_metadata,
+    write_records,
+)
 from magicvideo_jax.data.sandbox import Decoded, Decoders, Job
 
 Content = Callable[[UInt8[np.ndarray, "b t h w 3"]], Sequence[dict[str, Any]]]
@@ -37,7 +48,8 @@ class Look:
     """How clips are looked at; part of what the set is."""
 
     frames: int = 16
-    size: int = 64
+    sizes: tuple[Size, ...] = ((64, 64),)
+    """Of several each clip has the one whose proportions are nearest to its own."""
     fps: tuple[float, float] = (1.0, 24.0)
     seed: int = 0
     validation: float = 0.05
@@ -85,14 +97,14 @@ def job_of(entry: Entry, look: Look) -> Job:
         path=entry.path,
         seed=(look.seed, _hash(entry.name, "moments")),
         frames=look.frames,
-        height=look.size,
-        width=look.size,
+        sizes=look.sizes,
         fps_range=look.fps,
     )
 
 
 def reports(folder: Path, shards: Sequence[Shard]) -> list[dict[str, Any]]:
-    """What became of the clips of finished shards: `used`, a number, and `skipped`, each `video` with its `reason`."""
+    """What became of the clips of finished shards: `used`, the size of each record by its number in `Look.sizes`, and
+    `skipped`, each `video` with its `reason`."""
     return [json.loads(shard.report(folder).read_text()) for shard in shards]
 
 
@@ -133,15 +145,15 @@ def prepare(
     total, left = (sum(len(shard.entries) for shard in some) for some in (mine, missing))
     with Progress(total, "prepare", unit="clip", start=total - left) as progress:
         for shard in missing:
-            skipped: list[dict[str, str]] = []
-            records = _records(shard, look, content, decoders, at_once, skipped, progress)
+            report: dict[str, list[Any]] = {"used": [], "skipped": []}
+            records = _records(shard, look, content, decoders, at_once, report, progress)
             with written_aside(shard.path(folder)) as aside:
-                number = write_records(aside, records, features)
+                write_records(aside, records, features)
                 # Before the shard itself has its name: a shard that is there has its report.
-                write_json(shard.report(folder), {"used": number, "skipped": skipped})
+                write_json(shard.report(folder), report)
     whole = all(shard.is_done(folder) for shard in shards)
     if whole:
-        _finish(folder, shards, features)
+        _finish(folder, shards, features, sizes=len(look.sizes))
     return whole
 
 
@@ -151,38 +163,47 @@ def _records(
     content: Content,
     decoders: Decoders,
     at_once: int,
-    skipped: list[dict[str, str]],
+    report: dict[str, list[Any]],
     progress: Progress,
 ) -> Iterator[Record]:
-    """Of a shard's clips in their order; what cannot be used is added to `skipped`."""
+    """Of a shard's clips, in their order but for those that wait for others of their size; what became of each is
+    added to the report."""
     jobs = [job_of(entry, look) for entry in shard.entries]
-    waiting: list[tuple[Entry, Decoded]] = []
+    waiting: dict[int, list[tuple[Entry, Decoded]]] = {size: [] for size in range(len(look.sizes))}
 
-    def made() -> Iterator[Record]:
-        kept = content(np.stack([decoded.frames for _, decoded in waiting]))
-        for (entry, decoded), fields in zip(waiting, kept, strict=True):
+    def made(size: int) -> Iterator[Record]:
+        kept = content(np.stack([decoded.frames for _, decoded in waiting[size]]))
+        for (entry, decoded), fields in zip(waiting[size], kept, strict=True):
             yield {"name": entry.name, "captions": list(entry.captions), "fps": np.float32(decoded.fps), **fields}
-        waiting.clear()
+            report["used"].append(size)
+        waiting[size].clear()
 
     for entry, result in zip(shard.entries, decoders.clips(jobs), strict=True):
         if isinstance(result, Decoded):
-            waiting.append((entry, result))
+            size = look.sizes.index(result.size)
+            waiting[size].append((entry, result))
+            if len(waiting[size]) == at_once:
+                yield from made(size)
         else:
-            skipped.append({"video": entry.name, "reason": result.reason})
-        if len(waiting) == at_once:
-            yield from made()
-        progress.advance(1, f"skipped {len(skipped)}" if skipped else "")
-    if waiting:
-        yield from made()
+            report["skipped"].append({"video": entry.name, "reason": result.reason})
+        progress.advance(1, f"skipped {len(report['skipped'])}" if report["skipped"] else "")
+    for size, left in waiting.items():
+        if left:
+            yield from made(size)
 
 
-def _finish(folder: Path, shards: Sequence[Shard], features: tfds.features.FeaturesDict) -> None:
+def _finish(folder: Path, shards: Sequence[Shard], features: tfds.features.FeaturesDict, *, sizes: int) -> None:
     """The list of what was skipped, and what makes the folder a data set. Several processes may do this: each writes
     the same."""
     found = reports(folder, shards)
     lengths: dict[str, list[int]] = {}
+    which: dict[str, list[int]] = {}
     for shard, report in zip(shards, found, strict=True):
-        lengths.setdefault(shard.split, []).append(report["used"])
+        lengths.setdefault(shard.split, []).append(len(report["used"]))
+        which.setdefault(shard.split, []).extend(report["used"])
+    if sizes > 1:
+        with written_aside(folder / SIZES) as aside:
+            aside.write_text(json.dumps(which))
     for left in [*folder.glob(".clips-*.part"), *(folder / "shards").glob(".*.part")]:
         left.unlink(missing_ok=True)  # of processes that were killed
     with written_aside(folder / "skipped.jsonl") as aside:

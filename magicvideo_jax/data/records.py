@@ -6,6 +6,7 @@ A record holds `name`, `captions` (none or several), `fps`, and either
 """
 
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
@@ -23,12 +24,14 @@ DATASET, VERSION = "clips", "1.0.0"
 TRAIN, VALIDATION = "train", "validation"
 SETTINGS = "prepare.json"
 """Beside the data: what the set was made with, whose latents it holds."""
+SIZES = "sizes.json"
+"""Beside the data of several sizes: by split, which of them each record has, as a number."""
 
 Record = Mapping[str, Any]
 
 
-def latent_features(shape: tuple[int, int, int, int]) -> tfds.features.FeaturesDict:
-    """Of a set of latents; `shape` is (t h w 2c)."""
+def latent_features(shape: tuple[int, int | None, int | None, int]) -> tfds.features.FeaturesDict:
+    """Of a set of latents; `shape` is (t h w 2c), h and w None where clips differ in them."""
     # As bytes: TFDS would store each half-precision number as a float of four.
     return _features(latents=tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes"))
 
@@ -123,6 +126,34 @@ class Records:
             raise UserError(
                 f"{self._named}: record {index} cannot be read ({_first_line(error)}): restore it"
             ) from error
+
+
+class Chosen:
+    """Some of the records of a split, by index."""
+
+    def __init__(self, records: Records, which: Int[np.ndarray, "n"]):
+        self._records, self._which = records, which
+
+    def __len__(self) -> int:
+        return len(self._which)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._records[int(self._which[index])]
+
+
+def by_size(records: Records, path: str | Path, split: str, *, argument: str = "data") -> list[Records | Chosen]:
+    """The records of each size by themselves, of `records`, which are a split of `path`. Errors: `UserError` for a
+    list of sizes that does not fit them."""
+    sizes = tfds.core.Path(path) / SIZES
+    if not sizes.exists():
+        return [records]
+    try:
+        which = np.array(json.loads(sizes.read_text())[split], np.int32)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{argument}={path}: {SIZES} cannot be read ({_first_line(error)}): prepare anew") from error
+    if which.shape != (len(records),):
+        raise UserError(f"{argument}={path}: {SIZES} has {len(which)} records and split {split} {len(records)}")
+    return [Chosen(records, np.flatnonzero(which == size)) for size in np.unique(which)]
 
 
 def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data") -> Records:

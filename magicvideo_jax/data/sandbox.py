@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.data.decode import choose_frames, read_frames, timeline
+from magicvideo_jax.data.decode import Size, choose_frames, read_frames, timeline
 
 _MEMORY = 8 * 2**30
 """Bytes of address space of a worker."""
@@ -39,8 +39,8 @@ class Job:
     seed: tuple[int, ...]
     """Of the draw of its frames."""
     frames: int
-    height: int
-    width: int
+    sizes: tuple[Size, ...]
+    """To choose from by the clip's proportions."""
     fps_range: tuple[float, float]
 
 
@@ -50,6 +50,10 @@ class Decoded:
 
     frames: UInt8[np.ndarray, "t h w 3"]
     fps: float
+
+    @property
+    def size(self) -> Size:
+        return self.frames.shape[1:3]
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,12 @@ class _Worker:
             found = json.loads(self._line(deadline))
             if "reason" in found:
                 return Refused(found["reason"])
-            shape = (job.frames, job.height, job.width, 3)
+            shape = (job.frames, *job.sizes[found["size"]], 3)
             return Decoded(self._array(shape, deadline), found["fps"])
         except TimeoutError:
             self.stop()
             return Refused(f"takes longer than {self._timeout:g} s to decode")
-        except (OSError, EOFError, json.JSONDecodeError):
+        except (OSError, EOFError, json.JSONDecodeError, IndexError):
             self.stop()
             return Refused("crashes its decoder")
 
@@ -175,7 +179,7 @@ def decode(job: Job) -> Decoded | Refused:
         shown = timeline(job.path)
         rng = np.random.default_rng(job.seed)
         which, fps = choose_frames(shown, rng, frames=job.frames, fps_range=job.fps_range)
-        return Decoded(read_frames(job.path, shown, which, height=job.height, width=job.width), fps)
+        return Decoded(read_frames(job.path, shown, which, job.sizes), fps)
     except UserError as error:
         return Refused(str(error))
     except FileNotFoundError:
@@ -194,12 +198,14 @@ def _serve(parent: int) -> None:
     _limit_memory()
     for line in sys.stdin.buffer:
         asked: dict[str, Any] = json.loads(line)
-        job = Job(**{**asked, "path": Path(asked["path"]), "seed": tuple(asked["seed"])})
+        sizes = tuple((height, width) for height, width in asked["sizes"])
+        job = Job(**{**asked, "path": Path(asked["path"]), "seed": tuple(asked["seed"]), "sizes": sizes})
         found = decode(job)
         if isinstance(found, Refused):
             answers.write(json.dumps({"reason": found.reason}).encode() + b"\n")
         else:
-            answers.write(json.dumps({"fps": found.fps}).encode() + b"\n")
+            size = sizes.index(found.size)
+            answers.write(json.dumps({"fps": found.fps, "size": size}).encode() + b"\n")
             answers.write(np.ascontiguousarray(found.frames).data)
         answers.flush()
 

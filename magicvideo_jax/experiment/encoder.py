@@ -40,10 +40,10 @@ class Encoder:
     params: Params
     identity: Identity
 
-    def shape(self, frames: int, size: int) -> tuple[int, int, int, int]:
+    def shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(t h w 2c) of what is kept of a clip."""
-        side = size // self.identity["factor"]
-        return frames, side, side, 2 * self.identity["channels"]
+        factor = self.identity["factor"]
+        return frames, height // factor, width // factor, 2 * self.identity["channels"]
 
     def batches(self, at_once: int) -> Callable[[UInt8[np.ndarray, "b t h w 3"]], Float16[np.ndarray, "b t h2 w2 c2"]]:
         """Up to `at_once` clips to mean and log-variance, one behind the other on the last axis, on this host's own

@@ -6,12 +6,11 @@ Of drawn shapes, combinations and wordings that training leaves out; else the va
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from magicvideo_jax.data.loader import Example
+from magicvideo_jax.data.loader import Example, Source
 from magicvideo_jax.data.recorded import FromRecord, caption_of, frame_count, pixels_of
 from magicvideo_jax.data.records import VALIDATION
 from magicvideo_jax.data.shapes import Scene, clip_of, held_out, held_out_images, image_of
@@ -88,6 +87,8 @@ def _scenes(experiment: Experiment, number: int) -> list[Scene]:
     return held_out(0, number) if experiment.stage is Stage.VIDEO else held_out_images(0, number)
 
 
-def _validation(experiment: Experiment) -> Any:
+def _validation(experiment: Experiment) -> Source:
+    """Of several sizes, the commonest: a program is compiled for one."""
     source = replace(experiment.data.sources[0], split=VALIDATION)
-    return open_source(source, experiment, None, frames=frames_of(experiment), argument="config.data.sources")
+    sizes = open_source(source, experiment, None, frames=frames_of(experiment), argument="config.data.sources")
+    return max(sizes, key=len)

@@ -20,7 +20,7 @@ from magicvideo_jax.data.sandbox import Decoded, Decoders
 from magicvideo_jax.experiment.report import say
 from magicvideo_jax.sampling.contact_sheet import contact_sheet, save_sheet
 
-_FORMAT = 1
+_FORMAT = 2
 """Of prepare.json."""
 _SHEET_CLIPS = 16
 _AT_ONCE = 8
@@ -99,12 +99,13 @@ def _latents(request: Request) -> Made:
 
     keep_compiled()
     encoder = open_encoder(request.vae, argument="--vae")
-    if request.look.size % encoder.identity["factor"]:
-        raise UserError(
-            f"--size={request.look.size}: give a multiple of {encoder.identity['factor']}, the VAE's factor"
-        )
+    factor, sizes = encoder.identity["factor"], request.look.sizes
+    for height, width in sizes:
+        if height % factor or width % factor:
+            raise UserError(f"--size={width}x{height}: give multiples of {factor}, the VAE's factor")
     encode = encoder.batches(_AT_ONCE)
-    features = latent_features(encoder.shape(request.look.frames, request.look.size))
+    shape = encoder.shape(request.look.frames, *sizes[0])
+    features = latent_features(shape if len(sizes) == 1 else (shape[0], None, None, shape[3]))
     return encoder.identity, lambda clips: [{"latents": latents} for latents in encode(clips)], features
 
 
@@ -118,8 +119,11 @@ def _check(request: Request) -> None:
     ):
         if value < 1:
             raise UserError(f"--{name}={value}: give at least 1")
-    if look.size < 8:
-        raise UserError(f"--size={look.size}: give at least 8")
+    for height, width in look.sizes:
+        if height < 8 or width < 8:
+            raise UserError(f"--size={width}x{height}: give at least 8 pixels a side")
+    if len(set(look.sizes)) < len(look.sizes):
+        raise UserError("--size: the same size is given twice")
     if not 0 < look.fps[0] <= look.fps[1]:
         raise UserError(f"--fps={look.fps[0]:g}-{look.fps[1]:g}: give the lower rate first, more than 0")
     if not 0 <= look.validation < 1:
@@ -143,12 +147,14 @@ def _settings(request: Request, listing: Listing, identity: dict[str, Any] | Non
 def _size(request: Request, clips: int) -> str:
     """About, since nothing is opened for it."""
     look = request.look
+    largest = max(look.sizes, key=math.prod)
+    most = "" if len(look.sizes) == 1 else "at most "
     if request.pixels:
-        return f"at most {clips * look.frames * look.size**2 * 3 / 2**20:,.0f} MiB of frames"
+        return f"at most {clips * look.frames * math.prod(largest) * 3 / 2**20:,.0f} MiB of frames"
     from magicvideo_jax.experiment.encoder import open_encoder
 
-    shape = open_encoder(request.vae, argument="--vae").shape(look.frames, look.size)
-    return f"{2 * clips * math.prod(shape) / 2**20:,.0f} MiB of latents"
+    shape = open_encoder(request.vae, argument="--vae").shape(look.frames, *largest)
+    return f"{most}{2 * clips * math.prod(shape) / 2**20:,.0f} MiB of latents"
 
 
 def _say_what_became(request: Request, shards: Sequence[Shard], *, whole: bool) -> None:
@@ -156,7 +162,11 @@ def _say_what_became(request: Request, shards: Sequence[Shard], *, whole: bool) 
     mine = shards[request.part[0] :: request.part[1]]
     found = reports(request.out, mine)
     skipped = [line for report in found for line in report["skipped"]]
-    print(f"used     {sum(report['used'] for report in found)} clips")
+    used = [size for report in found for size in report["used"]]
+    print(f"used     {len(used)} clips")
+    for number, (height, width) in enumerate(request.look.sizes):
+        if len(request.look.sizes) > 1:
+            print(f"  {width}x{height}: {used.count(number)}")
     print(f"skipped  {len(skipped)} clips" + (f": {request.out / 'skipped.jsonl'}" if skipped and whole else ""))
     for line in skipped[:5]:
         print(f"  {line['video']}: {line['reason']}")

@@ -1,19 +1,23 @@
 """Prepared sets, opened for a model: whether they hold what it needs is known before anything long begins."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.data.loader import Source
 from magicvideo_jax.data.recorded import frame_count, pixels_of
-from magicvideo_jax.data.records import SETTINGS, open_records
+from magicvideo_jax.data.records import SETTINGS, by_size, open_records
 from magicvideo_jax.experiment.config import Component, Experiment, SourceConfig
 from magicvideo_jax.experiment.encoder import difference, identity_of
 
 
-def open_source(source: SourceConfig, experiment: Experiment, vae: Params | None, *, frames: int, argument: str) -> Any:
-    """Records by index. With `vae`, the parameters of the model's, latents are asked whose they are.
+def open_source(
+    source: SourceConfig, experiment: Experiment, vae: Params | None, *, frames: int, argument: str
+) -> Sequence[Source]:
+    """Records by index, those of each size by themselves. With `vae`, the parameters of the model's, latents are asked
+    whose they are.
 
     Errors: `UserError` naming `argument` and the path: no set, no such split, none in it, too few frames, another size,
     latents where pixels are wanted, latents of another VAE.
@@ -22,15 +26,16 @@ def open_source(source: SourceConfig, experiment: Experiment, vae: Params | None
     named = f"{argument}: {source.path}"
     if not len(records):
         raise UserError(f"{named}: split {source.split} is empty")
-    record = records[0]
+    record, sizes = records[0], by_size(records, source.path, source.split, argument=argument)
     if frame_count(record) < frames:
         raise UserError(
             f"{named} has clips of {frame_count(record)} frames: give config.data.frames={frame_count(record)}"
         )
     if "latents" not in record:
         height, width = pixels_of(record, slice(0, 1)).shape[1:3]
-        _check_size(named, (height, width), experiment.data.size)
-        return records
+        if len(sizes) == 1:
+            _check_size(named, (height, width), experiment.data.size)
+        return sizes
     if Component.VAE in experiment.model.trained:
         raise UserError(f"{named} holds latents: a VAE learns from pixels: run prepare with --pixels")
     factor, channels = experiment.model.vae.factor, experiment.model.vae.latent_channels
@@ -39,10 +44,11 @@ def open_source(source: SourceConfig, experiment: Experiment, vae: Params | None
         raise UserError(
             f"{named} has latents of {twice // 2} channels and the model of {channels}: prepare with its VAE"
         )
-    _check_size(named, (height * factor, width * factor), experiment.data.size)
+    if len(sizes) == 1:
+        _check_size(named, (height * factor, width * factor), experiment.data.size)
     if vae is not None:
         _check_vae(named, Path(source.path) / SETTINGS, experiment, vae)
-    return records
+    return sizes
 
 
 def _check_size(named: str, there: tuple[int, int], size: int) -> None:

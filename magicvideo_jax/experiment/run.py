@@ -20,7 +20,7 @@ from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.curves import plot_curves
 from magicvideo_jax.training.loop import train
 from magicvideo_jax.training.metrics import MetricsLog, read_lines
-from magicvideo_jax.training.step import compiled
+from magicvideo_jax.training.step import Compiled
 
 
 def run(experiment: Experiment, workdir: Path) -> None:
@@ -41,8 +41,8 @@ def run(experiment: Experiment, workdir: Path) -> None:
         generator = None
         if started.tokenizer is not None:  # one for previews and scores: sampling takes as long to compile as training
             generator = Generator(experiment, started.networks, started.tokenizer)
-        step = compiled(started.step, started.state, started.loader.shapes())
-        say_costs(started, step, workdir)
+        step = Compiled(started.step, started.state)
+        say_costs(started, step.program(started.state, started.loader.shapes()), workdir)
         state = train(
             started.state,
             step,

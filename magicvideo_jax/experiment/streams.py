@@ -7,7 +7,7 @@ import numpy as np
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
-from magicvideo_jax.data.loader import Example, Source, Stream, beside, mixture, stream
+from magicvideo_jax.data.loader import Example, Source, Stream, beside, by_batches, mixture, stream
 from magicvideo_jax.data.recorded import FromRecord, captions_of
 from magicvideo_jax.data.records import open_records
 from magicvideo_jax.data.shapes import Clip, ShapeClips, ShapeImages, vocabulary
@@ -16,6 +16,9 @@ from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, Sourc
 from magicvideo_jax.experiment.encoded import encoded
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.recorded import open_source
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Of an example, by name."""
 
 _SURVEYED = 20_000
 """Records whose words are counted."""
@@ -80,18 +83,32 @@ def _mixed(
     """The sources of one field of `config.data`, by their weights."""
     seed, sources = experiment.seed, getattr(experiment.data, field)
 
-    def one(source: SourceConfig) -> Stream:
+    def weighed(source: SourceConfig) -> list[tuple[Stream, float]]:
         if source.path == DRAWN:
-            return _drawn(frames, experiment, networks, tokenizer, frozen)
+            return [(_drawn(frames, experiment, networks, tokenizer, frozen), source.weight)]
         vae = frozen.get(Component.VAE.value)
-        records = open_source(source, experiment, vae, frames=frames, argument=f"config.data.{field}")
-        return stream(records, prepare=FromRecord(frames, experiment.model.vae.scaling, tokenizer), seed=seed)
+        sizes = open_source(source, experiment, vae, frames=frames, argument=f"config.data.{field}")
+        prepare = FromRecord(frames, experiment.model.vae.scaling, tokenizer)
+        number = sum(len(records) for records in sizes)
+        return [
+            (stream(records, prepare=prepare, seed=seed), source.weight * len(records) / number) for records in sizes
+        ]
 
-    streams = [one(source) for source in sources]
-    kinds = {"latents" if "latents" in (examples[0] or ()) else "pixels" for examples in streams}
-    if len(kinds) > 1:
+    by_shape: dict[Shapes, list[tuple[Stream, float]]] = {}
+    for source in sources:
+        for examples, weight in weighed(source):
+            by_shape.setdefault(_shapes(examples[0]), []).append((examples, weight))
+    if len({tuple(name for name, _ in shapes) for shapes in by_shape}) > 1:
         raise UserError(f"config.data.{field} mixes pixels and latents: prepare all its sources alike")
-    return mixture(streams, [source.weight for source in sources])
+    return by_batches(
+        [mixture(*zip(*alike, strict=True)) for alike in by_shape.values()],
+        [sum(weight for _, weight in alike) for alike in by_shape.values()],
+        batch_size=experiment.train.batch_size,
+    )
+
+
+def _shapes(one: Example | None) -> Shapes:
+    return tuple((name, np.shape(array)) for name, array in sorted((one or {}).items()))
 
 
 def _drawn(

@@ -86,7 +86,20 @@ def accumulated(objective: Objective, parts: int) -> Objective:
     return whole
 
 
-def compiled(step: Callable[..., Any], state: TrainState, batch: Any) -> Any:
-    """The step compiled for these shapes and places, its state donated; calling it never compiles again."""
-    shardings = jax.tree.map(lambda x: x.sharding, state)
-    return jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch).compile()
+class Compiled:
+    """The step, compiled once for each shape of batches; the state is donated, and stays in its places."""
+
+    def __init__(self, step: Callable[..., Any], state: TrainState):
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        self._step = jit(step, donate_argnums=0, out_shardings=(shardings, None))
+        self._programs: dict[Any, Any] = {}
+
+    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        return self.program(state, batch)(state, batch)
+
+    def program(self, state: TrainState, batch: Any) -> Any:
+        """What XLA made of it for these shapes."""
+        shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
+        if shapes not in self._programs:
+            self._programs[shapes] = self._step.lower(state, batch).compile()
+        return self._programs[shapes]
