@@ -4,12 +4,14 @@
     python -m magicvideo_jax.prepare --videos=DIR --captions=FILE --out=DIR --check
 
 Captions: a .csv, .tsv or .jsonl file with the columns video and caption, WebVid's own, or none: then a .txt beside each
-clip. Rerun after any interruption: what is there is kept. Split over machines: --part=0/4 .. --part=3/4, one --out.
+clip. Rerun after any interruption: what is there is kept. The processes of launch/ share the work; machines that know
+nothing of one another share it by --part=0/4 .. --part=3/4. In both, one --out.
 """
 
 import argparse
 from pathlib import Path
 
+from magicvideo_jax.core import hosts
 from magicvideo_jax.core.errors import UserError, exit_with
 
 
@@ -20,6 +22,7 @@ def main() -> None:
 
 def prepare(asked: argparse.Namespace) -> None:
     """Find, check, make."""
+    hosts.join()
     # Only now: help and mistakes should not wait for what these import.
     from magicvideo_jax.data.preparing import Look
     from magicvideo_jax.experiment.prepare import Request, check, run
@@ -65,7 +68,9 @@ def _sizes(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(sizes)
 
 
-def _part(text: str) -> tuple[int, int]:
+def _part(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return hosts.index(), hosts.number()
     try:
         part, parts = (int(number) for number in text.split("/"))
     except ValueError:
@@ -96,7 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes that decode")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds after which a clip is skipped")
-    parser.add_argument("--part", default="0/1", help="which part of the shards this process makes, as in 0/4")
+    parser.add_argument("--part", help="which part of the shards this process makes, as in 0/4 (default: its share)")
     parser.add_argument("--check", action="store_true", help="look at the input, say what would happen, write a sheet")
     return parser.parse_args()
 

@@ -1,6 +1,8 @@
 """One environment for every test: eight fake devices, strict shapes, a compile cache shared by the session."""
 
+import contextlib
 import os
+import socket
 from pathlib import Path
 
 # Compiling takes longer than running here: level 0 halves it, and changes no result beyond rounding.
@@ -42,3 +44,13 @@ def shared_assets() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared/assets (real clips and weights), which is not here")
     return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    """The first of two."""
+    while True:
+        with socket.create_server(("", 0)) as first, contextlib.suppress(OSError):
+            port = first.getsockname()[1]
+            with socket.create_server(("", port + 1)):
+                return port

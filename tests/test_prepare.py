@@ -1,6 +1,7 @@
 """`prepare`, run as people run it: real clips in, a data set out, the same bytes however often it was killed."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from test_decode import make
 
 from magicvideo_jax.data.captions import list_clips
@@ -128,6 +130,14 @@ def test_two_processes_make_what_one_makes(whole, videos, tmp_path):
     out = tmp_path / "set"
     running = [subprocess.Popen(command(videos, out, f"--part={i}/2")) for i in range(2)]
     assert [process.wait() for process in running] == [0, 0]
+    assert content(out) == content(whole)
+
+
+def test_the_processes_of_a_job_make_what_one_makes(whole, videos, tmp_path, free_port):
+    out = tmp_path / "set"
+    job = [str(ROOT / "launch" / "local.sh"), "2", *command(videos, out)]
+    done = subprocess.run(job, check=True, capture_output=True, text=True, env={**os.environ, "PORT": str(free_port)})
+    assert done.stdout.count("used     10 clips") == 1
     assert content(out) == content(whole)
 
 

@@ -1,9 +1,12 @@
-"""Progress of long work: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with rate and remaining time on a terminal, plain lines elsewhere. Of several hosts one
+speaks."""
 
 import sys
 import time
 
 from tqdm import tqdm
+
+from magicvideo_jax.core import hosts
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -14,8 +17,8 @@ class Progress:
     def __init__(self, total: int, what: str, *, unit: str = "it", start: int = 0):
         self._total, self._what, self._unit, self._done, self._start = total, what, unit, start, start
         self._began = self._said = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty():
+        self._bar, self._speaks = None, hosts.leads()
+        if self._speaks and sys.stderr.isatty():
             self._bar = tqdm(total=total, desc=what, unit=unit, initial=start, dynamic_ncols=True)
 
     def __enter__(self) -> "Progress":
@@ -24,7 +27,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self._done > self._start:
+        elif self._speaks and self._done > self._start:
             self._say()
 
     def advance(self, pieces: int = 1, note: str = "") -> None:
@@ -33,7 +36,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(pieces)
-        elif time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
+        elif self._speaks and time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
             self._say(note)
 
     def _say(self, note: str = "") -> None:

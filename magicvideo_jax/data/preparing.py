@@ -28,6 +28,7 @@ from magicvideo_jax.core.progress import Progress
 from magicvideo_jax.data.captions import Entry
 from magicvideo_jax.data.decode import Size
 from magicvideo_jax.data.records import (
+    METADATA,
     SETTINGS,
     SIZES,
     TRAIN,
@@ -151,10 +152,15 @@ def prepare(
                 write_records(aside, records, features)
                 # Before the shard itself has its name: a shard that is there has its report.
                 write_json(shard.report(folder), report)
-    whole = all(shard.is_done(folder) for shard in shards)
-    if whole:
-        _finish(folder, shards, features, sizes=len(look.sizes))
-    return whole
+    if not all(shard.is_done(folder) for shard in shards):
+        return False
+    _finish(folder, shards, features, sizes=len(look.sizes))
+    return True
+
+
+def is_whole(folder: Path, shards: Sequence[Shard]) -> bool:
+    """Whether `prepare` has done all of it, in whichever process."""
+    return all(shard.is_done(folder) for shard in shards) and (folder / METADATA).is_file()
 
 
 def _records(

@@ -24,6 +24,8 @@ DATASET, VERSION = "clips", "1.0.0"
 TRAIN, VALIDATION = "train", "validation"
 SETTINGS = "prepare.json"
 """Beside the data: what the set was made with, whose latents it holds."""
+METADATA = "dataset_info.json"
+"""What TFDS reads first, and is written last."""
 SIZES = "sizes.json"
 """Beside the data of several sizes: by split, which of them each record has, as a number."""
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from magicvideo_jax.core import hosts
 from magicvideo_jax.core.compilation import keep_compiled
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.captions import Listing, list_clips
-from magicvideo_jax.data.preparing import Look, Shard, begin, job_of, prepare, reports, shards_of, split_of
+from magicvideo_jax.data.preparing import Look, Shard, begin, is_whole, job_of, prepare, reports, shards_of, split_of
 from magicvideo_jax.data.records import VALIDATION, frame_features, latent_features, to_png
 from magicvideo_jax.data.sandbox import Decoded, Decoders
 from magicvideo_jax.experiment.report import say
@@ -23,6 +25,7 @@ from magicvideo_jax.sampling.contact_sheet import contact_sheet, save_sheet
 _FORMAT = 2
 """Of prepare.json."""
 _SHEET_CLIPS = 16
+_MOMENT = 0.5
 _AT_ONCE = 8
 """Clips that are encoded together."""
 
@@ -54,7 +57,12 @@ def run(request: Request) -> None:
         whole = prepare(
             request.out, shards, request.look, content, features, decoders=decoders, at_once=_AT_ONCE, part=request.part
         )
-    _say_what_became(request, shards, whole=whole)
+    if hosts.number() == 1:
+        _say_what_became(request, shards[request.part[0] :: request.part[1]], whole=whole)
+    elif hosts.leads():
+        while not is_whole(request.out, shards):  # a host that dies ends the others, too
+            time.sleep(_MOMENT)
+        _say_what_became(request, shards, whole=True)
 
 
 def check(request: Request) -> None:
@@ -158,9 +166,8 @@ def _size(request: Request, clips: int) -> str:
 
 
 def _say_what_became(request: Request, shards: Sequence[Shard], *, whole: bool) -> None:
-    """The last lines; of one part of several, its own shards'."""
-    mine = shards[request.part[0] :: request.part[1]]
-    found = reports(request.out, mine)
+    """The last lines, about these shards."""
+    found = reports(request.out, shards)
     skipped = [line for report in found for line in report["skipped"]]
     used = [size for report in found for size in report["used"]]
     print(f"used     {len(used)} clips")

@@ -1,0 +1,41 @@
+#!/bin/sh
+# N processes on this machine, as hosts of a pod would be:
+#     launch/local.sh N python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR
+# PORT is the coordinator's (8476). --dry-run before N prints what would run. The first failure ends all.
+set -eu
+
+dry=
+if [ "${1:-}" = --dry-run ]; then dry=1 && shift; fi
+if [ $# -lt 2 ]; then sed -n '2,4s/^# //p' "$0" >&2 && exit 2; fi
+number=$1 && shift
+
+export JAX_COORDINATOR_ADDRESS="localhost:${PORT:-8476}" JAX_NUM_PROCESSES="$number"
+if [ -n "$dry" ]; then
+    i=0
+    while [ "$i" -lt "$number" ]; do
+        echo "JAX_COORDINATOR_ADDRESS=$JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=$number JAX_PROCESS_ID=$i $*"
+        i=$((i + 1))
+    done
+    exit
+fi
+
+pids=
+i=0
+while [ "$i" -lt "$number" ]; do
+    JAX_PROCESS_ID=$i "$@" &
+    pids="$pids $!"
+    i=$((i + 1))
+done
+# shellcheck disable=SC2064,SC2086  # these processes, a word each
+trap "kill -TERM $pids 2>/dev/null" INT TERM
+
+code=0
+for pid in $pids; do
+    # A signal ends `wait` early, and not the process.
+    while true; do
+        wait "$pid" && ended=0 || ended=$?
+        kill -0 "$pid" 2>/dev/null || break
+    done
+    if [ "$code" -eq 0 ]; then code=$ended; fi
+done
+exit "$code"

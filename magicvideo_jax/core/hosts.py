@@ -1,0 +1,89 @@
+"""The processes of one job: one on a laptop, one a host on a pod.
+
+Who is who comes from the environment, which the scripts of launch/ set:
+
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID   said by hand (launch/local.sh)
+    MAGICVIDEO_CLUSTER=auto                                      found by JAX: Cloud TPU, Slurm, Kubernetes, MPI
+    MAGICVIDEO_START_TIMEOUT                                     seconds to wait for the others, 300 if unsaid
+"""
+
+import os
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.roll_call import roll_call
+
+COORDINATOR, NUMBER, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+CLUSTER, TIMEOUT = "MAGICVIDEO_CLUSTER", "MAGICVIDEO_START_TIMEOUT"
+
+_DAY = 86_400
+"""Seconds that one may be ready before the others: who dies meanwhile is missed by its heartbeat."""
+
+
+class _Job:
+    joined = False
+
+
+def join() -> None:
+    """To be called before anything asks JAX for a device; alone, it does nothing. Errors: variables that say half of
+    it, and hosts that do not come in time."""
+    if _Job.joined or not (os.environ.get(COORDINATOR) or os.environ.get(CLUSTER)):
+        return
+    # Only now: who is alone and needs no JAX (`prepare --pixels`) does not wait for it.
+    import jax
+
+    timeout = _number(TIMEOUT, default=300)
+    try:
+        if os.environ.get(COORDINATOR):
+            number, index = _number(NUMBER), _number(INDEX)
+            if index >= number:
+                raise UserError(f"{INDEX}={index}: give a number from 0 to {number - 1} ({NUMBER}={number})")
+            roll_call(os.environ[COORDINATOR], number, index, timeout=timeout)
+            jax.distributed.initialize(
+                os.environ[COORDINATOR],
+                number,
+                index,
+                initialization_timeout=timeout,
+                shutdown_timeout_seconds=_DAY,
+                cluster_detection_method="deactivate",
+            )
+        else:
+            jax.distributed.initialize(initialization_timeout=timeout, shutdown_timeout_seconds=_DAY)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{CLUSTER}: JAX finds no partners: {error}") from error
+    _Job.joined = True
+
+
+def index() -> int:
+    """Of this process among those of the job."""
+    return _jax().process_index() if _Job.joined else 0
+
+
+def number() -> int:
+    """Of processes."""
+    return _jax().process_count() if _Job.joined else 1
+
+
+def leads() -> bool:
+    """Whether this one speaks, and writes what is written once."""
+    return index() == 0
+
+
+def wait(what: str) -> None:
+    """Until every process has come here."""
+    if number() > 1:
+        from jax.experimental.multihost_utils import sync_global_devices
+
+        sync_global_devices(what)
+
+
+def _jax():
+    import jax
+
+    return jax
+
+
+def _number(name: str, *, default: int | None = None) -> int:
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not text.isdigit():
+        raise UserError(f"{name}={text}: give a whole number ({COORDINATOR}, {NUMBER} and {INDEX} belong together)")
+    return int(text)

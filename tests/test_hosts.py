@@ -1,0 +1,88 @@
+"""Processes that find one another, or say who is missing."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+COUNT = """
+from magicvideo_jax.core import hosts
+from magicvideo_jax.core.errors import exit_with
+
+def meet():
+    hosts.join()
+    import jax
+    hosts.wait("here")
+    print(hosts.index(), hosts.number(), jax.device_count(), hosts.leads())
+
+exit_with(meet)
+"""
+
+
+def start(script: str = COUNT, **said: object) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "XLA_FLAGS": "", **{name: str(value) for name, value in said.items()}}
+    command = [sys.executable, "-c", script]
+    return subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def together(port: int, *indices: int, number: int, timeout: float = 60) -> "list[subprocess.Popen[str]]":
+    return [
+        start(
+            JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
+            JAX_NUM_PROCESSES=number,
+            JAX_PROCESS_ID=index,
+            MAGICVIDEO_START_TIMEOUT=timeout,
+        )
+        for index in indices
+    ]
+
+
+def test_two_processes_are_one_job(free_port):
+    said = sorted(process.communicate()[0].strip().splitlines()[-1] for process in together(free_port, 0, 1, number=2))
+    assert said == ["0 2 2 True", "1 2 2 False"]
+
+
+def test_alone_nothing_is_waited_for():
+    assert start().communicate()[0].strip() == "0 1 1 True"
+
+
+@pytest.mark.parametrize(("there", "missing"), [((0, 1), "2"), ((1, 2), "0"), ((0,), "1, 2")])
+def test_who_is_missing_is_said_by_everyone(free_port, there, missing):
+    for process in together(free_port, *there, number=3, timeout=6):
+        said = process.communicate()[1].strip().splitlines()[-1]
+        assert f"of 3: after 6 s these are missing: {missing}: look at" in said
+        assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ({"JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"}, "JAX_NUM_PROCESSES=two"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"}, "JAX_PROCESS_ID=2: give a number from 0 to 1"),
+        ({"JAX_NUM_PROCESSES": "2"}, "JAX_PROCESS_ID=: give a whole number"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1", "JAX_COORDINATOR_ADDRESS": "here"}, "give host:port"),
+    ],
+)
+def test_half_a_job_is_named(said, error):
+    process = start(**{"JAX_COORDINATOR_ADDRESS": "localhost:1", **said})
+    assert error in process.communicate()[1]
+    assert process.returncode == 2
+
+
+def test_what_would_run_is_printed():
+    script = ROOT / "launch" / "local.sh"
+    said = subprocess.run([script, "--dry-run", "2", "true", "x"], check=True, capture_output=True, text=True).stdout
+    assert said.splitlines() == [
+        f"JAX_COORDINATOR_ADDRESS=localhost:8476 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID={i} true x" for i in range(2)
+    ]
+
+
+def test_the_first_failure_is_the_job_s():
+    script = ROOT / "launch" / "local.sh"
+    command = [script, "3", "sh", "-c", "exit $((JAX_PROCESS_ID * 3))"]
+    assert subprocess.run(command, check=False).returncode == 3
+    assert subprocess.run([script], check=False, capture_output=True).returncode == 2
