@@ -32,6 +32,7 @@ def prepare(asked: argparse.Namespace) -> None:
         captions=Path(asked.captions) if asked.captions else None,
         out=Path(asked.out),
         vae=asked.vae,
+        text=asked.text,
         pixels=asked.pixels,
         look=Look(
             frames=asked.frames,
@@ -90,6 +91,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--captions", help="csv, tsv or jsonl (default: a .txt beside each clip)")
     parser.add_argument("--out", required=True, help="folder of the data set")
     parser.add_argument("--vae", default="embedded", help="weights, a work folder, TAESD's files, or `embedded`")
+    parser.add_argument(
+        "--text", help="keep a text encoder's states, too: weights as for --vae (default: captions alone)"
+    )
     parser.add_argument("--pixels", action="store_true", help="keep frames, not latents: to train VAEs")
     parser.add_argument("--frames", type=int, default=16, help="frames that are kept of a clip")
     parser.add_argument(

@@ -193,6 +193,8 @@ def test_check_says_what_would_happen_and_writes_only_a_sheet(videos, tmp_path):
         (["--fps=8-4"], "--fps=8-4: give the lower rate first"),
         (["--part=2/2"], "--part=2/2"),
         (["--validation=1"], "--validation=1.0"),
+        (["--text=nothing"], "--text=nothing: there is nothing at this path"),
+        (["--text=embedded", "--pixels"], "--text: kept beside latents"),
         (["--vae=nothing"], "--vae=nothing: there is nothing at this path"),
         (["--captions=no.csv"], "--captions=no.csv: no such file"),
     ],

@@ -1,5 +1,6 @@
 """Training on prepared sets: the source that a config names is what is learned from, or one line says why not."""
 
+import json
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from magicvideo_jax.data.records import (
 )
 from magicvideo_jax.data.shapes import Clip, clip, image
 from magicvideo_jax.data.video import save_video
-from magicvideo_jax.experiment.config import Experiment, SourceConfig, Stage, check_experiment, config_dict
+from magicvideo_jax.experiment.config import Component, Experiment, SourceConfig, Stage, check_experiment, config_dict
 from magicvideo_jax.experiment.encoder import Encoder, open_encoder
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.start import Started, start
@@ -160,6 +161,48 @@ def test_a_set_of_several_sizes_is_learned_from_a_size_a_batch(vae, encoder, tmp
     (tmp_path / "set/sizes.json").write_text('{"train": [0], "validation": [0]}')
     with pytest.raises(UserError, match=r"sizes\.json has 1 records"):
         started(learning_from(SourceConfig(str(tmp_path / "set")), vae=vae), tmp_path / "third")
+
+
+def test_text_states_made_beforehand_stand_for_captions(tmp_path):
+    from test_prepare import prepare
+
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    captions = ["a red circle moving left", "a blue star resting"]
+    for i, one in enumerate(drawn(3, frames=4)):
+        save_video(one.pixels, clips / f"{i}.gif", fps=8)
+    rows = [f"0.gif,{captions[0]}", f"1.gif,{captions[1]}", f"1.gif,{captions[0]}"]  # and one is unlabelled
+    (tmp_path / "captions.csv").write_text("\n".join(["video,caption", *rows, "2.gif,"]) + "\n")
+    sizes = ["--frames=2", "--size=16", "--validation=0"]
+    prepare(clips, tmp_path / "set", "--vae=embedded", "--text=embedded", *sizes)
+
+    source = (SourceConfig(str(tmp_path / "set")),)
+    experiment = tiny(init_from="embedded")
+    temporal = replace(experiment.model.unet.temporal, frames=2)
+    model = replace(experiment.model, unet=replace(experiment.model.unet, temporal=temporal))
+    data = replace(experiment.data, sources=source)
+    ready = started(replace(experiment, model=model, data=data), tmp_path / "run")
+    batches = [next(ready.loader) for _ in range(6)]
+    assert "ids" not in batches[0]
+    afresh = np.asarray(ready.networks.read(ready.state.frozen, jax.numpy.asarray(ready.tokenizer(captions))))
+    seen = set()
+    for batch in batches:
+        for text, told in zip(np.asarray(batch["text"]), np.asarray(batch["is_captioned"]), strict=True):
+            nearest = int(np.abs(afresh - text).mean(axis=(1, 2)).argmin())
+            np.testing.assert_allclose(text, afresh[nearest] if told else 0, atol=4e-3)
+            seen.add(nearest if told else None)
+    assert seen == {0, 1, None}
+    loss = jax.eval_shape(ready.step, ready.state, batches[0])[1]["loss"]
+    assert loss.shape == ()
+
+    trained = replace(model, trained=(Component.UNET, Component.TEXT))  # which reads for itself
+    other = started(replace(experiment, model=trained, data=data), tmp_path / "other")
+    assert "ids" in next(other.loader)
+    settings = json.loads((tmp_path / "set" / SETTINGS).read_text())
+    settings["text"]["norms"] = {name: 2 * norm for name, norm in settings["text"]["norms"].items()}
+    write_json(tmp_path / "set" / SETTINGS, settings)
+    with pytest.raises(UserError, match="text states of another text encoder"):
+        started(replace(experiment, model=model, data=data), tmp_path / "third")
 
 
 def test_a_vae_learns_from_frames(vae, encoder, tmp_path):

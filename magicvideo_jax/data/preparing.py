@@ -40,8 +40,8 @@ from magicvideo_jax.data.records import (
 )
 from magicvideo_jax.data.sandbox import Decoded, Decoders, Job
 
-Content = Callable[[UInt8[np.ndarray, "b t h w 3"]], Sequence[dict[str, Any]]]
-"""What a record keeps of each of some clips' pixels: `{"latents": ...}` or `{"frames": ...}`."""
+Content = Callable[[UInt8[np.ndarray, "b t h w 3"], Sequence[Entry]], Sequence[dict[str, Any]]]
+"""What a record keeps of each of some clips: `{"latents": ...}`, with `"text"` if asked for, or `{"frames": ...}`."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ def _records(
     waiting: dict[int, list[tuple[Entry, Decoded]]] = {size: [] for size in range(len(look.sizes))}
 
     def made(size: int) -> Iterator[Record]:
-        kept = content(np.stack([decoded.frames for _, decoded in waiting[size]]))
+        entries, clips = zip(*waiting[size], strict=True)
+        kept = content(np.stack([decoded.frames for decoded in clips]), entries)
         for (entry, decoded), fields in zip(waiting[size], kept, strict=True):
             yield {"name": entry.name, "captions": list(entry.captions), "fps": np.float32(decoded.fps), **fields}
             report["used"].append(size)

@@ -20,13 +20,16 @@ PIXELS = ("video", "image", "pixels")
 class FromRecord:
     """Called with a record and a generator; what it draws is the sub-range, the caption, and the latents of q(z | x).
 
-    The example has `latents` float32 (t h w c) or `pixels` uint8 (t h w 3), and with a tokenizer `ids` and `fps`.
+    The example has `latents` float32 (t h w c) or `pixels` uint8 (t h w 3), and with a tokenizer `ids` and `fps`, or
+    instead of ids `text` float32 (l d) and `is_captioned`.
     """
 
     frames: int
     scaling: float
     """Of the model's latents."""
     tokenizer: CaptionTokenizer | None = None
+    reads_text: bool = False
+    """Whether the record's own text states stand for the ids of its caption."""
 
     def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
         count = frame_count(record)
@@ -39,9 +42,18 @@ class FromRecord:
         else:
             example["pixels"] = pixels_of(record, which)
         if self.tokenizer is not None:
-            example["ids"] = self.tokenizer([caption_of(record, rng)])[0]
+            example |= self._states(record, rng) if self.reads_text else self._ids(record, self.tokenizer, rng)
             example["fps"] = np.float32(record.get("fps", 0.0)) / np.float32(which.step)
         return example
+
+    def _ids(self, record: Mapping[str, Any], tokenizer: CaptionTokenizer, rng: np.random.Generator) -> Example:
+        return {"ids": tokenizer([caption_of(record, rng)])[0]}
+
+    def _states(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
+        """Zeros of an unlabelled clip: the objective puts the empty prompt in their place."""
+        states = np.asarray(record["text"], np.float32)
+        chosen = states[rng.integers(len(states))] if len(states) else np.zeros(states.shape[1:], np.float32)
+        return {"text": chosen, "is_captioned": np.bool_(len(states) > 0)}
 
 
 def sub_range(count: int, frames: int, rng: np.random.Generator) -> slice:

@@ -2,6 +2,7 @@
 
 A record holds `name`, `captions` (none or several), `fps`, and either
     latents  float16 (t h w 2c)   mean and log-variance of the VAE's q(z | x), unscaled, channels one behind the other
+    text     float16 (n l d)      if asked for, beside latents: the states of a text encoder for each caption
     frames   t PNG files          what the VAE stages learn from, and sets whose frame rate is chosen when they are read
 """
 
@@ -32,15 +33,22 @@ SIZES = "sizes.json"
 Record = Mapping[str, Any]
 
 
-def latent_features(shape: tuple[int, int | None, int | None, int]) -> tfds.features.FeaturesDict:
-    """Of a set of latents; `shape` is (t h w 2c), h and w None where clips differ in them."""
-    # As bytes: TFDS would store each half-precision number as a float of four.
-    return _features(latents=tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes"))
+def latent_features(
+    shape: tuple[int, int | None, int | None, int], text: tuple[int, int] | None = None
+) -> tfds.features.FeaturesDict:
+    """Of a set of latents; `shape` is (t h w 2c), h and w None where clips differ in them, and `text` (l d) of
+    a caption's states, where they are kept."""
+    return _features(latents=_half(shape), **({} if text is None else {"text": _half((None, *text))}))
 
 
 def frame_features() -> tfds.features.FeaturesDict:
     """Of a set of frames."""
     return _features(frames=tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_)))
+
+
+def _half(shape: tuple[int | None, ...]) -> tfds.features.Tensor:
+    """As bytes: TFDS would store each half-precision number as a float of four."""
+    return tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes")
 
 
 def _features(**content: Any) -> tfds.features.FeaturesDict:

@@ -1,6 +1,6 @@
 """The VAE of some weights as a function from clips to what a data set keeps of them, and how to know it again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,21 @@ def _taesd(weights: str, argument: str) -> Encoder:
 
 
 def identity_of(vae: Params, config: VAEConfig) -> Identity:
-    """Of a VAE. The norms of the encoder's parameters, rather than a hash: half precision is the same VAE."""
-    encoder = flatten({name: vae[name] for name in ("encoder", "quant_conv")})
-    norms = {path: float(f"{float(jnp.linalg.norm(leaf)):.5g}") for path, leaf in encoder.items()}
-    return _numbers(config) | {"kind": "vae", "norms": norms}
+    """Of a VAE: its encoder is what latents come from."""
+    return _numbers(config) | {
+        "kind": "vae",
+        "norms": norms_of({name: vae[name] for name in ("encoder", "quant_conv")}),
+    }
+
+
+def norms_of(params: Params) -> dict[str, float]:
+    """The norm of every parameter by its path. Rather than a hash: half precision is the same network."""
+    return {path: float(f"{float(jnp.linalg.norm(leaf)):.5g}") for path, leaf in flatten(params).items()}
+
+
+def same_norms(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether they are of the same network, up to rounding."""
+    return one.keys() == other.keys() and all(np.isclose(one[name], other[name], rtol=2e-2, atol=1e-3) for name in one)
 
 
 def difference(there: Identity, here: Identity) -> str | None:
@@ -111,8 +122,7 @@ def difference(there: Identity, here: Identity) -> str | None:
     one, other = there.get("norms"), here.get("norms")
     if one is None or other is None:  # TAESD imitates the latents of a VAE whose weights it does not have
         return None
-    same = one.keys() == other.keys() and all(np.isclose(one[name], other[name], rtol=2e-2, atol=1e-3) for name in one)
-    return None if same else "the weights of the encoder"
+    return None if same_norms(one, other) else "the weights of the encoder"
 
 
 def _numbers(config: VAEConfig) -> Identity:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,19 @@ import numpy as np
 from magicvideo_jax.core import hosts
 from magicvideo_jax.core.compilation import keep_compiled
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.data.captions import Listing, list_clips
-from magicvideo_jax.data.preparing import Look, Shard, begin, is_whole, job_of, prepare, reports, shards_of, split_of
+from magicvideo_jax.data.captions import Entry, Listing, list_clips
+from magicvideo_jax.data.preparing import (
+    Content,
+    Look,
+    Shard,
+    begin,
+    is_whole,
+    job_of,
+    prepare,
+    reports,
+    shards_of,
+    split_of,
+)
 from magicvideo_jax.data.records import VALIDATION, frame_features, latent_features, to_png
 from magicvideo_jax.data.sandbox import Decoded, Decoders
 from magicvideo_jax.experiment.report import say
@@ -38,6 +49,8 @@ class Request:
     captions: Path | None
     out: Path
     vae: str = "embedded"
+    text: str | None = None
+    """Weights whose text encoder reads the captions beforehand."""
     pixels: bool = False
     look: Look = field(default_factory=Look)
     workers: int = 2
@@ -49,9 +62,9 @@ def run(request: Request) -> None:
     """Makes the set, or this process' part of it, and says what became of every clip."""
     _check(request)
     listing = list_clips(request.videos, request.captions)
-    identity, content, features = _pixels() if request.pixels else _latents(request)
+    identities, content, features = _pixels() if request.pixels else _latents(request)
     shards = shards_of(listing.entries, request.look)
-    begin(request.out, _settings(request, listing, identity))
+    begin(request.out, _settings(request, listing, identities))
     say(f"writing {request.out}: {len(listing.entries)} clips, {len(shards)} shards")
     with Decoders(request.workers, timeout=request.timeout) as decoders:
         whole = prepare(
@@ -94,16 +107,18 @@ def check(request: Request) -> None:
         print(f"sheet       {sheet}: {len(shown)} clips as they would be seen")
 
 
-Made = tuple[dict[str, Any] | None, Callable[[np.ndarray], Sequence[dict[str, Any]]], Any]
+Made = tuple[dict[str, Any], Content, Any]
+"""Whose latents and text states they are, what is kept of clips, and as which features."""
 
 
 def _pixels() -> Made:
-    return None, lambda clips: [{"frames": to_png(clip)} for clip in clips], frame_features()
+    return {"latents": None}, lambda clips, _: [{"frames": to_png(clip)} for clip in clips], frame_features()
 
 
 def _latents(request: Request) -> Made:
     # Only now: pixels need no JAX.
     from magicvideo_jax.experiment.encoder import open_encoder
+    from magicvideo_jax.experiment.text_states import open_text_states
 
     keep_compiled()
     encoder = open_encoder(request.vae, argument="--vae")
@@ -113,12 +128,23 @@ def _latents(request: Request) -> Made:
             raise UserError(f"--size={width}x{height}: give multiples of {factor}, the VAE's factor")
     encode = encoder.batches(_AT_ONCE)
     shape = encoder.shape(request.look.frames, *sizes[0])
-    features = latent_features(shape if len(sizes) == 1 else (shape[0], None, None, shape[3]))
-    return encoder.identity, lambda clips: [{"latents": latents} for latents in encode(clips)], features
+    shape = shape if len(sizes) == 1 else (shape[0], None, None, shape[3])
+    read = None if request.text is None else open_text_states(request.text, argument="--text")
+
+    def content(clips: np.ndarray, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+        return [
+            {"latents": latents} | ({} if read is None else {"text": read(entry.captions)})
+            for latents, entry in zip(encode(clips), entries, strict=True)
+        ]
+
+    identities = {"latents": encoder.identity} | ({} if read is None else {"text": read.identity})
+    return identities, content, latent_features(shape, None if read is None else read.shape)
 
 
 def _check(request: Request) -> None:
     look = request.look
+    if request.pixels and request.text is not None:
+        raise UserError("--text: kept beside latents; leave it out, or --pixels")
     for name, value in (
         ("frames", look.frames),
         ("per_shard", look.per_shard),
@@ -138,7 +164,7 @@ def _check(request: Request) -> None:
         raise UserError(f"--validation={look.validation}: give a share from 0 to less than 1")
 
 
-def _settings(request: Request, listing: Listing, identity: dict[str, Any] | None) -> dict[str, Any]:
+def _settings(request: Request, listing: Listing, identities: dict[str, Any]) -> dict[str, Any]:
     """All that the bytes of the set follow from."""
     names = hashlib.sha256()
     for entry in listing.entries:
@@ -148,7 +174,7 @@ def _settings(request: Request, listing: Listing, identity: dict[str, Any] | Non
         **dataclasses.asdict(request.look),
         "clips": len(listing.entries),
         "clips_sha256": names.hexdigest(),
-        "latents": identity,
+        **identities,
     }
 
 

@@ -10,7 +10,8 @@ from magicvideo_jax.data.loader import Source
 from magicvideo_jax.data.recorded import frame_count, pixels_of
 from magicvideo_jax.data.records import SETTINGS, by_size, open_records
 from magicvideo_jax.experiment.config import Component, Experiment, SourceConfig
-from magicvideo_jax.experiment.encoder import difference, identity_of
+from magicvideo_jax.experiment.encoder import Identity, difference, identity_of
+from magicvideo_jax.experiment.text_states import is_same_text, text_identity
 
 
 def open_source(
@@ -47,8 +48,25 @@ def open_source(
     if len(sizes) == 1:
         _check_size(named, (height * factor, width * factor), experiment.data.size)
     if vae is not None:
-        _check_vae(named, Path(source.path) / SETTINGS, experiment, vae)
+        _check_vae(named, source, experiment, vae)
     return sizes
+
+
+def has_text(source: SourceConfig, experiment: Experiment, text: Params | None, *, argument: str) -> bool:
+    """Whether a set holds text states that stand for its captions: `text` are the parameters of the model's frozen text
+    encoder, None where it is trained and must read for itself.
+
+    Errors: `UserError` for states of another text encoder.
+    """
+    if text is None or "text" not in open_records(source.path, source.split, argument=argument)[0]:
+        return False
+    there = _whose(f"{argument}: {source.path}", source, "text")
+    if there is not None and not is_same_text(there, text_identity(text, experiment.model.text)):
+        raise UserError(
+            f"{argument}: {source.path} has text states of another text encoder: prepare with --text of this model's "
+            "weights, or without"
+        )
+    return True
 
 
 def _check_size(named: str, there: tuple[int, int], size: int) -> None:
@@ -58,14 +76,19 @@ def _check_size(named: str, there: tuple[int, int], size: int) -> None:
         )
 
 
-def _check_vae(named: str, settings: Path, experiment: Experiment, vae: Params) -> None:
-    """Sets of other people say nothing of their VAE."""
-    if not settings.is_file():
-        return
-    try:
-        there = json.loads(settings.read_text())["latents"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{named}: {settings} cannot be read ({error!r}): prepare anew") from error
-    differs = difference(there, identity_of(vae, experiment.model.vae))
+def _check_vae(named: str, source: SourceConfig, experiment: Experiment, vae: Params) -> None:
+    there = _whose(named, source, "latents")
+    differs = None if there is None else difference(there, identity_of(vae, experiment.model.vae))
     if differs is not None:
         raise UserError(f"{named} has latents of another VAE ({differs}): prepare with --vae of this model's weights")
+
+
+def _whose(named: str, source: SourceConfig, what: str) -> Identity | None:
+    """Of which network a set has latents or text states; sets of other people do not say."""
+    settings = Path(source.path) / SETTINGS
+    if not settings.is_file():
+        return None
+    try:
+        return dict(json.loads(settings.read_text())[what])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{named}: {settings} cannot be read ({error!r}): prepare anew") from error

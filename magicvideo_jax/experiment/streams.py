@@ -15,7 +15,7 @@ from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig, Stage
 from magicvideo_jax.experiment.encoded import encoded
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.recorded import open_source
+from magicvideo_jax.experiment.recorded import has_text, open_source
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Of an example, by name."""
@@ -83,12 +83,18 @@ def _mixed(
     """The sources of one field of `config.data`, by their weights."""
     seed, sources = experiment.seed, getattr(experiment.data, field)
 
+    text = frozen.get(Component.TEXT.value) if tokenizer is not None else None
+    reads_text = all(
+        source.path != DRAWN and has_text(source, experiment, text, argument=f"config.data.{field}")
+        for source in sources
+    )
+
     def weighed(source: SourceConfig) -> list[tuple[Stream, float]]:
         if source.path == DRAWN:
             return [(_drawn(frames, experiment, networks, tokenizer, frozen), source.weight)]
         vae = frozen.get(Component.VAE.value)
         sizes = open_source(source, experiment, vae, frames=frames, argument=f"config.data.{field}")
-        prepare = FromRecord(frames, experiment.model.vae.scaling, tokenizer)
+        prepare = FromRecord(frames, experiment.model.vae.scaling, tokenizer, reads_text)
         number = sum(len(records) for records in sizes)
         return [
             (stream(records, prepare=prepare, seed=seed), source.weight * len(records) / number) for records in sizes

@@ -1,0 +1,70 @@
+"""The text encoder of some weights as a function from captions to what a data set keeps of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float16
+
+from magicvideo_jax.core.compilation import jit
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.data.tokenizer import CaptionTokenizer
+from magicvideo_jax.experiment.config import Component, ModelConfig
+from magicvideo_jax.experiment.encoder import Identity, norms_of, same_norms
+from magicvideo_jax.experiment.initial import initial_weights
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.models.clip import TextConfig
+
+_AT_ONCE = 4
+"""Captions that are read together; fewer are filled up, so that there is one program and one result."""
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """Called with captions; built by `open_text_states`."""
+
+    read: Any
+    params: Params
+    tokenizer: CaptionTokenizer
+    identity: Identity
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(l d) of a caption."""
+        return self.identity["tokens"], self.identity["width"]
+
+    def __call__(self, captions: Sequence[str]) -> Float16[np.ndarray, "n l d"]:
+        states = [np.zeros((0, *self.shape), np.float16)]
+        for first in range(0, len(captions), _AT_ONCE):
+            some = captions[first : first + _AT_ONCE]
+            ids = np.pad(self.tokenizer(some), ((0, _AT_ONCE - len(some)), (0, 0)), mode="edge")
+            states.append(np.asarray(self.read(self.params, ids)).astype(np.float16)[: len(some)])
+        return np.concatenate(states)
+
+
+def open_text_states(weights: str, *, argument: str) -> TextStates:
+    """Of Stable Diffusion weights in any form, a run, or `embedded`. Errors name `argument`."""
+    initial = initial_weights(weights, argument=argument)
+    if Component.TEXT not in initial.parts or initial.tokenizer is None:
+        raise UserError(f"{argument}={weights}: no text encoder with its tokenizer: give Stable Diffusion weights")
+    model = initial.fitted(ModelConfig())
+    networks = Networks(model)
+    network = networks.by_component[Component.TEXT]
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    text, _ = initial.load(Component.TEXT, network, jax.tree.map(lambda _: here, network.shapes), seed=0)
+    tokenizer = CaptionTokenizer(initial.tokenizer, length=model.text.tokens)
+    return TextStates(jit(networks.read), {Component.TEXT.value: text}, tokenizer, text_identity(text, model.text))
+
+
+def text_identity(text: Params, config: TextConfig) -> Identity:
+    """Of a text encoder: what tells whose states a data set holds."""
+    return {"tokens": config.tokens, "width": config.width, "norms": norms_of(text)}
+
+
+def is_same_text(there: Identity, here: Identity) -> bool:
+    """Whether states of one are states of the other."""
+    sizes = all(there.get(name) == here[name] for name in ("tokens", "width"))
+    return sizes and same_norms(there["norms"], here["norms"])
