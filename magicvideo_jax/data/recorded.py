@@ -51,7 +51,7 @@ class FromRecord:
 
     def _states(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
         """Zeros of an unlabelled clip: the objective puts the empty prompt in their place."""
-        states = np.asarray(record["text"], np.float32)
+        states = np.asarray(record["text_states"], np.float32)
         chosen = states[rng.integers(len(states))] if len(states) else np.zeros(states.shape[1:], np.float32)
         return {"text": chosen, "is_captioned": np.bool_(len(states) > 0)}
 

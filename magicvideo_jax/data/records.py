@@ -2,7 +2,7 @@
 
 A record holds `name`, `captions` (none or several), `fps`, and either
     latents  float16 (t h w 2c)   mean and log-variance of the VAE's q(z | x), unscaled, channels one behind the other
-    text     float16 (n l d)      if asked for, beside latents: the states of a text encoder for each caption
+    text_states float16 (n l d)   if asked for, beside latents: the states of a text encoder for each caption
     frames   t PNG files          what the VAE stages learn from, and sets whose frame rate is chosen when they are read
 """
 
@@ -38,7 +38,7 @@ def latent_features(
 ) -> tfds.features.FeaturesDict:
     """Of a set of latents; `shape` is (t h w 2c), h and w None where clips differ in them, and `text` (l d) of
     a caption's states, where they are kept."""
-    return _features(latents=_half(shape), **({} if text is None else {"text": _half((None, *text))}))
+    return _features(latents=_half(shape), **({} if text is None else {"text_states": _half((None, *text))}))
 
 
 def frame_features() -> tfds.features.FeaturesDict:

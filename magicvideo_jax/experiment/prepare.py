@@ -133,7 +133,7 @@ def _latents(request: Request) -> Made:
 
     def content(clips: np.ndarray, entries: Sequence[Entry]) -> list[dict[str, Any]]:
         return [
-            {"latents": latents} | ({} if read is None else {"text": read(entry.captions)})
+            {"latents": latents} | ({} if read is None else {"text_states": read(entry.captions)})
             for latents, entry in zip(encode(clips), entries, strict=True)
         ]
 

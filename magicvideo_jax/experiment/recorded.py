@@ -58,7 +58,7 @@ def has_text(source: SourceConfig, experiment: Experiment, text: Params | None, 
 
     Errors: `UserError` for states of another text encoder.
     """
-    if text is None or "text" not in open_records(source.path, source.split, argument=argument)[0]:
+    if text is None or "text_states" not in open_records(source.path, source.split, argument=argument)[0]:
         return False
     there = _whose(f"{argument}: {source.path}", source, "text")
     if there is not None and not is_same_text(there, text_identity(text, experiment.model.text)):
