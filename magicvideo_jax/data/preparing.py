@@ -41,7 +41,7 @@ from magicvideo_jax.data.records import (
 from magicvideo_jax.data.sandbox import Decoded, Decoders, Job
 
 Content = Callable[[UInt8[np.ndarray, "b t h w 3"], Sequence[Entry]], Sequence[dict[str, Any]]]
-"""What a record keeps of each of some clips: `{"latents": ...}`, with `"text_states"` if asked for, or `{"frames": ...}`."""
+"""What a record keeps of each of some clips: `frames`, or `latents` and, if asked for, `text_states`."""
 
 
 @dataclass(frozen=True)
