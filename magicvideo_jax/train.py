@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from magicvideo_jax.core import hosts
 from magicvideo_jax.core.errors import UserError, exit_with
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with :PRESET if it has presets.")
@@ -44,6 +45,7 @@ def train() -> None:
     if WORKDIR.value is None or CONFIG.value is None:
         raise UserError("give --config=configs/t2v.py and --workdir=DIR (--help says more)")
 
+    hosts.join()
     from magicvideo_jax.experiment.config import read_experiment
     from magicvideo_jax.experiment.run import run
 

@@ -36,7 +36,7 @@ def steps_on(mesh, number=3):
     step = jax.jit(partial(train_step, objective=objective, optimizer=optimizer, ema_decay=0.9, seed=0))
     for i in range(number):
         clips = np.random.default_rng(i).standard_normal((8, 2, 2, 2, 128)).astype(np.float32)
-        state, _ = step(state, place({"clips": clips}, mesh))
+        state, _ = step(state, place({"clips": clips}, mesh, 8))
     return state
 
 
@@ -60,7 +60,7 @@ def test_parameters_are_spread_over_fsdp_and_small_ones_copied():
 
 def test_a_batch_lies_over_data_and_frames():
     mesh = make_mesh(MeshShape(2, 2, 2))
-    placed = place({"clips": np.zeros((8, 4, 2, 2, 3), np.float32), "ids": np.zeros((8, 5), np.int32)}, mesh)
+    placed = place({"clips": np.zeros((8, 4, 2, 2, 3), np.float32), "ids": np.zeros((8, 5), np.int32)}, mesh, 8)
     assert {shard.data.shape for shard in placed["clips"].addressable_shards} == {(2, 2, 2, 2, 3)}
     assert {shard.data.shape for shard in placed["ids"].addressable_shards} == {(2, 5)}
 

@@ -13,8 +13,9 @@ import numpy as np
 from absl import flags
 from grain.experimental import ThreadPrefetchIterDataset
 from jax.sharding import Mesh
+from jaxtyping import Int
 
-from magicvideo_jax.parallel.batch import place
+from magicvideo_jax.parallel.batch import place, rows_here
 
 Example = Mapping[str, Any]
 """Arrays by name; of joint training, an example of each part by name."""
@@ -63,15 +64,15 @@ class Loader:
     so many processes make the batches; without, threads of this one. The batches are the same."""
 
     def __init__(self, examples: Stream, *, batch_size: int, mesh: Mesh, workers: int = 0):
-        rows = batch_size // jax.process_count()
-        share = _HostRows(examples, batch_size, first=rows * jax.process_index(), rows=rows)
+        rows = rows_here(batch_size, mesh)
+        share = _HostRows(examples, batch_size, rows)
         reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-        batches = grain.MapDataset.source(share).batch(rows).to_iter_dataset(reading)
+        batches = grain.MapDataset.source(share).batch(len(rows)).to_iter_dataset(reading)
         if workers:
             if not flags.FLAGS.is_parsed():  # grain hands absl's flags to its processes, whoever started this one
                 flags.FLAGS.mark_as_parsed()
             batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-        placed = batches.map(lambda batch: place(batch, mesh))
+        placed = batches.map(lambda batch: place(batch, mesh, batch_size))
         self._iterator = iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
 
     def __next__(self) -> Any:
@@ -137,12 +138,12 @@ class _Beside:
 class _HostRows:
     """One host's rows of every global batch, as a source of its own."""
 
-    def __init__(self, source: Stream, batch_size: int, *, first: int, rows: int):
-        self._source, self._batch_size, self._first, self._rows = source, batch_size, first, rows
+    def __init__(self, source: Stream, batch_size: int, rows: Int[np.ndarray, "n"]):
+        self._source, self._batch_size, self._rows = source, batch_size, rows
 
     def __len__(self) -> int:
-        return min(len(self._source), _ENDLESS) // self._batch_size * self._rows
+        return min(len(self._source), _ENDLESS) // self._batch_size * len(self._rows)
 
     def __getitem__(self, index: int) -> Any:
-        batch, row = divmod(index, self._rows)
-        return self._source[batch * self._batch_size + self._first + row]
+        batch, row = divmod(index, len(self._rows))
+        return self._source[batch * self._batch_size + int(self._rows[row])]

@@ -18,6 +18,7 @@ from magicvideo_jax.core.progress import Progress
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.loader import Example, Source
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.parallel.batch import fetch
 from magicvideo_jax.training.objectives import unit
 
 
@@ -61,5 +62,9 @@ def encoded(
             # JAX encodes in the background while the next examples are drawn.
             batches.append({**batch, "latents": encode(params, pixels, key_for(seed, first, "encode"))})
             progress.advance(min(at_once, number - first))
-    arrays = jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[:number], *batches)
+    # Fetched at the end only, for the same reason.
+    columns = {
+        name: [fetch(x) if isinstance(x := batch[name], jax.Array) else x for batch in batches] for name in batches[0]
+    }
+    arrays = {name: np.concatenate(parts)[:number] for name, parts in columns.items()}
     return EncodedExamples(arrays, number)

@@ -19,6 +19,7 @@ from magicvideo_jax.experiment.config import Experiment, Stage
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.streams import frames_of
 from magicvideo_jax.models.temporal import Position
+from magicvideo_jax.parallel.batch import fetch
 from magicvideo_jax.sampling.decode import decode_clips
 from magicvideo_jax.sampling.keyframes import SampleConfig, keyframes, make_plan
 
@@ -73,7 +74,7 @@ class Generator:
 
     def generate(self, params: Params, request: Request, *, what: str = "sample") -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt. Clip i of a seed is the same whatever stands beside it."""
-        null_ids = jnp.asarray(self.tokenizer([request.negative])[0])
+        null_ids = self.tokenizer([request.negative])[0]
         clips = []
         with Progress(len(request.prompts), what, unit="clip") as progress:
             for first in range(0, len(request.prompts), self._at_once):
@@ -83,8 +84,8 @@ class Generator:
                 ids = np.pad(self.tokenizer(prompts), ((0, missing), (0, 0)), mode="edge")
                 numbers = jnp.arange(first, first + self._at_once)
                 keys = jax.vmap(lambda i: key_for(request.seed, i, "clip"))(numbers)
-                made = self._run(params, jnp.asarray(ids), null_ids, np.pad(fps, (0, missing), mode="edge"), keys)
-                clips.append(np.asarray(made)[: len(prompts)])
+                made = self._run(params, ids, null_ids, np.pad(fps, (0, missing), mode="edge"), keys)
+                clips.append(fetch(made)[: len(prompts)])
                 progress.advance(len(prompts))
         return np.concatenate(clips)
 

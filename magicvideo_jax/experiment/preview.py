@@ -11,6 +11,7 @@ from magicvideo_jax.data.video import save_video
 from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.held_out import unseen, unseen_pictures
 from magicvideo_jax.experiment.start import Started
+from magicvideo_jax.parallel.batch import fetch
 from magicvideo_jax.sampling.contact_sheet import contact_sheet, save_sheet
 from magicvideo_jax.sampling.decode import decode_clips
 from magicvideo_jax.training.objectives import unit
@@ -49,4 +50,4 @@ class Preview:
         pictures = unseen_pictures(self._experiment, len(self._prompts))
         mean, _ = self._networks.moments(params, unit(jnp.asarray(pictures)))
         made = decode_clips(mean, lambda z: self._networks.decode_unscaled(params, z))
-        return np.concatenate([pictures, np.asarray(made)], axis=1)
+        return np.concatenate([pictures, fetch(made)], axis=1)

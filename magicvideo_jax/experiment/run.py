@@ -3,7 +3,9 @@
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from magicvideo_jax.core import hosts
 from magicvideo_jax.core.compilation import keep_compiled
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.protocols import Params
@@ -24,19 +26,22 @@ from magicvideo_jax.training.step import Compiled
 
 
 def run(experiment: Experiment, workdir: Path) -> None:
-    """Trains (on), scores, and leaves everything in `workdir`."""
+    """Trains (on), scores, and leaves everything in `workdir`.
+
+    Of several hosts all compute everything, previews and scores too; what people look at is the first one's.
+    """
     keep_compiled()
     folder = WorkFolder(workdir)
     folder.create()
     with ExitStack() as stack:
+        shown = workdir if hosts.leads() else Path(stack.enter_context(TemporaryDirectory()))
         checkpoints = stack.enter_context(closing(Checkpoints(workdir)))
         started = start(experiment, folder, checkpoints)
         experiment, first = started.experiment, int(started.state.step)
         if first:
             say(f"resuming at step {first}")
-        log = MetricsLog(
-            workdir, first=first, wandb_project=experiment.train.wandb_project, config=to_plain(experiment)
-        )
+        wandb_project = experiment.train.wandb_project if hosts.leads() else ""
+        log = MetricsLog(shown, first=first, wandb_project=wandb_project, config=to_plain(experiment))
         stack.enter_context(closing(log))
         generator = None
         if started.tokenizer is not None:  # one for previews and scores: sampling takes as long to compile as training
@@ -51,13 +56,14 @@ def run(experiment: Experiment, workdir: Path) -> None:
             experiment=to_plain(experiment),
             checkpoints=checkpoints,
             log=log,
-            preview=Preview(started, folder.previews, generator),
+            preview=Preview(started, shown / folder.previews.name, generator),
         )
-    plot_curves(read_lines(workdir / "metrics.jsonl"), workdir / "curves.png")
-    scores = _final_scores(started, merge(state.ema, state.frozen), generator, folder)
-    write_json(folder.metrics, scores)
-    for line in table(scores):
-        print(line)
+        plot_curves(read_lines(shown / "metrics.jsonl"), shown / "curves.png")
+        scores = _final_scores(started, merge(state.ema, state.frozen), generator, folder)
+        write_json(shown / folder.metrics.name, scores)
+    if hosts.leads():
+        for line in table(scores):
+            print(line)
 
 
 def _final_scores(started: Started, params: Params, generator: Generator | None, folder: WorkFolder) -> Scores:

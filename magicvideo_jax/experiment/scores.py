@@ -21,6 +21,7 @@ from magicvideo_jax.experiment.held_out import unseen, unseen_batches, unseen_pi
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.start import make_objective
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
+from magicvideo_jax.parallel.batch import fetch
 from magicvideo_jax.sampling.decode import decode_clips
 from magicvideo_jax.training.objectives import unit
 from magicvideo_jax.training.step import Metrics
@@ -86,7 +87,7 @@ def score_reconstructions(experiment: Experiment, networks: Networks, params: Pa
         return decode_clips(mean, lambda z: networks.decode_unscaled(params, z)), mean.std()
 
     made, deviation = reconstruct(params, pictures)
-    made = np.asarray(made)
+    made = fetch(made)
     error = np.square(made.astype(np.float32) - pictures).mean(axis=(1, 2, 3, 4))
     scores: Scores = {
         "psnr": float(np.mean(10 * np.log10(255**2 / error))),

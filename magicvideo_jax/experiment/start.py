@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from magicvideo_jax.core import hosts
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten
@@ -127,13 +128,16 @@ def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder
         return experiment
     if initial.tokenizer is not None:
         folder.copy_tokenizer(initial.tokenizer)
+        hosts.wait("tokenizer")
         return experiment
     if Component.TEXT in initial.parts:
         raise UserError(
             f"config.init_from={experiment.init_from}: no tokenizer beside the weights; "
             "convert them with --tokenizer FOLDER and give the converted folder"
         )
-    build_vocabulary(words(experiment), folder.tokenizer, length=experiment.model.text.tokens)
+    if hosts.leads():
+        build_vocabulary(words(experiment), folder.tokenizer, length=experiment.model.text.tokens)
+    hosts.wait("tokenizer")
     size = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens).vocabulary_size
     text = replace(experiment.model.text, vocabulary=size)
     return replace(experiment, model=replace(experiment.model, text=text))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 
+from magicvideo_jax.core import hosts
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.protocols import Params
@@ -53,11 +54,12 @@ class WorkFolder:
 
     def copy_tokenizer(self, files: Path) -> None:
         """A work folder is whole without the weights it came from."""
-        if files != self.tokenizer:
+        if hosts.leads() and files != self.tokenizer:
             shutil.copytree(files, self.tokenizer, dirs_exist_ok=True)
 
     def write_config(self, experiment: Experiment) -> None:
-        write_json(self.config, to_plain(experiment))
+        if hosts.leads():
+            write_json(self.config, to_plain(experiment))
 
     def continued(self, asked: Experiment) -> Experiment:
         """What is asked for, with the networks that the run here has. Errors: what a run cannot change on its way."""

@@ -4,7 +4,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.parallel.mesh import batch_shards
@@ -26,10 +28,29 @@ def batch_sharding(mesh: Mesh, ndim: int) -> NamedSharding:
     return NamedSharding(mesh, spec)
 
 
-def place(batch: Any, mesh: Mesh) -> Any:
-    """This host's part of a batch (numpy) as global arrays."""
+def rows_here(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
+    """The rows of a global batch that this host's devices hold, ascending: hosts may share rows (and split frames)."""
+    here = batch_sharding(mesh, 1).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in here]))
+
+
+def place(batch: Any, mesh: Mesh, batch_size: int) -> Any:
+    """This host's rows (numpy, as `rows_here` has them) of a batch of that size as global arrays."""
+    rows = rows_here(batch_size, mesh)
 
     def put(x: np.ndarray) -> jax.Array:
-        return jax.make_array_from_process_local_data(batch_sharding(mesh, x.ndim), x)
+        def piece(index: Any) -> np.ndarray:
+            wanted = np.arange(batch_size)[index[0]]
+            first = int(np.searchsorted(rows, wanted[0]))
+            return x[(slice(first, first + len(wanted)), *index[1:])]
+
+        return jax.make_array_from_callback((batch_size, *x.shape[1:]), batch_sharding(mesh, x.ndim), piece)
 
     return jax.tree.map(put, batch)
+
+
+def fetch(x: jax.Array) -> np.ndarray:
+    """A global array as numpy, on every host."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(process_allgather(x, tiled=True))

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import jax
+from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from magicvideo_jax.core.errors import UserError
@@ -19,12 +20,19 @@ class MeshShape:
 
 
 def make_mesh(shape: MeshShape) -> Mesh:
-    """All devices, in the order XLA finds best. Errors: sizes that do not fit the devices; several hosts."""
-    if jax.process_count() > 1:
-        raise UserError("several hosts: batches are placed for one host only so far; run on one")
+    """All devices, in the order XLA finds best. Of several slices each holds whole copies of the model: `data` alone
+    crosses the slower network between them.
+
+    Errors: sizes that do not fit the devices, or the slices.
+    """
     sizes = _resolved(shape, jax.device_count())
-    axes = tuple(sizes)
-    return jax.make_mesh(tuple(sizes.values()), axes, axis_types=(AxisType.Auto,) * len(axes))
+    slices = len({getattr(device, "slice_index", 0) for device in jax.devices()})
+    if slices > 1:
+        if sizes["data"] % slices:
+            raise UserError(f"mesh.data={sizes['data']}: give a multiple of {slices}, the number of slices")
+        within = (sizes["data"] // slices, sizes["fsdp"], sizes["frames"])
+        return Mesh(create_hybrid_device_mesh(within, (slices, 1, 1)), tuple(sizes))
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -87,11 +87,12 @@ def accumulated(objective: Objective, parts: int) -> Objective:
 
 
 class Compiled:
-    """The step, compiled once for each shape of batches; the state is donated, and stays in its places."""
+    """The step, compiled once for each shape of batches; the state is donated, and stays in its places; metrics
+    are whole on every device."""
 
     def __init__(self, step: Callable[..., Any], state: TrainState):
         shardings = jax.tree.map(lambda x: x.sharding, state)
-        self._step = jit(step, donate_argnums=0, out_shardings=(shardings, None))
+        self._step = jit(step, donate_argnums=0, out_shardings=(shardings, state.step.sharding))
         self._programs: dict[Any, Any] = {}
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
