@@ -1,5 +1,6 @@
 """Processes that find one another, or say who is missing."""
 
+import json
 import os
 import subprocess
 import sys
@@ -86,3 +87,23 @@ def test_the_first_failure_is_the_job_s():
     command = [script, "3", "sh", "-c", "exit $((JAX_PROCESS_ID * 3))"]
     assert subprocess.run(command, check=False).returncode == 3
     assert subprocess.run([script], check=False, capture_output=True).returncode == 2
+
+
+@pytest.mark.parametrize("mesh", ["data", pytest.param("frames", marks=pytest.mark.slow)])
+def test_two_processes_train_as_one_does(tmp_path, free_port, mesh):
+    def losses(folder: str, *launch: str) -> list[float]:
+        command = [sys.executable, "-m", "magicvideo_jax.train", "--config=tests/tiny_config.py"]
+        axes = ["--config.mesh.data=1", "--config.mesh.frames=-1"] if mesh == "frames" else []
+        flags = {
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+        }
+        environment = {**os.environ, **flags, "PORT": str(free_port)}
+        workdir = tmp_path / folder
+        subprocess.run([*launch, *command, *axes, f"--workdir={workdir}"], check=True, cwd=ROOT, env=environment)
+        assert (workdir / "previews" / "step_000004.mp4").is_file()
+        assert (workdir / "metrics.json").is_file()
+        return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+    together = losses("two", str(ROOT / "launch" / "local.sh"), "2")
+    assert together == pytest.approx(losses("one"), rel=1e-5)
