@@ -1,7 +1,7 @@
 #!/bin/sh
 # N processes on this machine, as hosts of a pod would be:
 #     launch/local.sh N python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR
-# PORT is the coordinator's (8476). --dry-run before N prints what would run. The first failure ends all.
+# PORT is the coordinator's (8476). --dry-run before N prints what would run. The exit code is the first failure's.
 set -eu
 
 dry=
@@ -10,20 +10,15 @@ if [ $# -lt 2 ]; then sed -n '2,4s/^# //p' "$0" >&2 && exit 2; fi
 number=$1 && shift
 
 export JAX_COORDINATOR_ADDRESS="localhost:${PORT:-8476}" JAX_NUM_PROCESSES="$number"
-if [ -n "$dry" ]; then
-    i=0
-    while [ "$i" -lt "$number" ]; do
-        echo "JAX_COORDINATOR_ADDRESS=$JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=$number JAX_PROCESS_ID=$i $*"
-        i=$((i + 1))
-    done
-    exit
-fi
-
 pids=
 i=0
 while [ "$i" -lt "$number" ]; do
-    JAX_PROCESS_ID=$i "$@" &
-    pids="$pids $!"
+    if [ -n "$dry" ]; then
+        echo "JAX_COORDINATOR_ADDRESS=$JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=$number JAX_PROCESS_ID=$i $*"
+    else
+        JAX_PROCESS_ID=$i "$@" &
+        pids="$pids $!"
+    fi
     i=$((i + 1))
 done
 # shellcheck disable=SC2064,SC2086  # these processes, a word each

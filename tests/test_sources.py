@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from test_prepare import prepare
 from tiny_experiment import tiny
 
 from magicvideo_jax.core.errors import UserError
@@ -140,8 +141,6 @@ def test_sources_mix_by_weight_and_pictures_come_beside(vae, encoder, tmp_path):
 
 
 def test_a_set_of_several_sizes_is_learned_from_a_size_a_batch(vae, encoder, tmp_path):
-    from test_prepare import prepare  # what people run
-
     clips = tmp_path / "clips"
     clips.mkdir()
     for i, one in enumerate(drawn(12, size=32, frames=4)):
@@ -158,14 +157,18 @@ def test_a_set_of_several_sizes_is_learned_from_a_size_a_batch(vae, encoder, tmp
     examples = started(learning_from(SourceConfig(str(tmp_path / "set")), vae=vae), tmp_path / "other").loader
     shapes = {next(examples)["latents"].shape for _ in range(6)}
     assert shapes == {(8, 2, 8, 8, 4), (8, 2, 6, 12, 4)}
+    for clip_of_both in clips.glob("*.gif"):  # only wide ones are left
+        if int(clip_of_both.stem) % 3:
+            clip_of_both.unlink()
+    prepare(clips, tmp_path / "wide", f"--vae={vae}", *sizes, "--captions=")
+    wide = started(learning_from(SourceConfig(str(tmp_path / "wide")), vae=vae), tmp_path / "fourth").loader
+    assert next(wide)["latents"].shape == (8, 2, 6, 12, 4)
     (tmp_path / "set/sizes.json").write_text('{"train": [0], "validation": [0]}')
     with pytest.raises(UserError, match=r"sizes\.json has 1 records"):
         started(learning_from(SourceConfig(str(tmp_path / "set")), vae=vae), tmp_path / "third")
 
 
 def test_text_states_made_beforehand_stand_for_captions(tmp_path):
-    from test_prepare import prepare
-
     clips = tmp_path / "clips"
     clips.mkdir()
     captions = ["a red circle moving left", "a blue star resting"]

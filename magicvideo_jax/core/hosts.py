@@ -20,13 +20,13 @@ _DAY = 86_400
 
 
 class _Job:
-    joined = False
+    index, number = 0, 1
 
 
 def join() -> None:
     """To be called before anything asks JAX for a device; alone, it does nothing. Errors: variables that say half of
     it, and hosts that do not come in time."""
-    if _Job.joined or not (os.environ.get(COORDINATOR) or os.environ.get(CLUSTER)):
+    if _Job.number > 1 or not (os.environ.get(COORDINATOR) or os.environ.get(CLUSTER)):
         return
     # Only now: who is alone and needs no JAX (`prepare --pixels`) does not wait for it.
     import jax
@@ -49,18 +49,19 @@ def join() -> None:
         else:
             jax.distributed.initialize(initialization_timeout=timeout, shutdown_timeout_seconds=_DAY)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{CLUSTER}: JAX finds no partners: {error}") from error
-    _Job.joined = True
+        said = COORDINATOR if os.environ.get(COORDINATOR) else CLUSTER
+        raise UserError(f"{said}={os.environ[said]}: JAX does not find the others: {error}") from error
+    _Job.index, _Job.number = jax.process_index(), jax.process_count()
 
 
 def index() -> int:
     """Of this process among those of the job."""
-    return _jax().process_index() if _Job.joined else 0
+    return _Job.index
 
 
 def number() -> int:
     """Of processes."""
-    return _jax().process_count() if _Job.joined else 1
+    return _Job.number
 
 
 def leads() -> bool:
@@ -74,12 +75,6 @@ def wait(what: str) -> None:
         from jax.experimental.multihost_utils import sync_global_devices
 
         sync_global_devices(what)
-
-
-def _jax():
-    import jax
-
-    return jax
 
 
 def _number(name: str, *, default: int | None = None) -> int:

@@ -42,12 +42,11 @@ class FromRecord:
         else:
             example["pixels"] = pixels_of(record, which)
         if self.tokenizer is not None:
-            example |= self._states(record, rng) if self.reads_text else self._ids(record, self.tokenizer, rng)
+            example |= (
+                self._states(record, rng) if self.reads_text else {"ids": self.tokenizer([caption_of(record, rng)])[0]}
+            )
             example["fps"] = np.float32(record.get("fps", 0.0)) / np.float32(which.step)
         return example
-
-    def _ids(self, record: Mapping[str, Any], tokenizer: CaptionTokenizer, rng: np.random.Generator) -> Example:
-        return {"ids": tokenizer([caption_of(record, rng)])[0]}
 
     def _states(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
         """Zeros of an unlabelled clip: the objective puts the empty prompt in their place."""

@@ -63,8 +63,5 @@ def encoded(
             batches.append({**batch, "latents": encode(params, pixels, key_for(seed, first, "encode"))})
             progress.advance(min(at_once, number - first))
     # Fetched at the end only, for the same reason.
-    columns = {
-        name: [fetch(x) if isinstance(x := batch[name], jax.Array) else x for batch in batches] for name in batches[0]
-    }
-    arrays = {name: np.concatenate(parts)[:number] for name, parts in columns.items()}
+    arrays = jax.tree.map(lambda *parts: np.concatenate([fetch(part) for part in parts])[:number], *batches)
     return EncodedExamples(arrays, number)

@@ -15,12 +15,12 @@ from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten
-from magicvideo_jax.experiment.config import Component, ModelConfig
+from magicvideo_jax.experiment.config import Component
 from magicvideo_jax.experiment.initial import initial_weights
-from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.taesd import TAESDEncoder
 from magicvideo_jax.models.vae import VAEConfig
+from magicvideo_jax.parallel.rules import on_this_host
 from magicvideo_jax.training.objectives import unit
 from magicvideo_jax.weights.taesd import is_taesd, open_taesd
 
@@ -71,12 +71,8 @@ def open_encoder(weights: str, *, argument: str) -> Encoder:
     initial = initial_weights(weights, argument=argument)
     if Component.VAE not in initial.parts:
         raise UserError(f"{argument}={weights}: no VAE: give Stable Diffusion weights, a work folder, or `embedded`")
-    model = initial.fitted(ModelConfig())
-    networks = Networks(model)
-    network = networks.by_component[Component.VAE]
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    vae, _ = initial.load(Component.VAE, network, jax.tree.map(lambda _: here, network.shapes), seed=0)
-    return Encoder(networks.moments, {Component.VAE.value: vae}, identity_of(vae, model.vae))
+    model, networks, params = initial.opened(Component.VAE)
+    return Encoder(networks.moments, params, identity_of(params[Component.VAE.value], model.vae))
 
 
 def _taesd(weights: str, argument: str) -> Encoder:
@@ -85,9 +81,8 @@ def _taesd(weights: str, argument: str) -> Encoder:
     if "encoder" not in source.halves:
         raise UserError(f"{argument}={weights}: TAESD's decoder alone: add taesd_encoder.safetensors")
     network = bind(lambda keys: TAESDEncoder(keys=keys))
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = source.shapes()
-    params = source.load(shapes, shardings=jax.tree.map(lambda _: here, shapes))["encoder"]
+    params = source.load(shapes, shardings=on_this_host(shapes))["encoder"]
 
     def moments(params: Params, x: Array) -> tuple[Array, Array]:
         mean = network.apply(params, (x + 1) / 2) / usual.scaling

@@ -17,6 +17,7 @@ from magicvideo_jax.experiment.config import Component, ModelConfig
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, trained_params
 from magicvideo_jax.models.bind import Network
+from magicvideo_jax.parallel.rules import on_this_host
 from magicvideo_jax.weights.match import may_miss
 from magicvideo_jax.weights.noise import noise_json
 from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, StableDiffusion, part_of
@@ -59,6 +60,15 @@ class Initial:
         params = part.load(network.shapes, shardings=shardings, may_be_missing=added, fresh=fresh)
         there = [leaf for path, leaf in flatten(network.shapes).items() if not may_miss(path, added)]
         return params, sum(leaf.size for leaf in there)
+
+    def opened(self, component: Component) -> tuple[ModelConfig, Networks, Params]:
+        """One network to be used and not trained, on this host's own first device: the model, its networks, and
+        `{component: parameters}`."""
+        model = self.fitted(ModelConfig())
+        networks = Networks(model)
+        network = networks.by_component[component]
+        params, _ = self.load(component, network, on_this_host(network.shapes), seed=0)
+        return model, networks, {component.value: params}
 
 
 def initial_weights(init_from: str, *, argument: str = "config.init_from") -> Initial:

@@ -34,7 +34,7 @@ def open_source(
         )
     if "latents" not in record:
         height, width = pixels_of(record, slice(0, 1)).shape[1:3]
-        if len(sizes) == 1:
+        if records in sizes:  # of one size by its making, and not by chance
             _check_size(named, (height, width), experiment.data.size)
         return sizes
     if Component.VAE in experiment.model.trained:
@@ -45,20 +45,22 @@ def open_source(
         raise UserError(
             f"{named} has latents of {twice // 2} channels and the model of {channels}: prepare with its VAE"
         )
-    if len(sizes) == 1:
+    if records in sizes:  # of one size by its making, and not by chance
         _check_size(named, (height * factor, width * factor), experiment.data.size)
     if vae is not None:
         _check_vae(named, source, experiment, vae)
     return sizes
 
 
-def has_text(source: SourceConfig, experiment: Experiment, text: Params | None, *, argument: str) -> bool:
-    """Whether a set holds text states that stand for its captions: `text` are the parameters of the model's frozen text
-    encoder, None where it is trained and must read for itself.
+def has_text(
+    source: SourceConfig, records: Source, experiment: Experiment, text: Params | None, *, argument: str
+) -> bool:
+    """Whether a set, of which these are some records, holds text states that stand for its captions: `text` are the
+    parameters of the model's frozen text encoder, None where it is trained and must read for itself.
 
     Errors: `UserError` for states of another text encoder.
     """
-    if text is None or "text_states" not in open_records(source.path, source.split, argument=argument)[0]:
+    if text is None or "text_states" not in records[0]:
         return False
     there = _whose(f"{argument}: {source.path}", source, "text")
     if there is not None and not is_same_text(there, text_identity(text, experiment.model.text)):

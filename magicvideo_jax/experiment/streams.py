@@ -1,5 +1,6 @@
 """From the sources that a config names to examples without end, for the stage that is trained."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -83,29 +84,32 @@ def _mixed(
     """The sources of one field of `config.data`, by their weights."""
     seed, sources = experiment.seed, getattr(experiment.data, field)
 
-    text = frozen.get(Component.TEXT.value) if tokenizer is not None else None
-    reads_text = all(
-        source.path != DRAWN and has_text(source, experiment, text, argument=f"config.data.{field}")
+    argument = f"config.data.{field}"
+    vae, text = (frozen.get(component.value) for component in (Component.VAE, Component.TEXT))
+    opened = [
+        None if source.path == DRAWN else open_source(source, experiment, vae, frames=frames, argument=argument)
         for source in sources
+    ]
+    reads_text = all(
+        sizes is not None and has_text(source, sizes[0], experiment, text, argument=argument)
+        for source, sizes in zip(sources, opened, strict=True)
     )
+    prepare = FromRecord(frames, experiment.model.vae.scaling, tokenizer, reads_text)
 
-    def weighed(source: SourceConfig) -> list[tuple[Stream, float]]:
-        if source.path == DRAWN:
+    def weighed(source: SourceConfig, sizes: Sequence[Source] | None) -> list[tuple[Stream, float]]:
+        if sizes is None:
             return [(_drawn(frames, experiment, networks, tokenizer, frozen), source.weight)]
-        vae = frozen.get(Component.VAE.value)
-        sizes = open_source(source, experiment, vae, frames=frames, argument=f"config.data.{field}")
-        prepare = FromRecord(frames, experiment.model.vae.scaling, tokenizer, reads_text)
         number = sum(len(records) for records in sizes)
         return [
             (stream(records, prepare=prepare, seed=seed), source.weight * len(records) / number) for records in sizes
         ]
 
     by_shape: dict[Shapes, list[tuple[Stream, float]]] = {}
-    for source in sources:
-        for examples, weight in weighed(source):
+    for source, sizes in zip(sources, opened, strict=True):
+        for examples, weight in weighed(source, sizes):
             by_shape.setdefault(_shapes(examples[0]), []).append((examples, weight))
     if len({tuple(name for name, _ in shapes) for shapes in by_shape}) > 1:
-        raise UserError(f"config.data.{field} mixes pixels and latents: prepare all its sources alike")
+        raise UserError(f"{argument} mixes pixels and latents: prepare all its sources alike")
     return by_batches(
         [mixture(*zip(*alike, strict=True)) for alike in by_shape.values()],
         [sum(weight for _, weight in alike) for alike in by_shape.values()],

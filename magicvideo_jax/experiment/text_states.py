@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float16
 
@@ -12,10 +11,9 @@ from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
-from magicvideo_jax.experiment.config import Component, ModelConfig
+from magicvideo_jax.experiment.config import Component
 from magicvideo_jax.experiment.encoder import Identity, norms_of, same_norms
 from magicvideo_jax.experiment.initial import initial_weights
-from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.models.clip import TextConfig
 
 _AT_ONCE = 4
@@ -50,13 +48,10 @@ def open_text_states(weights: str, *, argument: str) -> TextStates:
     initial = initial_weights(weights, argument=argument)
     if Component.TEXT not in initial.parts or initial.tokenizer is None:
         raise UserError(f"{argument}={weights}: no text encoder with its tokenizer: give Stable Diffusion weights")
-    model = initial.fitted(ModelConfig())
-    networks = Networks(model)
-    network = networks.by_component[Component.TEXT]
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    text, _ = initial.load(Component.TEXT, network, jax.tree.map(lambda _: here, network.shapes), seed=0)
+    model, networks, params = initial.opened(Component.TEXT)
     tokenizer = CaptionTokenizer(initial.tokenizer, length=model.text.tokens)
-    return TextStates(jit(networks.read), {Component.TEXT.value: text}, tokenizer, text_identity(text, model.text))
+    identity = text_identity(params[Component.TEXT.value], model.text)
+    return TextStates(jit(networks.read), params, tokenizer, identity)
 
 
 def text_identity(text: Params, config: TextConfig) -> Identity:

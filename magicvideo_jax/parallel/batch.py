@@ -1,5 +1,6 @@
 """Batches onto the mesh: examples over `data` and `fsdp`, the frames of clips over `frames`."""
 
+import functools
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ def batch_sharding(mesh: Mesh, ndim: int) -> NamedSharding:
     return NamedSharding(mesh, spec)
 
 
+@functools.cache
 def rows_here(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
     """The rows of a global batch that this host's devices hold, ascending: hosts may share rows (and split frames)."""
     here = batch_sharding(mesh, 1).addressable_devices_indices_map((batch_size,)).values()
@@ -49,8 +51,8 @@ def place(batch: Any, mesh: Mesh, batch_size: int) -> Any:
     return jax.tree.map(put, batch)
 
 
-def fetch(x: jax.Array) -> np.ndarray:
-    """A global array as numpy, on every host."""
-    if x.is_fully_addressable or x.is_fully_replicated:
-        return np.asarray(x)
-    return np.asarray(process_allgather(x, tiled=True))
+def fetch(x: jax.Array | np.ndarray) -> np.ndarray:
+    """A global array as numpy, on every host; numpy stays what it is."""
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+        return np.asarray(process_allgather(x, tiled=True))
+    return np.asarray(x)

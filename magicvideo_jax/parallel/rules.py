@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from magicvideo_jax.core.tree import flatten, unflatten
 
@@ -21,6 +22,12 @@ def parameter_shardings(shapes: dict[str, Any], mesh: Mesh, rules: Sequence[Rule
     return unflatten(
         {path: NamedSharding(mesh, _spec(path, leaf.shape, mesh, rules)) for path, leaf in flatten(shapes).items()}
     )
+
+
+def on_this_host(shapes: dict[str, Any]) -> dict[str, Any]:
+    """A sharding for every leaf: whole, on this host's own first device."""
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda _: here, shapes)
 
 
 def _spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Sequence[Rule]) -> PartitionSpec:
