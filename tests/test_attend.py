@@ -157,3 +157,20 @@ def test_without_cudnn_the_reason_is_logged_once(monkeypatch, caplog, dtype, d, 
     else:
         assert chosen == [forms._plain] * 2
         assert [why in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(64, 77), (33, 76), (34, 64)])
+def test_cudnn_is_given_even_lengths(monkeypatch, queries, keys):
+    """In training it refuses odd ones. Its place is taken by XLA's form of the same function."""
+    q, k, v = draw(queries, keys, batch=(2, 2))
+    lengths, run = [], jax.nn.dot_product_attention
+
+    def of_xla(q, k, v, *, implementation, **options):
+        assert implementation == "cudnn"
+        lengths.extend((q.shape[1], k.shape[1], v.shape[1]))
+        return run(q, k, v, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", of_xla)
+    seen = forms._cudnn(q, k, v, None)
+    assert not any(length % 2 for length in lengths)
+    np.testing.assert_allclose(seen, forms._plain(q, k, v, None), atol=1e-5)

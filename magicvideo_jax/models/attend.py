@@ -109,10 +109,21 @@ def _cudnn(
     v: Float[Array, "*b m n d"],
     mask: Bool[Array, "l m"] | None,
 ) -> Float[Array, "*b l n d"]:
-    """cuDNN's flash attention."""
-    flat = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
-    masks = None if mask is None else mask[None, None]
-    return jax.nn.dot_product_attention(*flat, mask=masks, implementation="cudnn").reshape(q.shape)
+    """cuDNN's flash attention. In training it takes even lengths alone: an odd one (77 tokens of text) gets a row of
+    zeros, which it is told not to look at."""
+    queries, keys = q.shape[-3], k.shape[-3]
+
+    def even(x: Array) -> Array:
+        return jnp.pad(x.reshape(-1, *x.shape[-3:]), ((0, 0), (0, x.shape[-3] % 2), (0, 0), (0, 0)))
+
+    flat = [even(x) for x in (q, k, v)]
+    seen = jax.nn.dot_product_attention(
+        *flat,
+        mask=None if mask is None else mask[None, None],
+        key_value_seq_lengths=jnp.full(len(flat[1]), keys, jnp.int32) if keys % 2 else None,
+        implementation="cudnn",
+    )
+    return seen[:, :queries].reshape(q.shape)
 
 
 def _choose_on_cuda(q: Array, k: Array, *, masked: bool) -> Callable[..., Array]:

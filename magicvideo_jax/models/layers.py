@@ -69,13 +69,16 @@ class Conv(nnx.Module):
         self.stride, self.padding = stride, padding if size > 1 else Padding.NONE
 
     def __call__(self, x: Float[Array, "*b h w i"]) -> Float[Array, "*b h2 w2 o"]:
-        images = x.reshape(-1, *x.shape[-3:])
+        images, kernel, order = x.reshape(-1, *x.shape[-3:]), self.kernel.astype(x.dtype), "HWIO"
+        if jax.default_backend() == "gpu":
+            # cuDNN's order. Unless the kernel is turned here, XLA turns its average and its moments in each step, too.
+            kernel, order = jnp.transpose(kernel, (3, 0, 1, 2)), "OHWI"
         y = jax.lax.conv_general_dilated(
             images,
-            self.kernel.astype(x.dtype),
+            kernel,
             window_strides=(self.stride, self.stride),
             padding=(self.padding.value, self.padding.value),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=("NHWC", order, "NHWC"),
         )
         if hasattr(self, "bias"):
             y = y + along_channels(self.bias[...], y)
