@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from magicvideo_jax.core import hosts
+from magicvideo_jax.core.command_line import parse
 from magicvideo_jax.core.errors import UserError, exit_with
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with :PRESET if it has presets.")
@@ -33,15 +34,7 @@ def main() -> None:
 
 def train() -> None:
     """Parse, then run. Errors: what the command line or the config file gets wrong."""
-    _check_file_is_there()
-    try:
-        rest = flags.FLAGS(sys.argv)[1:]
-    except AttributeError as error:
-        raise UserError(f"--config: no such field ({error})") from None
-    except (flags.Error, OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(str(error)) from None
-    if rest:
-        raise UserError(f"{rest[0]}: not understood; fields are given as --config.{rest[0].lstrip('-')}")
+    parse()
     if WORKDIR.value is None or CONFIG.value is None:
         raise UserError("give --config=configs/t2v.py and --workdir=DIR (--help says more)")
 
@@ -50,16 +43,6 @@ def train() -> None:
     from magicvideo_jax.experiment.run import run
 
     run(read_experiment(CONFIG.value), Path(WORKDIR.value))
-
-
-def _check_file_is_there() -> None:
-    """Before absl runs it, whose own message is a traceback."""
-    for i, argument in enumerate(sys.argv):
-        name, _, value = argument.partition("=")
-        if name == "--config":
-            file = (value or "".join(sys.argv[i + 1 : i + 2])).split(":")[0]
-            if not Path(file).is_file():
-                raise UserError(f"--config={file}: no such file; give one of configs/")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 
 import jax
 import numpy as np
@@ -24,7 +23,8 @@ from magicvideo_jax.data.video import read_video
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict, read_experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run import run
-from magicvideo_jax.experiment.start import Started, make_objective, start
+from magicvideo_jax.experiment.start import Started, start
+from magicvideo_jax.experiment.step import make_objective
 from magicvideo_jax.experiment.streams import drawn_source, example
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.training.checkpoint import Checkpoints
@@ -34,9 +34,9 @@ from magicvideo_jax.training.objectives import unit
 @pytest.fixture(scope="module", autouse=True)
 def one_device():
     """Programs for one device compile in half the time; test_parallel.py has the many."""
+    alone = jax.devices()[:1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "device_count", lambda: 1)
-        patch.setattr(jax, "make_mesh", partial(jax.make_mesh, devices=jax.devices()[:1]))
+        patch.setattr(jax, "devices", lambda: alone)
         yield
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,13 +12,18 @@ import jax
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
 
 
-def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """`jax.jit` with the compiler options of the default backend."""
-    return jax.jit(function, compiler_options=_CPU_OPTIONS if jax.default_backend() == "cpu" else None, **options)
+def jit(function: Callable[..., Any], *, platform: str | None = None, **options: Any) -> Any:
+    """`jax.jit` with the compiler options of a platform; none: of the default backend."""
+    platform = platform or jax.default_backend()
+    return jax.jit(function, compiler_options=_CPU_OPTIONS if platform == "cpu" else None, **options)
 
 
 def keep_compiled() -> None:
     """The next process finds what this one compiled: in `JAX_COMPILATION_CACHE_DIR`, or the user's cache folder."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        jax.config.update("jax_compilation_cache_dir", os.path.join(usual, "magicvideo_jax", "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what they can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "magicvideo_jax"

@@ -15,18 +15,19 @@ from magicvideo_jax.models.vae import AutoencoderKL
 from magicvideo_jax.training.objectives import Parts
 
 
-def compute_dtype(model: ModelConfig) -> Any:
-    """What networks compute in on this machine."""
+def compute_dtype(model: ModelConfig, platform: str | None = None) -> Any:
+    """What networks compute in on a platform; none: on this machine."""
     if model.compute is Compute.AUTO:
-        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        return jnp.float32 if (platform or jax.default_backend()) == "cpu" else jnp.bfloat16
     return jnp.dtype(model.compute.value)
 
 
 class Networks:
-    """U-Net, VAE and text encoder; `params[component.value]` are the parameters of each."""
+    """U-Net, VAE and text encoder, for a platform (none: this machine); `params[component.value]` are the parameters
+    of each."""
 
-    def __init__(self, model: ModelConfig):
-        dtype = compute_dtype(model)
+    def __init__(self, model: ModelConfig, platform: str | None = None):
+        dtype = compute_dtype(model, platform)
         self._model = model
         self.by_component: dict[Component, Network] = {
             Component.UNET: bind(lambda keys: VideoUNet(model.unet, keys=keys, dtype=dtype, remat=model.remat)),

@@ -19,7 +19,7 @@ from magicvideo_jax.experiment.config import Experiment, Stage
 from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.held_out import unseen, unseen_batches, unseen_pictures
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.start import make_objective
+from magicvideo_jax.experiment.step import make_objective
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.parallel.batch import fetch
 from magicvideo_jax.sampling.decode import decode_clips

@@ -10,22 +10,20 @@ from jax.sharding import Mesh
 from magicvideo_jax.core import hosts
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
-from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, check_experiment
 from magicvideo_jax.experiment.initial import Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.step import make_step, state_places
 from magicvideo_jax.experiment.streams import training_stream, words
 from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, shapes_of, split_trained
 from magicvideo_jax.parallel.batch import check_batch
-from magicvideo_jax.parallel.mesh import make_mesh, replicated
+from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.parallel.rules import parameter_shardings
 from magicvideo_jax.training.checkpoint import Checkpoints
-from magicvideo_jax.training.objectives import autoencoding, denoising, joint
 from magicvideo_jax.training.optimizer import make_optimizer
 from magicvideo_jax.training.state import TrainState, fresh_state
-from magicvideo_jax.training.step import Objective, accumulated, train_step
 
 
 @dataclass(frozen=True)
@@ -67,13 +65,13 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     networks = Networks(experiment.model)
     optimizer = make_optimizer(experiment.optim, experiment.train.steps)
     if resumes:
-        places = _places(shapes_of(networks, experiment), experiment, optimizer, mesh)
+        places = state_places(shapes_of(networks, experiment), experiment, optimizer, mesh)
         state, position = checkpoints.restore(places)
         from_weights = 0
     else:
         params, from_weights = _initial_params(experiment, networks, initial, mesh)
         trained, frozen = split_trained(params, experiment)
-        shardings = jax.tree.map(lambda x: x.sharding, _places(params, experiment, optimizer, mesh))
+        shardings = jax.tree.map(lambda x: x.sharding, state_places(params, experiment, optimizer, mesh))
         create = jax.jit(partial(fresh_state, optimizer=optimizer), out_shardings=shardings._replace(frozen={}))
         state = create(trained)._replace(frozen=frozen)
         position = None
@@ -87,13 +85,6 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     if position is not None:
         loader.seek(position)
     folder.write_config(experiment)
-    step = partial(
-        train_step,
-        objective=accumulated(make_objective(experiment, networks, tokenizer), experiment.train.accumulate),
-        optimizer=optimizer,
-        ema_decay=experiment.optim.ema,
-        seed=experiment.seed,
-    )
     return Started(
         experiment=experiment,
         mesh=mesh,
@@ -101,25 +92,9 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
         tokenizer=tokenizer,
         loader=loader,
         state=state,
-        step=step,
+        step=make_step(experiment, networks, optimizer, tokenizer),
         from_weights=from_weights,
     )
-
-
-def make_objective(experiment: Experiment, networks: Networks, tokenizer: CaptionTokenizer | None) -> Objective:
-    """The objective of the stage."""
-    if tokenizer is None:
-        return autoencoding(networks.moments, networks.decode_unscaled, experiment.autoencoding)
-    stage = partial(
-        denoising,
-        networks.parts(),
-        experiment.model.noise,
-        experiment.denoising,
-        null_ids=tokenizer([""])[0],
-    )
-    if experiment.data.with_pictures:
-        return joint(stage(), stage(as_images=True), experiment.denoising)
-    return stage(as_images=experiment.stage is Stage.IMAGE)
 
 
 def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder) -> Experiment:
@@ -152,20 +127,3 @@ def _initial_params(experiment: Experiment, networks: Networks, initial: Initial
         params[component.value], there = initial.load(component, network, shardings, seed=experiment.seed)
         from_weights += there
     return params, from_weights
-
-
-def _places(params: Params, experiment: Experiment, optimizer: Any, mesh: Mesh) -> TrainState:
-    """The state as shapes in their places; EMA and moments are spread like the parameters they belong to."""
-    trained, frozen = split_trained(params, experiment)
-    shapes = jax.eval_shape(partial(fresh_state, optimizer=optimizer), trained)._replace(frozen=frozen)
-    by_path = {
-        tuple(f"{component}.{path}".split(".")): sharding
-        for component, tree in params.items()
-        for path, sharding in flatten(parameter_shardings(tree, mesh)).items()
-    }
-
-    def place(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
-        names = tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=by_path.get(names) or replicated(mesh))
-
-    return jax.tree_util.tree_map_with_path(place, shapes)

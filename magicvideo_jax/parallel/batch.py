@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.parallel.mesh import batch_shards
 
 
-def check_batch(batch_size: int, mesh: Mesh, *, accumulate: int = 1) -> None:
+def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int = 1) -> None:
     """Errors: a global batch that the mesh does not divide."""
     shards = batch_shards(mesh) * accumulate
     if batch_size < 1 or batch_size % shards:
@@ -23,7 +23,7 @@ def check_batch(batch_size: int, mesh: Mesh, *, accumulate: int = 1) -> None:
         )
 
 
-def batch_sharding(mesh: Mesh, ndim: int) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh, ndim: int) -> NamedSharding:
     """Arrays with five axes are clips (b t h w c)."""
     spec = PartitionSpec(("data", "fsdp"), "frames") if ndim == 5 else PartitionSpec(("data", "fsdp"))
     return NamedSharding(mesh, spec)

@@ -1,11 +1,13 @@
 """The device mesh: `data` copies of the model, its parameters spread over `fsdp`, a clip's frames over `frames`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax.experimental.mesh_utils import create_hybrid_device_mesh
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from magicvideo_jax.core.errors import UserError
 
@@ -19,33 +21,39 @@ class MeshShape:
     frames: int = 1
 
 
-def make_mesh(shape: MeshShape) -> Mesh:
-    """All devices, in the order XLA finds best. Of several slices each holds whole copies of the model: `data` alone
-    crosses the slower network between them.
+def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices (there are here, or given), in the order XLA finds best. Of several slices each holds whole copies of
+    the model: `data` alone crosses the slower network between them.
 
     Errors: sizes that do not fit the devices, or the slices.
     """
-    sizes = _resolved(shape, jax.device_count())
-    slices = len({getattr(device, "slice_index", 0) for device in jax.devices()})
+    devices = jax.devices() if devices is None else devices
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    sizes = _resolved(shape, len(devices), slices)
     if slices > 1:
-        if sizes["data"] % slices:
-            raise UserError(f"mesh.data={sizes['data']}: give a multiple of {slices}, the number of slices")
         within = (sizes["data"] // slices, sizes["fsdp"], sizes["frames"])
-        return Mesh(create_hybrid_device_mesh(within, (slices, 1, 1)), tuple(sizes))
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+        return Mesh(create_hybrid_device_mesh(within, (slices, 1, 1), devices), tuple(sizes))
+    auto = (AxisType.Auto,) * len(sizes)
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=auto, devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def mesh_without_devices(shape: MeshShape, devices: int, slices: int = 1) -> AbstractMesh:
+    """The mesh of so many devices: enough to say what each would hold. Errors: those of `make_mesh`."""
+    sizes = _resolved(shape, devices, slices)
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """How many ways the batch axis is split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def _resolved(shape: MeshShape, devices: int) -> dict[str, int]:
+def _resolved(shape: MeshShape, devices: int, slices: int) -> dict[str, int]:
     sizes = {"data": shape.data, "fsdp": shape.fsdp, "frames": shape.frames}
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
@@ -59,4 +67,6 @@ def _resolved(shape: MeshShape, devices: int) -> dict[str, int]:
     if fixed != devices:
         line = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
         raise UserError(f"mesh ({line}) wants {fixed} devices and there are {devices}: the product must equal it")
+    if sizes["data"] % slices:
+        raise UserError(f"mesh.data={sizes['data']}: give a multiple of {slices}, the number of slices")
     return sizes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from magicvideo_jax.core.tree import flatten, unflatten
 
@@ -17,7 +17,9 @@ Rule = tuple[str, PartitionSpec]
 SMALLEST_SPREAD = 2**14
 
 
-def parameter_shardings(shapes: dict[str, Any], mesh: Mesh, rules: Sequence[Rule] = ()) -> dict[str, Any]:
+def parameter_shardings(
+    shapes: dict[str, Any], mesh: Mesh | AbstractMesh, rules: Sequence[Rule] = ()
+) -> dict[str, Any]:
     """A sharding for every leaf of a nested dict of shapes."""
     return unflatten(
         {path: NamedSharding(mesh, _spec(path, leaf.shape, mesh, rules)) for path, leaf in flatten(shapes).items()}
@@ -30,14 +32,14 @@ def on_this_host(shapes: dict[str, Any]) -> dict[str, Any]:
     return jax.tree.map(lambda _: here, shapes)
 
 
-def _spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Sequence[Rule]) -> PartitionSpec:
+def _spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Sequence[Rule]) -> PartitionSpec:
     for pattern, spec in rules:
         if re.search(pattern, path):
             return spec
     return spread_largest(shape, mesh)
 
 
-def spread_largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def spread_largest(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The largest axis that `fsdp` divides is spread over it; small or indivisible arrays are copied."""
     size = mesh.shape["fsdp"]
     axes = [axis for axis in range(len(shape)) if shape[axis] % size == 0]
@@ -45,3 +47,8 @@ def spread_largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
         return PartitionSpec()
     largest = max(axes, key=lambda axis: (shape[axis], axis))
     return PartitionSpec(*("fsdp" if axis == largest else None for axis in range(len(shape))))
+
+
+def bytes_a_device(tree: Any) -> int:
+    """What every device holds of a tree of shapes in their places."""
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

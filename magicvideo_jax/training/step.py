@@ -92,15 +92,20 @@ class Compiled:
 
     def __init__(self, step: Callable[..., Any], state: TrainState):
         shardings = jax.tree.map(lambda x: x.sharding, state)
-        self._step = jit(step, donate_argnums=0, out_shardings=(shardings, state.step.sharding))
+        (platform,) = {device.platform for device in state.step.sharding.device_set}
+        self._step = jit(step, platform=platform, donate_argnums=0, out_shardings=(shardings, state.step.sharding))
         self._programs: dict[Any, Any] = {}
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         return self.program(state, batch)(state, batch)
 
+    def traced(self, state: TrainState, batch: Any) -> Any:
+        """The step for these shapes, as JAX has it: `.jaxpr`, and `.lower().compile()`."""
+        return self._step.trace(state, batch)
+
     def program(self, state: TrainState, batch: Any) -> Any:
         """What XLA made of it for these shapes."""
         shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
         if shapes not in self._programs:
-            self._programs[shapes] = self._step.lower(state, batch).compile()
+            self._programs[shapes] = self.traced(state, batch).lower().compile()
         return self._programs[shapes]

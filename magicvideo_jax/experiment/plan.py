@@ -1,0 +1,211 @@
+"""What a training step takes on chips that nobody need have: quickly from shapes alone, or compiled for them by XLA."""
+
+import functools
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from magicvideo_jax.core.compilation import cache_folder
+from magicvideo_jax.core.files import write_json
+from magicvideo_jax.core.flops import flops
+from magicvideo_jax.core.settings import from_plain, to_plain
+from magicvideo_jax.experiment.abstract import AbstractRun, abstract_run, bytes_by_part
+from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.parallel.collectives import by_kind, collectives
+from magicvideo_jax.parallel.mesh import MeshShape, make_mesh, mesh_without_devices
+from magicvideo_jax.parallel.topology import Topology, compile_only_devices, topology
+from magicvideo_jax.training.step import Compiled
+
+PLATFORM = "tpu"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of the compiled step; bytes and XLA's numbers are those of one chip."""
+
+    fits: bool
+    refusal: str = ""
+    """XLA's words where the step does not fit: what it would take, and its largest buffers."""
+    arguments: int = 0
+    temporaries: int = 0
+    outputs: int = 0
+    aliased: int = 0
+    """Outputs that take the place of arguments: the state is donated."""
+    program: int = 0
+    """The code itself."""
+    flops_xla: float = 0.0
+    """As XLA counts them: what it computes twice counts twice, a loop's body once."""
+    bytes_accessed: float = 0.0
+    collectives: dict[str, Any] = field(default_factory=dict)
+    """By kind: `operations` in a step, and `bytes_sent`."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of CPU time, by what took it."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Bytes of a chip's memory while a step runs."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries + self.program
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a step on a topology; bytes are those of one chip."""
+
+    topology: str
+    slices: int
+    chips: int
+    mesh: dict[str, int]
+    batch_size: int
+    inputs: dict[str, str]
+    """Arrays of an example, by name."""
+    memory: int
+    """Of a chip."""
+    parts: dict[str, int]
+    """`parameters`, `average`, `moments`, `frozen`, `inputs` and `gradients`: at least these are there at once."""
+    flops: int = 0
+    """Of a step over all chips, counted in the program as it is written; 0 where it was not traced."""
+    costs: Costs | None = None
+
+    @property
+    def least(self) -> int:
+        """Bytes before activations."""
+        return sum(self.parts.values())
+
+
+def quick_plan(experiment: Experiment, on: Topology) -> Plan:
+    """From shapes alone, in seconds, without libtpu. Errors: what a run of it would say of mesh and batch."""
+    mesh = mesh_without_devices(experiment.mesh, on.chips, on.slices)
+    return _plan(abstract_run(experiment, Networks(experiment.model, PLATFORM), mesh), on)
+
+
+def compiled_plan(experiment: Experiment, on: Topology) -> Plan:
+    """With what XLA makes of the step, which takes minutes; kept in the user's cache folder.
+
+    Errors: those of `quick_plan`; no libtpu; slices it does not know.
+    """
+    mesh = make_mesh(experiment.mesh, compile_only_devices(on))
+    run = abstract_run(experiment, Networks(experiment.model, PLATFORM), mesh)
+    kept = _kept(run, on)
+    if not kept.is_file():
+        write_json(kept, to_plain(_with_costs(_plan(run, on), run)))
+    return _read(kept)
+
+
+def sweep(experiment: Experiment, names: Iterable[str], *, fsdp: Iterable[int], clips: Iterable[int]) -> Iterator[Plan]:
+    """Quick plans of several slices, ways to spread the state, and clips a chip; with their costs, those that were
+    compiled before. What does not divide is left out."""
+    networks = Networks(experiment.model, PLATFORM)
+    for on, ways, number in itertools.product(map(topology, names), fsdp, clips):
+        if on.chips % ways:
+            continue
+        batch = number * on.chips * experiment.train.accumulate
+        asked = replace(experiment, mesh=MeshShape(fsdp=ways), train=replace(experiment.train, batch_size=batch))
+        run = abstract_run(asked, networks, mesh_without_devices(asked.mesh, on.chips))
+        kept = _kept(run, on)
+        yield _read(kept) if kept.is_file() else _plan(run, on)
+
+
+def _plan(run: AbstractRun, on: Topology) -> Plan:
+    return Plan(
+        topology=on.name,
+        slices=on.slices,
+        chips=on.chips,
+        mesh=dict(run.mesh.shape),
+        batch_size=run.experiment.train.batch_size,
+        inputs=_described(run.batch),
+        memory=on.chip.hbm,
+        parts=bytes_by_part(run),
+    )
+
+
+def _with_costs(plan: Plan, run: AbstractRun) -> Plan:
+    clock = _Clock()
+    traced = Compiled(run.step, run.state).traced(run.state, run.batch)
+    clock.lap("trace")
+    plan = replace(plan, flops=flops(traced.jaxpr))
+    lowered = traced.lower()
+    clock.lap("lower")
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        clock.lap("compile")
+        return replace(
+            plan, costs=Costs(False, str(error), collectives={}, seconds=clock.seconds, versions=_versions())
+        )
+    clock.lap("compile")
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    return replace(
+        plan,
+        costs=Costs(
+            fits=True,
+            arguments=memory.argument_size_in_bytes,
+            temporaries=memory.temp_size_in_bytes,
+            outputs=memory.output_size_in_bytes,
+            aliased=memory.alias_size_in_bytes,
+            program=memory.generated_code_size_in_bytes,
+            flops_xla=float(cost.get("flops", 0)),
+            bytes_accessed=float(cost.get("bytes accessed", 0)),
+            collectives=by_kind(collectives(compiled.as_text(), plan.chips)),
+            seconds=clock.seconds,
+            versions=_versions(),
+        ),
+    )
+
+
+def _read(kept: Path) -> Plan:
+    return from_plain(Plan, json.loads(kept.read_text()), str(kept))
+
+
+class _Clock:
+    """CPU seconds of this process, by lap."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def lap(self, name: str) -> None:
+        now = time.process_time()
+        self.seconds[name], self._last = round(now - self._last, 1), now
+
+
+def _described(batch: Any) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    return {".".join(str(key.key) for key in path): f"{x.dtype} {x.shape[1:]}" for path, x in leaves}
+
+
+def _kept(run: AbstractRun, on: Topology) -> Path:
+    """Where the plan of this very program is kept: of this config, these inputs, this source and these versions."""
+    asked = [to_plain(run.experiment), _described(run.batch), on.name, on.slices, _versions(), _source()]
+    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+    return cache_folder() / "plans" / f"{key}.json"
+
+
+@functools.cache
+def _source() -> str:
+    """What tells this package's source from any other."""
+    text = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.parent.rglob("*.py")):
+        text.update(file.read_bytes())
+    return text.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("jax", "jaxlib", "libtpu"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found

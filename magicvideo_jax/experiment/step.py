@@ -1,0 +1,72 @@
+"""What a run's step is, and where its state lives: one definition for runs and for plans of them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import AbstractMesh, Mesh
+
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.experiment.config import Experiment, Stage
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.workfolder import split_trained
+from magicvideo_jax.parallel.mesh import replicated
+from magicvideo_jax.parallel.rules import parameter_shardings
+from magicvideo_jax.training.objectives import autoencoding, denoising, joint
+from magicvideo_jax.training.state import TrainState, fresh_state
+from magicvideo_jax.training.step import Objective, accumulated, train_step
+
+Tokenize = Callable[[list[str]], np.ndarray]
+"""Prompts to ids (b l)."""
+
+
+def make_objective(experiment: Experiment, networks: Networks, tokenize: Tokenize | None) -> Objective:
+    """The objective of the stage."""
+    if experiment.stage is Stage.VAE or tokenize is None:
+        return autoencoding(networks.moments, networks.decode_unscaled, experiment.autoencoding)
+    stage = partial(
+        denoising,
+        networks.parts(),
+        experiment.model.noise,
+        experiment.denoising,
+        null_ids=tokenize([""])[0],
+    )
+    if experiment.data.with_pictures:
+        return joint(stage(), stage(as_images=True), experiment.denoising)
+    return stage(as_images=experiment.stage is Stage.IMAGE)
+
+
+def make_step(
+    experiment: Experiment, networks: Networks, optimizer: optax.GradientTransformation, tokenize: Tokenize | None
+) -> Callable[..., Any]:
+    """`step(state, batch)`, not yet compiled."""
+    return partial(
+        train_step,
+        objective=accumulated(make_objective(experiment, networks, tokenize), experiment.train.accumulate),
+        optimizer=optimizer,
+        ema_decay=experiment.optim.ema,
+        seed=experiment.seed,
+    )
+
+
+def state_places(
+    params: Params, experiment: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh | AbstractMesh
+) -> TrainState:
+    """The state as shapes in their places; EMA and moments are spread like the parameters they belong to."""
+    trained, frozen = split_trained(params, experiment)
+    shapes = jax.eval_shape(partial(fresh_state, optimizer=optimizer), trained)._replace(frozen=frozen)
+    by_path = {
+        tuple(f"{component}.{path}".split(".")): sharding
+        for component, tree in params.items()
+        for path, sharding in flatten(parameter_shardings(tree, mesh)).items()
+    }
+
+    def place(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        names = tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=by_path.get(names) or replicated(mesh))
+
+    return jax.tree_util.tree_map_with_path(place, shapes)

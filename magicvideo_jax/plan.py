@@ -1,0 +1,82 @@
+"""python -m magicvideo_jax.plan --config=configs/t2v.py:sd15 --topology=v5e:16x16 --config.mesh.fsdp=8
+
+Compiles the training step for TPUs that need not be there (`pip install -r requirements-plan.txt`; minutes), and says
+what a chip holds, computes and sends. `--quick` says what is held before activations, in seconds and without libtpu.
+`--table` does so for slices of v5e, v5p and v6e from 8 chips on, and shows what was compiled before.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from magicvideo_jax.core.command_line import parse
+from magicvideo_jax.core.errors import UserError, exit_with
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with :PRESET if it has presets.")
+TOPOLOGY = flags.DEFINE_string("topology", None, "Chips and their arrangement: v5e:16x16, v5p:8x8x8, v6e:16x16.")
+SLICES = flags.DEFINE_integer("slices", 1, "How many of them, joined by the slower network between slices.")
+QUICK = flags.DEFINE_bool("quick", False, "From shapes alone: compile nothing.")
+TABLE = flags.DEFINE_bool("table", False, "Many topologies (or those of --topology=A,B), quickly.")
+FSDP = flags.DEFINE_list("fsdp", ["1", "8", "32"], "With --table: sizes of mesh.fsdp.")
+CLIPS = flags.DEFINE_list("clips", ["1"], "With --table: examples a chip.")
+OUT = flags.DEFINE_string("out", None, "A JSON file to write.")
+
+_TABLE = (
+    *("v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16"),
+    *("v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v5p:4x8x8", "v5p:8x8x8"),
+    *("v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:8x16", "v6e:16x16"),
+)
+
+
+def main() -> None:
+    """Help at once; otherwise plan."""
+    if "--help" in sys.argv or "-h" in sys.argv:
+        print(__doc__, flags.FLAGS.module_help(sys.modules[__name__]), sep="\n")
+        sys.exit()
+    exit_with(plan)
+
+
+def plan() -> None:
+    """Parse, then plan. Errors: what the command line or the config file gets wrong."""
+    parse()
+    if CONFIG.value is None or not (TOPOLOGY.value or TABLE.value):
+        raise UserError("give --config=configs/t2v.py:sd15 and --topology=v5e:16x16, or --table (--help says more)")
+    fsdp, clips = (_numbers(flag) for flag in (FSDP, CLIPS))
+
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # whatever this machine has: it computes nothing
+    from magicvideo_jax.core.files import write_json
+    from magicvideo_jax.core.settings import to_plain
+    from magicvideo_jax.experiment.abstract import fitted
+    from magicvideo_jax.experiment.config import read_experiment
+    from magicvideo_jax.experiment.plan import compiled_plan, quick_plan, sweep
+    from magicvideo_jax.experiment.plan_text import lines, table
+    from magicvideo_jax.parallel.topology import topology
+
+    experiment = fitted(read_experiment(CONFIG.value))
+    if TABLE.value:
+        names = TOPOLOGY.value.split(",") if TOPOLOGY.value else _TABLE
+        plans = list(sweep(experiment, names, fsdp=fsdp, clips=clips))
+        text = table(plans)
+    else:
+        on = topology(str(TOPOLOGY.value), slices=SLICES.value)
+        plans = [(quick_plan if QUICK.value else compiled_plan)(experiment, on)]
+        text = lines(plans[0])
+    for line in text:
+        print(line)
+    if OUT.value:
+        write_json(Path(OUT.value), [to_plain(one) for one in plans] if TABLE.value else to_plain(plans[0]))
+
+
+def _numbers(flag: "flags.FlagHolder[list[str]]") -> list[int]:
+    for text in flag.value:
+        if not text.isdigit() or int(text) < 1:
+            raise UserError(f"--{flag.name}={','.join(flag.value)}: give whole numbers, like 1,8")
+    return [int(text) for text in flag.value]
+
+
+if __name__ == "__main__":
+    main()
