@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from magicvideo_jax.core.placement import whole
 from magicvideo_jax.models.bind import Keys
 
 
@@ -34,7 +35,7 @@ class Linear(nnx.Module):
 
     def _columns(self, x: Float[Array, "*b i"], chosen: slice) -> Float[Array, "*b o"]:
         rows = x.reshape(-1, x.shape[-1])  # XLA:CPU fuses the bias of a plain matrix product only
-        y = rows @ self.kernel[:, chosen].astype(x.dtype)
+        y = rows @ whole(self.kernel[...].astype(x.dtype))[:, chosen]
         if hasattr(self, "bias"):
             y = y + along_channels(self.bias[chosen], y)
         return y.reshape(*x.shape[:-1], -1)
@@ -69,7 +70,7 @@ class Conv(nnx.Module):
         self.stride, self.padding = stride, padding if size > 1 else Padding.NONE
 
     def __call__(self, x: Float[Array, "*b h w i"]) -> Float[Array, "*b h2 w2 o"]:
-        images, kernel, order = x.reshape(-1, *x.shape[-3:]), self.kernel.astype(x.dtype), "HWIO"
+        images, kernel, order = x.reshape(-1, *x.shape[-3:]), whole(self.kernel[...].astype(x.dtype)), "HWIO"
         if jax.default_backend() == "gpu":
             # cuDNN's order. Unless the kernel is turned here, XLA turns its average and its moments in each step, too.
             kernel, order = jnp.transpose(kernel, (3, 0, 1, 2)), "OHWI"

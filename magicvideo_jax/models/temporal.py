@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.placement import spread, whole
 from magicvideo_jax.models.attend import attend
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import LayerNorm, Linear, repeat_rows
@@ -79,7 +80,7 @@ class FrameAdaptor(nnx.Module):
         b, t, h, w, c = z.shape
 
         def of_frames(table: Float[Array, "f c"]) -> Float[Array, "b t h w c"]:
-            rows = jnp.broadcast_to(table[None, :t], (b, t, c))
+            rows = jnp.broadcast_to(whole(table)[None, :t], (b, t, c))
             return repeat_rows(rows, h * w).reshape(z.shape)
 
         # In float32: next to 1, bfloat16 knows no scale below 0.4 %.
@@ -102,7 +103,9 @@ class TemporalAttention(nnx.Module):
 
     def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
         _, t, h, w, _ = z.shape
-        tokens = self.norm(rearrange(z, "b t h w c -> b (h w) t c"))
+        # Frames change places with pixels while these are one axis, which more devices divide than rows alone.
+        frames = spread(rearrange(z, "b t h w c -> b t (h w) c"))
+        tokens = self.norm(spread(rearrange(frames, "b t p c -> b p t c")))
         if self.position is Position.LEARNED:
             tokens = tokens + self.positions[None, None, :t].astype(tokens.dtype)
         q, k, v = (
@@ -112,7 +115,8 @@ class TemporalAttention(nnx.Module):
         if self.position is Position.ROPE:
             q, k = rotate_by_position(q), rotate_by_position(k)
         seen = directed_post_softmax(q, k, v) if self.mask is Mask.POST_SOFTMAX else attend(q, k, v, self._mask(t))
-        return rearrange(self.to_out(rearrange(seen, "b p t n d -> b p t (n d)")), "b (h w) t c -> b t h w c", h=h, w=w)
+        added = spread(self.to_out(rearrange(seen, "b p t n d -> b p t (n d)")))
+        return rearrange(spread(rearrange(added, "b p t c -> b t p c")), "b t (h w) c -> b t h w c", h=h, w=w)
 
     def _mask(self, t: int) -> Bool[Array, "t t"] | None:
         return directed(t) if self.mask is Mask.DIRECTED else None

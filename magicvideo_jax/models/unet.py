@@ -13,6 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from magicvideo_jax.core.placement import spread
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Downsampler, ResnetBlock, SpatialTransformer, Upsampler
 from magicvideo_jax.models.layers import Conv, EmbeddingMLP, GroupNorm, Padding
@@ -130,13 +131,13 @@ class VideoUNet(nnx.Module):
 
         def run(stage: Stage, h: Float[Array, "..."]) -> Float[Array, "..."]:
             def forward(*inputs: Float[Array, "..."]) -> Float[Array, "..."]:
-                return stage(*inputs, as_images=as_images)
+                return spread(stage(*inputs, as_images=as_images))
 
             if self.remat is Remat.NONE:
                 return forward(h, emb, text)
             return jax.checkpoint(forward, policy=_POLICY[self.remat])(h, emb, text)
 
-        h = self.conv_in(z.astype(self.dtype))
+        h = self.conv_in(spread(z).astype(self.dtype))
         skips = [h]
         for block in self.down_blocks:
             for stage in block.stages:

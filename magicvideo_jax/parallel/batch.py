@@ -14,12 +14,18 @@ from magicvideo_jax.parallel.mesh import batch_shards
 
 
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int = 1) -> None:
-    """Errors: a global batch that the mesh does not divide."""
+    """Errors: a global batch that the mesh does not divide; more than one clip at once where devices share a clip."""
     shards = batch_shards(mesh) * accumulate
     if batch_size < 1 or batch_size % shards:
         raise UserError(
             f"train.batch_size={batch_size}: give a multiple of {shards} "
             f"(mesh data x fsdp = {batch_shards(mesh)}, train.accumulate = {accumulate})"
+        )
+    frames, at_once = mesh.shape["frames"], batch_size // shards
+    if frames > 1 and at_once > 1:  # images of several clips in a row, each spread over devices: XLA would gather them
+        raise UserError(
+            f"train.batch_size={batch_size}: with mesh.frames={frames} devices take one clip at a time: give {shards}, "
+            f"or train.accumulate={accumulate * at_once}"
         )
 
 

@@ -1,6 +1,7 @@
 """The train step. Stages differ in the objective that is handed in, and in nothing else."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -92,6 +93,7 @@ class Compiled:
 
     def __init__(self, step: Callable[..., Any], state: TrainState):
         shardings = jax.tree.map(lambda x: x.sharding, state)
+        self._mesh = getattr(state.step.sharding, "mesh", None)
         (platform,) = {device.platform for device in state.step.sharding.device_set}
         self._step = jit(step, platform=platform, donate_argnums=0, out_shardings=(shardings, state.step.sharding))
         self._programs: dict[Any, Any] = {}
@@ -101,7 +103,8 @@ class Compiled:
 
     def traced(self, state: TrainState, batch: Any) -> Any:
         """The step for these shapes, as JAX has it: `.jaxpr`, and `.lower().compile()`."""
-        return self._step.trace(state, batch)
+        with jax.set_mesh(self._mesh) if self._mesh else nullcontext():  # for `core.placement`
+            return self._step.trace(state, batch)
 
     def program(self, state: TrainState, batch: Any) -> Any:
         """What XLA made of it for these shapes."""

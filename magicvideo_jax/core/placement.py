@@ -1,0 +1,29 @@
+"""How activations and parameters in use lie over the devices of the mesh that a program is compiled for: the one of
+`jax.set_mesh` around its tracing. Without one, or on one device, nothing is said.
+
+Layers within frames have the frames of a clip on different devices; layers across frames have its pixels there. XLA
+sends each device what it lacks (an all-to-all) where one meets the other; left alone, it would gather whole clips.
+"""
+
+import jax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float
+
+CLIPS, WITHIN = ("data", "fsdp"), "frames"
+"""Axes of the mesh: those that clips are spread over, and the one that a clip is."""
+
+
+def spread(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]:
+    """Clips on their devices, and of each the second axis, frames or pixels, over those that share it."""
+    return _placed(x, PartitionSpec(CLIPS, WITHIN))
+
+
+def whole(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """A parameter that is spread over devices, gathered where it is used (and its gradient summed): XLA might move the
+    activations instead, which a larger batch has more of."""
+    return _placed(parameter, PartitionSpec())
+
+
+def _placed(x: Array, spec: PartitionSpec) -> Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, spec)
