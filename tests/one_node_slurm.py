@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol")
 
 # Two devices that any machine has stand for two GPUs: Slurm counts and hands them out, nobody opens them. A requeued
 # job waits until credentials expire: as short as Slurm allows.

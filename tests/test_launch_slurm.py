@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,42 +33,43 @@ def end(*_):
     sys.exit(75)
 signal.signal(signal.SIGTERM, end)
 if not saved.exists():
+    print("ready", flush=True)
     time.sleep(200)
 print("went on", hosts.index(), hosts.number(), flush=True)
 """
 
 
 @pytest.fixture
-def submit(tmp_path: Path, free_port: int):
-    """Runs a command as a job of two tasks, and says how it ended."""
-
-    def submitted(*command: str, options: tuple[str, ...] = ()) -> tuple[dict[str, str], str]:
-        one_node = ("--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=2", f"--output={tmp_path}/log")
-        words = ("sbatch", "--parsable", *one_node, *options, str(ROOT / "launch" / "slurm.sbatch"), *command)
-        job = subprocess.run(words, env=environment, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        fields = ended(environment, job.strip(), within=900)
-        return fields, (tmp_path / "log").read_text()
-
+def environment(tmp_path: Path, free_port: int) -> Iterator[dict[str, str]]:
     (tmp_path / "slurm").mkdir()
     with slurm(tmp_path / "slurm", free_port) as environment:
-        environment |= {**FLAGS, "PYTHONPATH": str(ROOT)}
-        yield submitted
+        yield environment | {**FLAGS, "PYTHONPATH": str(ROOT), "LOG": str(tmp_path / "log")}
 
 
-def test_two_tasks_train_as_one_process_does(submit, tmp_path):
+def submit(environment: dict[str, str], *command: str, options: tuple[str, ...] = ()) -> str:
+    """The number of a job of two tasks."""
+    one_node = ("--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=2", f"--output={environment['LOG']}")
+    words = ("sbatch", "--parsable", *one_node, *options, str(ROOT / "launch" / "slurm.sbatch"), *command)
+    return subprocess.run(words, env=environment, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_two_tasks_train_as_one_process_does(environment, tmp_path):
     def losses(workdir: Path) -> list[float]:
         return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
-    fields, log = submit(*TRAIN, f"--workdir={tmp_path}/two")
+    fields = ended(environment, submit(environment, *TRAIN, f"--workdir={tmp_path}/two"), within=900)
+    log = Path(environment["LOG"]).read_text()
     assert (fields["JobState"], fields["ExitCode"], fields["Restarts"]) == ("COMPLETED", "0:0", "0"), log
     subprocess.run([*TRAIN, f"--workdir={tmp_path}/one"], check=True, cwd=ROOT, env={**os.environ, **FLAGS})
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
-def test_a_job_whose_time_is_up_saves_and_goes_on(submit, tmp_path):
+def test_a_job_whose_time_is_up_saves_and_goes_on(environment, tmp_path):
     """Slurm tells the tasks up to a minute early, and holds back a requeued job as long."""
     command = (sys.executable, "-c", PREEMPTED, str(tmp_path))
-    fields, log = submit(*command, options=("--time=2", "--signal=TERM@60"))
+    job = submit(environment, *command, options=("--time=2", "--signal=TERM@60"))
+    fields = ended(environment, job, within=300)
+    log = Path(environment["LOG"]).read_text()
     assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "1"), log
     assert (tmp_path / "saved_0").exists()
     assert (tmp_path / "saved_1").exists()
@@ -74,6 +77,19 @@ def test_a_job_whose_time_is_up_saves_and_goes_on(submit, tmp_path):
     assert "went on 1 2" in log
 
 
-def test_a_user_s_error_is_not_tried_again(submit):
-    fields, log = submit(*TRAIN, "--workdir=/dev/null/no")
-    assert (fields["JobState"], fields["ExitCode"], fields["Restarts"]) == ("FAILED", "2:0", "0"), log
+def test_a_cancelled_job_saves_and_stays_away(environment, tmp_path):
+    log = Path(environment["LOG"])
+    job = submit(environment, sys.executable, "-c", PREEMPTED, str(tmp_path))
+    deadline = time.monotonic() + 60
+    while not log.exists() or log.read_text().count("ready") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    subprocess.run(["scancel", job], env=environment, check=True)
+    fields = ended(environment, job, within=60)
+    assert (fields["JobState"], fields["Restarts"]) == ("CANCELLED", "0"), log.read_text()
+    assert (tmp_path / "saved_1").exists()
+
+
+def test_a_user_s_error_is_not_tried_again(environment):
+    fields = ended(environment, submit(environment, *TRAIN, "--workdir=/dev/null/no"), within=300)
+    assert (fields["JobState"], fields["ExitCode"], fields["Restarts"]) == ("FAILED", "2:0", "0")
