@@ -57,7 +57,7 @@ def test_two_tasks_train_as_one_process_does(environment, tmp_path):
     def losses(workdir: Path) -> list[float]:
         return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
-    fields = ended(environment, submit(environment, *TRAIN, f"--workdir={tmp_path}/two"), within=900)
+    fields = ended(environment, submit(environment, *TRAIN, f"--workdir={tmp_path}/two"), within=1800)
     log = Path(environment["LOG"]).read_text()
     assert (fields["JobState"], fields["ExitCode"], fields["Restarts"]) == ("COMPLETED", "0:0", "0"), log
     subprocess.run([*TRAIN, f"--workdir={tmp_path}/one"], check=True, cwd=ROOT, env={**os.environ, **FLAGS})
