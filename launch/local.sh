@@ -1,12 +1,14 @@
 #!/bin/sh
 # N processes on this machine, as hosts of a pod would be:
 #     launch/local.sh N python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR
-# PORT is the coordinator's (8476). --dry-run before N prints what would run. The exit code is the first failure's.
+# PORT is the coordinator's (8476), the next is the roll call's. --dry-run before N prints what would run. The exit code is
+# the first that is not 0, by index; 75 asks for the same command again.
 set -eu
 
 dry=
 if [ "${1:-}" = --dry-run ]; then dry=1 && shift; fi
-if [ $# -lt 2 ]; then sed -n '2,4s/^# //p' "$0" >&2 && exit 2; fi
+case ${1:-} in '' | *[!0-9]* | 0) set -- ;; esac
+if [ $# -lt 2 ]; then sed -n '2,5s/^# //p' "$0" >&2 && exit 2; fi
 number=$1 && shift
 
 export JAX_COORDINATOR_ADDRESS="localhost:${PORT:-8476}" JAX_NUM_PROCESSES="$number"

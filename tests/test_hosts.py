@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+from magicvideo_jax.core.cluster import Place, detect
+
 COUNT = """
 from magicvideo_jax.core import hosts
 from magicvideo_jax.core.errors import exit_with
@@ -57,6 +59,80 @@ def test_who_is_missing_is_said_by_everyone(free_port, there, missing):
         said = process.communicate()[1].strip().splitlines()[-1]
         assert f"of 3: after 6 s these are missing: {missing}: look at" in said
         assert process.returncode == 2
+
+
+def under_slurm(port: int, *indices: int, number: int, timeout: float = 60) -> "list[subprocess.Popen[str]]":
+    """What srun gives the tasks of a step on this machine, and the port of launch/slurm.sbatch."""
+    return [
+        start(
+            MAGICVIDEO_CLUSTER="auto",
+            MAGICVIDEO_START_TIMEOUT=timeout,
+            JAX_COORDINATOR_PORT=port,
+            SLURM_JOB_ID=7,
+            SLURM_STEP_NODELIST="localhost",
+            SLURM_NTASKS=number,
+            SLURM_PROCID=index,
+            SLURM_LOCALID=index,
+        )
+        for index in indices
+    ]
+
+
+def test_a_cluster_is_found(free_port):
+    said = sorted(
+        process.communicate()[0].strip().splitlines()[-1] for process in under_slurm(free_port, 0, 1, number=2)
+    )
+    assert said == ["0 2 2 True", "1 2 2 False"]
+
+
+@pytest.mark.parametrize(("there", "missing"), [(0, "1"), (1, "0")])
+def test_who_is_missing_in_a_cluster_is_said(free_port, there, missing):
+    (process,) = under_slurm(free_port, there, number=2, timeout=4)
+    said = process.communicate()[1].strip().splitlines()[-1]
+    assert f"process {there} of 2: after 4 s these are missing: {missing}: look at" in said
+    assert process.returncode == 2
+
+
+def test_a_place_in_slurm(monkeypatch):
+    """JAX's own detection, private to it: nodes in brackets, the GPU of a task, the port by hand or by the job."""
+    said = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "node[003-004,9],other",
+        "SLURM_NTASKS": "6",
+        "SLURM_PROCID": "5",
+        "SLURM_LOCALID": "1",
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert detect(timeout=1) == Place(f"node003:{2**16 - 2**12 + 7}", 6, 5, [1])
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "8476")
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "0,1")
+    assert detect(timeout=1) == Place("node003:8476", 6, 5, None)
+
+
+def test_a_place_in_gke(monkeypatch):
+    """Of two slices with two hosts each, the last: the variables that GKE gives the pods of launch/gke_jobset.yaml."""
+    said = {
+        "TPU_WORKER_HOSTNAMES": "host-0,host-1",
+        "TPU_WORKER_ID": "1",
+        "MEGASCALE_COORDINATOR_ADDRESS": "localhost:8080",
+        "MEGASCALE_NUM_SLICES": "2",
+        "MEGASCALE_SLICE_ID": "1",
+        "JAX_COORDINATOR_PORT": "8476",
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("jax._src.clusters.cloud_tpu_cluster.running_in_cloud_tpu_vm", True)
+    assert detect(timeout=1) == Place("localhost:8476", 4, 3, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "error"), [("auto", "JAX finds no cluster here"), ("slurm", "MAGICVIDEO_CLUSTER=slurm: give auto")]
+)
+def test_no_cluster_is_said(said, error):
+    process = start(MAGICVIDEO_CLUSTER=said)
+    assert error in process.communicate()[1]
+    assert process.returncode == 2
 
 
 @pytest.mark.parametrize(

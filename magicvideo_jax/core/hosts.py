@@ -4,11 +4,13 @@ Who is who comes from the environment, which the scripts of launch/ set:
 
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID   said by hand (launch/local.sh)
     MAGICVIDEO_CLUSTER=auto                                      found by JAX: Cloud TPU, Slurm, Kubernetes, MPI
+    JAX_COORDINATOR_PORT                                         then: the coordinator's, and the next is ours
     MAGICVIDEO_START_TIMEOUT                                     seconds to wait for the others, 300 if unsaid
 """
 
 import os
 
+from magicvideo_jax.core.cluster import Place, detect
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.roll_call import roll_call
 
@@ -25,33 +27,48 @@ class _Job:
 
 def join() -> None:
     """To be called before anything asks JAX for a device; alone, it does nothing. Errors: variables that say half of
-    it, and hosts that do not come in time."""
+    it, no cluster where one was said to be, and hosts that do not come in time."""
     if _Job.number > 1 or not (os.environ.get(COORDINATOR) or os.environ.get(CLUSTER)):
         return
     # Only now: who is alone and needs no JAX (`prepare --pixels`) does not wait for it.
     import jax
 
     timeout = _number(TIMEOUT, default=300)
+    said = COORDINATOR if os.environ.get(COORDINATOR) else CLUSTER
     try:
-        if os.environ.get(COORDINATOR):
-            number, index = _number(NUMBER), _number(INDEX)
-            if index >= number:
-                raise UserError(f"{INDEX}={index}: give a number from 0 to {number - 1} ({NUMBER}={number})")
-            roll_call(os.environ[COORDINATOR], number, index, timeout=timeout)
-            jax.distributed.initialize(
-                os.environ[COORDINATOR],
-                number,
-                index,
-                initialization_timeout=timeout,
-                shutdown_timeout_seconds=_DAY,
-                cluster_detection_method="deactivate",
-            )
-        else:
-            jax.distributed.initialize(initialization_timeout=timeout, shutdown_timeout_seconds=_DAY)
-    except (RuntimeError, ValueError) as error:
-        said = COORDINATOR if os.environ.get(COORDINATOR) else CLUSTER
+        place = _told() if said == COORDINATOR else _found(timeout)
+        roll_call(place.coordinator, place.number, place.index, timeout=timeout)
+        jax.distributed.initialize(
+            place.coordinator,
+            place.number,
+            place.index,
+            place.devices,
+            initialization_timeout=timeout,
+            shutdown_timeout_seconds=_DAY,
+            cluster_detection_method="deactivate",
+        )
+    except (RuntimeError, ValueError, OSError) as error:
         raise UserError(f"{said}={os.environ[said]}: JAX does not find the others: {error}") from error
     _Job.index, _Job.number = jax.process_index(), jax.process_count()
+
+
+def _told() -> Place:
+    number, index = _number(NUMBER), _number(INDEX)
+    if index >= number:
+        raise UserError(f"{INDEX}={index}: give a number from 0 to {number - 1} ({NUMBER}={number})")
+    return Place(os.environ[COORDINATOR], number, index)
+
+
+def _found(timeout: int) -> Place:
+    if os.environ[CLUSTER] != "auto":
+        raise UserError(f"{CLUSTER}={os.environ[CLUSTER]}: give auto, or {COORDINATOR}, {NUMBER} and {INDEX} instead")
+    place = detect(timeout)
+    if place is None:
+        raise UserError(
+            f"{CLUSTER}=auto: JAX finds no cluster here (Slurm: start with srun; TPU: install jax[tpu]; else: give "
+            f"{COORDINATOR}, {NUMBER} and {INDEX})"
+        )
+    return place
 
 
 def index() -> int:

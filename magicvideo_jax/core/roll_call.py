@@ -23,7 +23,10 @@ def roll_call(coordinator: str, number: int, index: int, *, timeout: float) -> N
     that did not within `timeout` seconds."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or int(port) >= 2**16 - 1:
-        raise UserError(f"JAX_COORDINATOR_ADDRESS={coordinator}: give host:port")
+        raise UserError(
+            f"the coordinator {coordinator}: give host:port with a port below {2**16 - 1} "
+            "(JAX_COORDINATOR_ADDRESS, or JAX_COORDINATOR_PORT where JAX finds the host)"
+        )
     deadline = time.monotonic() + timeout
     missing = _call(int(port) + 1, number, deadline) if index == 0 else _answer(host, int(port) + 1, index, deadline)
     if missing:
