@@ -15,7 +15,7 @@ from magicvideo_jax.data.records import open_records
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig, Stage, check_experiment
 from magicvideo_jax.experiment.initial import initial_weights
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.step import make_step, state_places
+from magicvideo_jax.experiment.step import Tokenize, make_step, state_places
 from magicvideo_jax.experiment.streams import frames_of
 from magicvideo_jax.experiment.workfolder import shapes_of
 from magicvideo_jax.parallel.batch import batch_sharding, check_batch
@@ -44,27 +44,32 @@ def fitted(experiment: Experiment) -> Experiment:
     return experiment
 
 
-def abstract_run(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh) -> AbstractRun:
-    """The run of a fitted experiment with its networks. Errors: a batch that the mesh does not divide."""
+def abstract_run(
+    experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh, tokenize: Tokenize | None = None
+) -> AbstractRun:
+    """The run of a fitted experiment with its networks; without a tokenizer the empty prompt is any.
+
+    Errors: a batch that the mesh does not divide.
+    """
     check_batch(experiment.train.batch_size, mesh, accumulate=experiment.train.accumulate)
     optimizer = make_optimizer(experiment.optim, experiment.train.steps)
-
-    def tokenize(prompts: list[str]) -> np.ndarray:
-        return np.zeros((len(prompts), experiment.model.text.tokens), np.int32)
-
     return AbstractRun(
         experiment,
         mesh,
         state_places(shapes_of(networks, experiment), experiment, optimizer, mesh),
         batch_places(experiment, networks, mesh),
-        make_step(experiment, networks, optimizer, None if experiment.stage is Stage.VAE else tokenize),
+        make_step(experiment, networks, optimizer, tokenize or _any_ids(experiment.model.text.tokens)),
     )
+
+
+def _any_ids(tokens: int) -> Tokenize:
+    return lambda prompts: np.zeros((len(prompts), tokens), np.int32)
 
 
 def batch_places(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh) -> Any:
     """A batch of the training stream; of sets that are not here, as `prepare` writes them: latents, and no text."""
 
-    def place(x: np.ndarray) -> jax.ShapeDtypeStruct:
+    def place(x: Any) -> jax.ShapeDtypeStruct:
         shape = (experiment.train.batch_size, *x.shape)
         return jax.ShapeDtypeStruct(shape, x.dtype, sharding=batch_sharding(mesh, len(shape)))
 

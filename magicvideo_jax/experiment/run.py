@@ -15,6 +15,7 @@ from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.generate import Generator
 from magicvideo_jax.experiment.preview import Preview
 from magicvideo_jax.experiment.report import say, say_costs
+from magicvideo_jax.experiment.room import check_program, refused_in_a_line
 from magicvideo_jax.experiment.scores import Scores, score_denoiser, score_reconstructions, table
 from magicvideo_jax.experiment.start import Started, start
 from magicvideo_jax.experiment.workfolder import WorkFolder
@@ -47,7 +48,10 @@ def run(experiment: Experiment, workdir: Path) -> None:
         if started.tokenizer is not None:  # one for previews and scores: sampling takes as long to compile as training
             generator = Generator(experiment, started.networks, started.tokenizer)
         step = Compiled(started.step, started.state)
-        say_costs(started, step.program(started.state, started.loader.shapes()), workdir)
+        with refused_in_a_line(experiment, started.mesh):
+            program = step.program(started.state, started.loader.shapes())
+        check_program(program, experiment, started.mesh)
+        say_costs(started, program, workdir)
         state = train(
             started.state,
             step,

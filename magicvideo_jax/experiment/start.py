@@ -12,12 +12,13 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
+from magicvideo_jax.experiment.abstract import abstract_run
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, check_experiment
 from magicvideo_jax.experiment.initial import Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.step import make_step, state_places
+from magicvideo_jax.experiment.room import check_room
 from magicvideo_jax.experiment.streams import training_stream, words
-from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, shapes_of, split_trained
+from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, split_trained
 from magicvideo_jax.parallel.batch import check_batch
 from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.parallel.rules import parameter_shardings
@@ -63,15 +64,16 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     if experiment.stage is not Stage.VAE:
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
     networks = Networks(experiment.model)
-    optimizer = make_optimizer(experiment.optim, experiment.train.steps)
+    planned = abstract_run(experiment, networks, mesh, tokenizer)
+    check_room(planned, networks)
     if resumes:
-        places = state_places(shapes_of(networks, experiment), experiment, optimizer, mesh)
-        state, position = checkpoints.restore(places)
+        state, position = checkpoints.restore(planned.state)
         from_weights = 0
     else:
         params, from_weights = _initial_params(experiment, networks, initial, mesh)
         trained, frozen = split_trained(params, experiment)
-        shardings = jax.tree.map(lambda x: x.sharding, state_places(params, experiment, optimizer, mesh))
+        shardings = jax.tree.map(lambda x: x.sharding, planned.state)
+        optimizer = make_optimizer(experiment.optim, experiment.train.steps)
         create = jax.jit(partial(fresh_state, optimizer=optimizer), out_shardings=shardings._replace(frozen={}))
         state = create(trained)._replace(frozen=frozen)
         position = None
@@ -92,7 +94,7 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
         tokenizer=tokenizer,
         loader=loader,
         state=state,
-        step=make_step(experiment, networks, optimizer, tokenizer),
+        step=planned.step,
         from_weights=from_weights,
     )
 

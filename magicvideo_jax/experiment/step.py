@@ -26,7 +26,7 @@ Tokenize = Callable[[list[str]], np.ndarray]
 
 def make_objective(experiment: Experiment, networks: Networks, tokenize: Tokenize | None) -> Objective:
     """The objective of the stage."""
-    if experiment.stage is Stage.VAE or tokenize is None:
+    if tokenize is None or experiment.stage is Stage.VAE:
         return autoencoding(networks.moments, networks.decode_unscaled, experiment.autoencoding)
     stage = partial(
         denoising,
