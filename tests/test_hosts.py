@@ -165,21 +165,37 @@ def test_the_first_failure_is_the_job_s():
     assert subprocess.run([script], check=False, capture_output=True).returncode == 2
 
 
-@pytest.mark.parametrize("mesh", ["data", pytest.param("frames", marks=pytest.mark.slow)])
-def test_two_processes_train_as_one_does(tmp_path, free_port, mesh):
-    def losses(folder: str, *launch: str) -> list[float]:
-        command = [sys.executable, "-m", "magicvideo_jax.train", "--config=tests/tiny_config.py"]
-        axes = ["--config.mesh.data=1", "--config.mesh.frames=-1"] if mesh == "frames" else []
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("number", "axes", "accumulate"),
+    [
+        (2, "", 1),
+        slow(4, "", 1),
+        slow(2, "fsdp=-1", 1),
+        slow(2, "frames=-1", 8),
+        slow(4, "fsdp=2 frames=2", 4),
+    ],
+)
+def test_processes_train_as_one_does(tmp_path, free_port, number, axes, accumulate):
+    """One clip at a time where processes share a clip."""
+
+    def losses(folder: str, *launch: str, mesh: str = "") -> list[float]:
+        command = [sys.executable, "-m", "magicvideo_jax.train", "--config=tests/tiny_config.py:spread"]
+        command += [f"--config.mesh.{axis}" for axis in (f"data=1 {mesh}" if mesh else "").split()]
         flags = {
             "XLA_FLAGS": "--xla_backend_optimization_level=0",
             "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
         }
         environment = {**os.environ, **flags, "PORT": str(free_port)}
         workdir = tmp_path / folder
-        subprocess.run([*launch, *command, *axes, f"--workdir={workdir}"], check=True, cwd=ROOT, env=environment)
+        command += [f"--config.train.accumulate={accumulate}", f"--workdir={workdir}"]
+        subprocess.run([*launch, *command], check=True, cwd=ROOT, env=environment)
         assert (workdir / "previews" / "step_000004.mp4").is_file()
         assert (workdir / "metrics.json").is_file()
         return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
-    together = losses("two", str(ROOT / "launch" / "local.sh"), "2")
+    together = losses("many", str(ROOT / "launch" / "local.sh"), str(number), mesh=axes)
     assert together == pytest.approx(losses("one"), rel=1e-5)
