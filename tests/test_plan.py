@@ -279,6 +279,7 @@ def test_the_verb_writes_what_it_says(tmp_path):
 
 
 @needs_libtpu
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v5e:2x4", "v5e:16x16"])
 def test_libtpu_compiles_a_small_model(name, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

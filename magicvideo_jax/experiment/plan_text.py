@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from magicvideo_jax.experiment.plan import Costs, Plan
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -13,12 +13,12 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"{plan.chips} chips of {_slices(plan)} ({mesh}), {plan.batch_size} examples a step"
     yield "an example   " + ", ".join(f"{name} {described}" for name, described in plan.inputs.items())
     yield ""
-    yield "GiB a chip"
+    yield "MiB a chip"
     for name, size in plan.parts.items():
-        yield f"  {name:<14}{size / GIB:9.3f}"
-    yield f"  {'at least':<14}{plan.least / GIB:9.3f}  before activations"
+        yield f"  {name:<14}{size / MIB:12,.1f}"
+    yield f"  {'at least':<14}{plan.least / MIB:12,.1f}  before activations"
     if plan.costs is None:
-        yield f"  {'memory':<14}{plan.memory / GIB:9.3f}  {verdict(plan)}"
+        yield f"  {'memory':<14}{plan.memory / MIB:12,.1f}  {verdict(plan)}"
         return
     yield ""
     yield from _of_costs(plan, plan.costs)
@@ -32,17 +32,17 @@ def _of_costs(plan: Plan, costs: Costs) -> Iterator[str]:
         yield from (f"  {line}" for line in costs.refusal.splitlines())
         return
     for name in ("arguments", "temporaries", "outputs", "aliased", "program"):
-        yield f"  {name:<14}{getattr(costs, name) / GIB:9.3f}"
-    yield f"  {'in all':<14}{costs.total / GIB:9.3f}"
-    yield f"  {'memory':<14}{plan.memory / GIB:9.3f}  {verdict(plan)}"
+        yield f"  {name:<14}{getattr(costs, name) / MIB:12,.1f}"
+    yield f"  {'in all':<14}{costs.total / MIB:12,.1f}"
+    yield f"  {'memory':<14}{plan.memory / MIB:12,.1f}  {verdict(plan)}"
     yield ""
-    yield "TFLOP a step       all chips    a chip"
+    yield "GFLOP a step          all chips       a chip"
     for name, everywhere in (("as it is written", plan.flops), ("as XLA counts", costs.flops_xla * plan.chips)):
-        yield f"  {name:<17}{everywhere / 1e12:9,.1f}{everywhere / plan.chips / 1e12:10,.2f}"
+        yield f"  {name:<17}{everywhere / 1e9:12,.1f}{everywhere / plan.chips / 1e9:13,.2f}"
     yield ""
     yield f"{'a step and chip':<24}operations   MiB sent"
     for kind, of_kind in costs.collectives.items():
-        yield f"  {kind:<22}{of_kind['operations']:10,}{of_kind['bytes_sent'] / 2**20:11,.1f}"
+        yield f"  {kind:<22}{of_kind['operations']:10,}{of_kind['bytes_sent'] / MIB:11,.1f}"
 
 
 def table(plans: Iterable[Plan]) -> Iterator[str]:

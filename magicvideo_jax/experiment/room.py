@@ -121,5 +121,5 @@ def _listed(ways: Iterator[str]) -> str:
     return "; or ".join(itertools.islice(ways, _MOST)) or "more devices, or smaller networks or clips"
 
 
-def _gib(size: float) -> str:
+def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
