@@ -28,9 +28,8 @@ def flow(earlier: Frame, later: Frame) -> Flow:
     """`v` along (h, w), in pixels, with later(p) = earlier(p + v)."""
     pyramid = [(earlier, later)]
     while min(pyramid[-1][0].shape) >= 2 * SMALLEST:
-        pyramid.append(
-            tuple(zoom(gaussian_filter(f, 1.0), 0.5, order=1, grid_mode=True, mode="nearest") for f in pyramid[-1])
-        )
+        earlier, later = (_half(frame) for frame in pyramid[-1])
+        pyramid.append((earlier, later))
     v = np.zeros((2, *pyramid[-1][0].shape))
     for before, after in reversed(pyramid):
         v = _resized(v, after.shape)
@@ -48,9 +47,14 @@ def warped(frame: Float[np.ndarray, "h w *c"], v: Flow) -> Float[np.ndarray, "h 
     return np.stack([warped(frame[..., i], v) for i in range(frame.shape[-1])], axis=-1)
 
 
+def _half(frame: Frame) -> Float[np.ndarray, "h2 w2"]:
+    """Every second pixel of the smoothed frame."""
+    return np.asarray(zoom(gaussian_filter(frame, 1.0), 0.5, order=1, grid_mode=True, mode="nearest"))
+
+
 def _step(before: Frame, after: Frame) -> Flow:
     """d of the equation."""
-    along_h, along_w = np.stack(np.gradient((before + after) / 2))
+    along_h, along_w = (np.gradient((before + after) / 2, axis=axis) for axis in (0, 1))
     change = before - after
 
     def windowed(x: Frame) -> Frame:

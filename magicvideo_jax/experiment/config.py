@@ -115,6 +115,8 @@ class Experiment:
     stage: Stage = Stage.VIDEO
     init_from: str = "embedded"
     """A diffusers folder, a single file, a converted folder or a work folder; `embedded`; or `scratch`."""
+    vae_from: str = ""
+    """Weights whose VAE takes the place of that of `init_from`: a VideoVAE that was made of it. Empty: none does."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
