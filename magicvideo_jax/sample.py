@@ -33,7 +33,10 @@ def sample(asked: argparse.Namespace) -> None:
     targets = [_numbered(Path(asked.out), i, asked.num) for i in range(asked.num)]
     check_ending(asked.out)
     print(f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}", file=sys.stderr)
-    pipe = load(asked.workdir)
+    pipe = load(asked.workdir, vae=asked.vae)
+    parts = {"frames": asked.decode_frames, "tile": asked.tile}
+    decode = replace(pipe.experiment.decode, **{name: value for name, value in parts.items() if value is not None})
+    pipe.experiment = replace(pipe.experiment, decode=decode)
     given = {name: getattr(asked, name) for name in ("steps", "guidance", "fps") if getattr(asked, name) is not None}
     if asked.sampler is not None:
         given["sampler"] = Sampler(asked.sampler)
@@ -71,6 +74,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, help="scale of classifier-free guidance; 1 is none")
     parser.add_argument("--fps", type=float, help="frames per second: told to the model and written to the file")
     parser.add_argument("--frames", type=int, help="number of frames; at most what the model was trained for")
+    parser.add_argument("--vae", default="", help="weights whose VAE decodes: a VideoVAE made of the model's VAE")
+    parser.add_argument("--decode_frames", type=int, help="frames decoded together (default: the model's config)")
+    parser.add_argument(
+        "--tile", type=int, help="latents along a side of the tiles in which frames are decoded; 0: none"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--negative_prompt", default="", help="what is not to be seen")
     parser.add_argument("--num", type=int, default=1, help="clips, each with noise of its own")

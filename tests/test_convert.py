@@ -24,9 +24,10 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.models.temporal import Position, Temporal
+from magicvideo_jax.models.video_vae import VideoDecoder
 from magicvideo_jax.weights import folders
 from magicvideo_jax.weights.folders import write_diffusers, write_jax
-from magicvideo_jax.weights.parts import UNET, part_of
+from magicvideo_jax.weights.parts import part_of
 from magicvideo_jax.weights.sources import open_source
 from magicvideo_jax.weights.taesd import open_taesd
 
@@ -203,25 +204,36 @@ def test_single_files_that_do_not_fit_are_refused(tmp_path, edit, words):
     assert [path.name for path in tmp_path.iterdir()] == ["sd.safetensors"]
 
 
-def test_what_a_video_network_adds_travels_beside(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "temporal"),
+    [
+        ("unet", Temporal(frames=3, position=Position.LEARNED)),
+        ("vae", VideoDecoder(places=(0, 2), window=4, position=Position.NONE)),
+    ],
+    ids=["unet", "vae"],
+)
+def test_what_a_video_network_adds_travels_beside(tmp_path, name, temporal):
     source = open_source(tiny_folder())
-    temporal = Temporal(frames=3, position=Position.LEARNED)
-    config = replace(source.unet.config, temporal=temporal)
-    network = UNET.network(config)
+    part = getattr(source, name)
+    config = replace(part.config, temporal=temporal)
+    network = part.kind.network(config)
     rng = np.random.default_rng(0)
     drawn = jax.tree.map(lambda x: rng.standard_normal(x.shape, dtype=np.float32), network.shapes)
-    model = replace(source, unet=source.unet.with_params(drawn, config))
-    assert model.unet.json == source.unet.json
+    model = replace(source, **{name: part.with_params(drawn, config)})
+    assert getattr(model, name).json == part.json
     write_diffusers(model, tmp_path / "pytorch", dtype=np.float32)
     StableDiffusionPipeline.from_pretrained(tmp_path / "pytorch", local_files_only=True)
     _convert(tmp_path / "pytorch", tmp_path / "jax")
     _convert(tmp_path / "jax", tmp_path / "back")
     for folder in ("pytorch", "jax", "back"):
-        again = open_source(tmp_path / folder).unet
+        again = getattr(open_source(tmp_path / folder), name)
         assert again.config == config
         jax.tree.map(np.testing.assert_array_equal, again.load(network.shapes), drawn)
-    made = part_of(UNET, config, drawn)
+    made = part_of(part.kind, config, drawn)
     assert made.kind.read(made.json, where="f", temporal=temporal) == config
+    change_json(tmp_path / "back" / f"{name}_temporal" / "config.json", position="some")
+    with pytest.raises(UserError, match=rf"{name}_temporal/config.json.position='some'"):
+        open_source(tmp_path / "back")
 
 
 def test_taesd_both_ways(tmp_path, shared_assets, capsys):

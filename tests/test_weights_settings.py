@@ -8,11 +8,9 @@ import pytest
 from transformers import CLIPTextConfig
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.settings import to_plain
 from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.diffusion.settings import BetaSchedule, NoiseSettings, Spacing
 from magicvideo_jax.models.clip import VIT_H_PENULTIMATE, VIT_L, Activation
-from magicvideo_jax.models.temporal import Mask, Mixing, Position, Temporal
 from magicvideo_jax.models.unet import SD1, SD2, Level, UNetConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights import noise, settings
@@ -40,8 +38,6 @@ def test_other_settings_come_back():
     assert settings.vae_config(settings.vae_json(vae), where="f") == vae
     for text in (VIT_L, VIT_H_PENULTIMATE):
         assert settings.text_config(settings.text_json(text), where="f") == text
-    temporal = Temporal(frames=4, adaptors=False, mixing=Mixing.LAVIE, mask=Mask.NONE, position=Position.ROPE)
-    assert settings.temporal_config(to_plain(temporal), where="f") == temporal
     told = NoiseSettings(prediction_type=Prediction.V, timestep_spacing=Spacing.TRAILING, clip_sample_range=2.0)
     assert noise.noise_settings(noise.noise_json(told), where="f") == told
 
@@ -112,7 +108,6 @@ _SD1 = settings.unet_json(SD1)
         (settings.vae_config, {"scaling_factor": "big"}, "scaling_factor", "big"),
         (settings.text_config, {"hidden_act": "relu"}, "hidden_act", "relu"),
         (settings.text_config, {"num_attention_heads": 7}, "num_attention_heads", "7"),
-        (settings.temporal_config, {"mask": "some"}, "mask", "some"),
         (noise.noise_settings, {}, "_class_name", "None"),
         (noise.noise_settings, {"_class_name": "DDIMScheduler", "beta_schedule": "exp"}, "beta_schedule", "exp"),
         (noise.noise_settings, {"_class_name": "DDIMScheduler", "trained_betas": [0.1]}, "trained_betas", "[0.1]"),

@@ -13,6 +13,7 @@ from magicvideo_jax.models.clip import TextConfig
 from magicvideo_jax.models.unet import Remat, UNetConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.parallel.mesh import MeshShape
+from magicvideo_jax.sampling.decode import DecodeConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
@@ -114,6 +115,8 @@ class Experiment:
     stage: Stage = Stage.VIDEO
     init_from: str = "embedded"
     """A diffusers folder, a single file, a converted folder or a work folder; `embedded`; or `scratch`."""
+    vae_from: str = ""
+    """Weights whose VAE takes the place of that of `init_from`: a VideoVAE that was made of it. Empty: none does."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
@@ -122,6 +125,7 @@ class Experiment:
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshShape = field(default_factory=MeshShape)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 

@@ -68,7 +68,7 @@ class Generator:
                 guidance=sample.guidance,
                 shape=networks.latent_shape(frames, experiment.data.size),
             )
-            return decode_clips(z, partial(networks.decode, params))
+            return decode_clips(z, networks.decoder(params), experiment.decode)
 
         self._run: Callable[..., jax.Array] = jit(run)
 

@@ -37,11 +37,13 @@ class Initial:
     tokenizer: Path | None = None
 
     def fitted(self, model: ModelConfig) -> ModelConfig:
-        """The model with the numbers that the weights have; what it says of temporal parts stays."""
+        """The model with the numbers that the weights have; what it says of temporal parts stays. The VAE's it need
+        not say: weights of a VideoVAE bring them."""
         if Component.UNET in self.parts:
             model = replace(model, unet=replace(self.parts[Component.UNET].config, temporal=model.unet.temporal))
         if Component.VAE in self.parts:
-            model = replace(model, vae=self.parts[Component.VAE].config)
+            vae = self.parts[Component.VAE].config
+            model = replace(model, vae=replace(vae, temporal=model.vae.temporal or vae.temporal))
         if Component.TEXT in self.parts:
             model = replace(model, text=self.parts[Component.TEXT].config)
         return model if self.noise is None else replace(model, noise=self.noise)

@@ -12,6 +12,7 @@ from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip import CLIPTextEncoder
 from magicvideo_jax.models.unet import VideoUNet
 from magicvideo_jax.models.vae import AutoencoderKL
+from magicvideo_jax.sampling.decode import Decode
 from magicvideo_jax.training.objectives import Parts
 
 
@@ -53,6 +54,15 @@ class Networks:
     def decode(self, params: Params, z: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 3"]:
         """The diffusion model's latents to pixels in [-1, 1]."""
         return self.decode_unscaled(params, z / self._model.vae.scaling)
+
+    def decoder(self, params: Params, *, is_scaled: bool = True) -> Decode:
+        """As `decode_clips` wants it: `decode`, or `decode_unscaled`, of the frames that follow others."""
+        scaling = self._model.vae.scaling if is_scaled else 1.0
+
+        def decode(z: Float[Array, "b t h w c"], past: Any) -> tuple[Float[Array, "b t h2 w2 3"], Any]:
+            return self._vae.method(AutoencoderKL.decode_next)(params[Component.VAE.value], z / scaling, past)
+
+        return decode
 
     def read(self, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         """Token ids to text states."""

@@ -15,10 +15,12 @@ from magicvideo_jax.experiment.config import Component, Experiment, Stage
 from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.initial import EMBEDDED, Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.other_vae import with_vae_of
 from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
 from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
 from magicvideo_jax.parallel.rules import parameter_shardings
 from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.weights.parts import VAE, part_of
 
 EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
 """What the embedded weights were scored with."""
@@ -53,6 +55,19 @@ class Pipeline:
         )
         return self.many([prompt], sample, seed=seed, frames=frames, negative_prompt=negative_prompt)[0]
 
+    def decode_with(self, weights: str) -> None:
+        """From now on with the VAE of other weights. Errors: `UserError` for one with latents of its own."""
+        name = Component.VAE.value
+        here = Initial({Component.VAE: part_of(VAE, self.experiment.model.vae, self.params[name])})
+        there = with_vae_of(here, weights, argument="--vae")
+        model = replace(self.experiment.model, vae=there.parts[Component.VAE].config)
+        if model != self.experiment.model:
+            self._networks, self._generators = Networks(model), {}
+        network = self._networks.by_component[Component.VAE]
+        shardings = parameter_shardings(network.shapes, make_mesh(MeshShape()))
+        params, _ = there.load(Component.VAE, network, shardings, seed=0)
+        self.experiment, self.params = replace(self.experiment, model=model), {**self.params, name: params}
+
     def many(
         self,
         prompts: Sequence[str],
@@ -81,12 +96,20 @@ class Pipeline:
         return self._generators[key].generate(self.params, request)
 
 
-def load(path: str | Path) -> Pipeline:
-    """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known format.
+def load(path: str | Path, *, vae: str | Path = "") -> Pipeline:
+    """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known format; `vae` is other
+    weights whose VAE decodes: a VideoVAE.
 
     Image weights make single frames: train, or load a work folder or what was converted of one, for clips that move.
     """
     keep_compiled()
+    pipeline = _load(path)
+    if vae:
+        pipeline.decode_with(str(vae))
+    return pipeline
+
+
+def _load(path: str | Path) -> Pipeline:
     folder = WorkFolder(Path(path))
     if folder.exists:
         experiment = folder.experiment()

@@ -49,5 +49,5 @@ class Preview:
         """Of a VAE: frames on the left, what it makes of them on the right."""
         pictures = unseen_pictures(self._experiment, len(self._prompts))
         mean, _ = self._networks.moments(params, unit(jnp.asarray(pictures)))
-        made = decode_clips(mean, lambda z: self._networks.decode_unscaled(params, z))
+        made = decode_clips(mean, self._networks.decoder(params, is_scaled=False))
         return np.concatenate([pictures, fetch(made)], axis=1)

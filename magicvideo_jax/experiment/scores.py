@@ -84,7 +84,7 @@ def score_reconstructions(experiment: Experiment, networks: Networks, params: Pa
     @jit
     def reconstruct(params: Params, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean, _ = networks.moments(params, unit(pixels))
-        return decode_clips(mean, lambda z: networks.decode_unscaled(params, z)), mean.std()
+        return decode_clips(mean, networks.decoder(params, is_scaled=False)), mean.std()
 
     made, deviation = reconstruct(params, pictures)
     made = fetch(made)

@@ -16,6 +16,7 @@ from magicvideo_jax.experiment.abstract import abstract_run
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, check_experiment
 from magicvideo_jax.experiment.initial import Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.other_vae import with_vae_of
 from magicvideo_jax.experiment.room import check_room
 from magicvideo_jax.experiment.streams import training_stream, words
 from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, split_trained
@@ -52,10 +53,12 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     mesh = make_mesh(experiment.mesh)
     check_batch(experiment.train.batch_size, mesh, accumulate=experiment.train.accumulate)
     resumes = checkpoints.latest() is not None
-    initial = Initial() if resumes else initial_weights(experiment.init_from)
+    initial = Initial()
     if resumes:
         experiment = folder.continued(experiment)
     else:
+        initial = initial_weights(experiment.init_from)
+        initial = with_vae_of(initial, experiment.vae_from, argument="config.vae_from")
         experiment = replace(experiment, model=initial.fitted(experiment.model))
         experiment = _with_tokenizer(experiment, initial, folder)
         initial = initial.without(experiment.model.fresh)

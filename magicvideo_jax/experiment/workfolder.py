@@ -28,7 +28,7 @@ from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.optimizer import trains
 
 # What a run is; the rest (steps, learning rate, mesh, sampling) may change from one start to the next.
-_FIXED = ("seed", "stage", "init_from", "data", "denoising", "autoencoding")
+_FIXED = ("seed", "stage", "init_from", "vae_from", "data", "denoising", "autoencoding")
 
 
 class WorkFolder:

@@ -1,8 +1,12 @@
 """TAESD: the tiny auto-encoder of Stable Diffusion's latents (github.com/madebyollin/taesd), for previews.
 
 Pixels in [0, 1]; latents already multiplied by the VAE's scaling. Layers sit at their place in the published
-sequential models, whose weight files name them by that place (`3.conv.0.weight`).
+sequential models, whose weight files name them by that place (`3.conv.0.weight`). Given a `VideoDecoder`, the decoder
+has the temporal layers of a VideoVAE.
 """
+
+from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +16,33 @@ from jaxtyping import Array, Float
 
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, upsample
+from magicvideo_jax.models.video_vae import Past, TemporalPlaces, VideoDecoder
 
-_WIDTH, _LATENT = 64, 4
+_WIDTH, _LATENT, _LEVELS = 64, 4, 3
 
 
 class TAESD(nnx.Module):
     """Both halves; each is also of use alone."""
 
-    def __init__(self, *, keys: Keys, dtype: DTypeLike = jnp.float32):
-        self.encoder, self.decoder = TAESDEncoder(keys=keys), TAESDDecoder(keys=keys)
+    def __init__(self, *, keys: Keys, dtype: DTypeLike = jnp.float32, temporal: VideoDecoder | None = None):
+        self.encoder, self.decoder = TAESDEncoder(keys=keys), TAESDDecoder(temporal, keys=keys)
         self.dtype = dtype
 
     def encode(self, x: Float[Array, "*b h w 3"]) -> Float[Array, "*b h2 w2 4"]:
         return self.encoder(x.astype(self.dtype)).astype(jnp.float32)
 
-    def decode(self, z: Float[Array, "*b h w 4"]) -> Float[Array, "*b h2 w2 3"]:
-        return self.decoder(z.astype(self.dtype)).astype(jnp.float32)
+    def decode(self, z: Float[Array, "*b h w 4"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 3"]:
+        """See `AutoencoderKL.decode`."""
+        return self.decoder(z.astype(self.dtype), as_images=as_images).astype(jnp.float32)
+
+    def decode_next(
+        self, z: Float[Array, "b t h w 4"], past: Past | None
+    ) -> tuple[Float[Array, "b t h2 w2 3"], Past | None]:
+        """See `AutoencoderKL.decode_next`."""
+        if not hasattr(self.decoder, "temporal"):
+            return self.decode(z), None
+        x, past = self.decoder.next(z.astype(self.dtype), past)
+        return x.astype(jnp.float32), past
 
     def __call__(self, x: Float[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
         """Reconstruction."""
@@ -85,14 +100,28 @@ class TAESDEncoder(nnx.Module):
 class TAESDDecoder(nnx.Module):
     """A stem and three doublings."""
 
-    def __init__(self, *, keys: Keys):
+    def __init__(self, temporal: VideoDecoder | None = None, *, keys: Keys):
         layers: list[nnx.Module] = [Clamp(), Conv(_LATENT, _WIDTH, keys=keys), ReLU()]
-        for _ in range(3):
+        for _ in range(_LEVELS):
             layers += [TAESDBlock(keys=keys) for _ in range(3)]
             layers += [Double(), Conv(_WIDTH, _WIDTH, bias=False, keys=keys)]
         self.layers = nnx.List([*layers, TAESDBlock(keys=keys), Conv(_WIDTH, 3, keys=keys)])
+        if temporal is not None:
+            self.temporal = TemporalPlaces(temporal, (_WIDTH,) * (_LEVELS + 1), keys=keys)
 
-    def __call__(self, z: Float[Array, "*b h w 4"]) -> Float[Array, "*b h2 w2 3"]:
-        for layer in self.layers:
+    def __call__(self, z: Float[Array, "*b h w 4"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 3"]:
+        if hasattr(self, "temporal") and not as_images and z.ndim == 5:
+            return self.next(z)[0]
+        return self._run(z, 0, len(self.layers))
+
+    def next(self, z: Float[Array, "b t h w 4"], past: Past | None = None) -> tuple[Float[Array, "b t h2 w2 3"], Past]:
+        """The frames of a clip that follow those of the `past`; they meet behind the stem and behind doublings."""
+        places = [0, *range(3, len(self.layers), 5)]
+        stages = [partial(self._run, first=first, end=end) for first, end in pairwise(places)]
+        h, past = self.temporal.through(stages, z, past)
+        return self._run(h, places[-1], len(self.layers)), past
+
+    def _run(self, z: Float[Array, "*b h w c"], first: int, end: int) -> Float[Array, "*b h2 w2 c2"]:
+        for layer in list(self.layers)[first:end]:
             z = layer(z)
         return z

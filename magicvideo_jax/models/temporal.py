@@ -102,21 +102,27 @@ class TemporalAttention(nnx.Module):
         self.mask, self.position, self.heads = config.mask, config.position, heads
 
     def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-        _, t, h, w, _ = z.shape
+        return self.of_last(z, z.shape[1], self._mask(z.shape[1]))
+
+    def of_last(
+        self, frames: Float[Array, "b f h w c"], t: int, mask: Bool[Array, "t f"] | None
+    ) -> Float[Array, "b t h w c"]:
+        """What the last `t` of the frames see in all of them, where the mask lets them."""
+        count, h = frames.shape[1:3]
         # Frames change places with pixels while these are one axis, which more devices divide than rows alone.
-        frames = spread(rearrange(z, "b t h w c -> b t (h w) c"))
-        tokens = self.norm(spread(rearrange(frames, "b t p c -> b p t c")))
+        flat = spread(rearrange(frames, "b f h w c -> b f (h w) c"))
+        tokens = self.norm(spread(rearrange(flat, "b f p c -> b p f c")))
         if self.position is Position.LEARNED:
-            tokens = tokens + self.positions[None, None, :t].astype(tokens.dtype)
+            tokens = tokens + self.positions[None, None, :count].astype(tokens.dtype)
         q, k, v = (
-            rearrange(project(tokens), "b p t (n d) -> b p t n d", n=self.heads)
-            for project in (self.to_q, self.to_k, self.to_v)
+            rearrange(projected, "b p f (n d) -> b p f n d", n=self.heads)
+            for projected in (self.to_q(tokens[:, :, count - t :]), self.to_k(tokens), self.to_v(tokens))
         )
         if self.position is Position.ROPE:
-            q, k = rotate_by_position(q), rotate_by_position(k)
-        seen = directed_post_softmax(q, k, v) if self.mask is Mask.POST_SOFTMAX else attend(q, k, v, self._mask(t))
+            q, k = rotate_by_position(q, first=count - t), rotate_by_position(k)
+        seen = directed_post_softmax(q, k, v) if self.mask is Mask.POST_SOFTMAX else attend(q, k, v, mask)
         added = spread(self.to_out(rearrange(seen, "b p t n d -> b p t (n d)")))
-        return rearrange(spread(rearrange(added, "b p t c -> b t p c")), "b t (h w) c -> b t h w c", h=h, w=w)
+        return rearrange(spread(rearrange(added, "b p t c -> b t p c")), "b t (h w) c -> b t h w c", h=h)
 
     def _mask(self, t: int) -> Bool[Array, "t t"] | None:
         return directed(t) if self.mask is Mask.DIRECTED else None
@@ -138,11 +144,12 @@ def directed_post_softmax(
     return jnp.einsum("...nij,...jnd->...ind", weights.astype(v.dtype), v)
 
 
-def rotate_by_position(x: Float[Array, "*b t n d"], *, rotated: int = 32) -> Float[Array, "*b t n d"]:
-    """Rotary positions over frames (Su et al. 2104.09864) on the first `rotated` channels of a head, like LaVie."""
+def rotate_by_position(x: Float[Array, "*b t n d"], *, first: int = 0, rotated: int = 32) -> Float[Array, "*b t n d"]:
+    """Rotary positions over frames (Su et al. 2104.09864) on the first `rotated` channels of a head, like LaVie; the
+    position of the first frame is `first`."""
     rotated = min(rotated, x.shape[-1] // 2 * 2)
     frequency = 10_000.0 ** (-jnp.arange(0, rotated, 2, dtype=jnp.float32) / rotated)
-    angle = jnp.arange(x.shape[-3], dtype=jnp.float32)[:, None] * frequency[None]
+    angle = (first + jnp.arange(x.shape[-3], dtype=jnp.float32))[:, None] * frequency[None]
     angle = angle.reshape((1,) * (x.ndim - 3) + (x.shape[-3], 1, rotated // 2))
     even, odd = x[..., 0:rotated:2].astype(jnp.float32), x[..., 1:rotated:2].astype(jnp.float32)
     turned = jnp.stack([even * jnp.cos(angle) - odd * jnp.sin(angle), even * jnp.sin(angle) + odd * jnp.cos(angle)], -1)

@@ -1,5 +1,7 @@
-"""AutoencoderKL: Stable Diffusion's image VAE. Leading axes are free, so a clip is encoded frame by frame."""
+"""AutoencoderKL: Stable Diffusion's image VAE. Leading axes are free, so a clip is encoded frame by frame; and decoded
+so, unless the configuration has the temporal layers of a VideoVAE (`video_vae.py`)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -8,9 +10,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Attention, Downsampler, ResnetBlock, Upsampler
 from magicvideo_jax.models.layers import Conv, GroupNorm, Padding
+from magicvideo_jax.models.video_vae import Past, TemporalPlaces, VideoDecoder
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,17 @@ class VAEConfig:
     groups: int = 32
     scaling: float = 0.18215
     """Latents of the diffusion model = scaling * latents of the VAE."""
+    temporal: VideoDecoder | None = None
+    """Makes a VideoVAE of it; none: the image VAE."""
+
+    def __post_init__(self) -> None:
+        if self.temporal is not None:
+            self.temporal.check(self.place_widths)
+
+    @property
+    def place_widths(self) -> tuple[int, ...]:
+        """Channels of the decoder behind 0, 1 .. up levels."""
+        return self.widths[-1], *reversed(self.widths)
 
     @property
     def factor(self) -> int:
@@ -54,9 +69,27 @@ class AutoencoderKL(nnx.Module):
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, *_LOG_VARIANCE)
 
-    def decode(self, z: Float[Array, "*b h w z"]) -> Float[Array, "*b h2 w2 c"]:
-        """Pixels in about [-1, 1], float32."""
-        return self.decoder(self.post_quant_conv(z.astype(self.dtype))).astype(jnp.float32)
+    def decode(self, z: Float[Array, "*b h w z"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 c"]:
+        """Pixels in about [-1, 1], float32. A VideoVAE decodes whole clips (b t h w z); `as_images`, and images
+        (b h w z), pass its temporal layers by."""
+        self._check(z)
+        return self.decoder(self.post_quant_conv(z.astype(self.dtype)), as_images=as_images).astype(jnp.float32)
+
+    def decode_next(
+        self, z: Float[Array, "b t h w z"], past: Past | None
+    ) -> tuple[Float[Array, "b t h2 w2 c"], Past | None]:
+        """The frames that follow those of the `past` (none: the first), and the past of the next; of an image VAE,
+        whose frames know of no others, there is none."""
+        if not hasattr(self.decoder, "temporal"):
+            return self.decode(z), None
+        self._check(z)
+        x, past = self.decoder.next(self.post_quant_conv(z.astype(self.dtype)), past)
+        return x.astype(jnp.float32), past
+
+    def _check(self, z: Array) -> None:
+        channels = self.post_quant_conv.kernel.shape[-2]
+        if z.shape[-1] != channels:
+            raise UserError(f"latents with {z.shape[-1]} channels: this VAE's have {channels}; decode with their own")
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Reconstruction from the mean."""
@@ -106,11 +139,26 @@ class Decoder(nnx.Module):
             width = out
         self.conv_norm_out = GroupNorm(width, groups=groups, eps=_EPS)
         self.conv_out = Conv(width, config.channels, keys=keys)
+        if config.temporal is not None:
+            self.temporal = TemporalPlaces(config.temporal, config.place_widths, keys=keys)
 
-    def __call__(self, z: Float[Array, "*b h w z"]) -> Float[Array, "*b h2 w2 c"]:
-        h = self.mid_block(self.conv_in(z))
-        for level in self.up_blocks:
-            h = level(h)
+    def __call__(self, z: Float[Array, "*b h w z"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 c"]:
+        if hasattr(self, "temporal") and not as_images and z.ndim == 5:
+            return self.next(z)[0]
+        for stage in self._stages():
+            z = stage(z)
+        return self._pixels(z)
+
+    def next(self, z: Float[Array, "b t h w z"], past: Past | None = None) -> tuple[Float[Array, "b t h2 w2 c"], Past]:
+        """The frames of a clip that follow those of the `past`."""
+        h, past = self.temporal.through(self._stages(), z, past)
+        return self._pixels(h), past
+
+    def _stages(self) -> list[Callable[[Array], Array]]:
+        """Each ends at a place of temporal layers."""
+        return [lambda z: self.mid_block(self.conv_in(z)), *self.up_blocks]
+
+    def _pixels(self, h: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c2"]:
         return self.conv_out(jax.nn.silu(self.conv_norm_out(h)))
 
 

@@ -20,7 +20,7 @@ from magicvideo_jax.weights.files import SAFETENSORS
 from magicvideo_jax.weights.jax_params import save_params
 from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, StableDiffusion
 from magicvideo_jax.weights.place import Tick, silent
-from magicvideo_jax.weights.sources import CONFIG, FORMAT, INDEX, JAX, PARAMS, SCHEDULER, TEMPORAL
+from magicvideo_jax.weights.sources import CONFIG, FORMAT, INDEX, JAX, PARAMS, SCHEDULER
 from magicvideo_jax.weights.tables import Leaves, Name, name_of
 from magicvideo_jax.weights.write import write_safetensors
 
@@ -50,7 +50,7 @@ def write_diffusers(
 ) -> None:
     """Write a folder that diffusers' StableDiffusionPipeline loads; `dtype` is float32 or float16.
 
-    What a video network adds goes into `unet_temporal/`, under our names and always float32.
+    What a video network adds goes into `unet_temporal/` and `vae_temporal/`, under our names and always float32.
     """
     for part in model.parts:
         params = _load(part, progress)
@@ -84,7 +84,7 @@ def _write_weights(part: Part[Any], params: Params, folder: Path, *, dtype: type
 
     write(folder / part.kind.folder / file_name, _by(names, Leaves.PYTORCH), dtype)
     if added := _by(names, Leaves.OURS):
-        write(folder / TEMPORAL / file_name, added, np.float32)
+        write(folder / part.kind.temporal_folder / file_name, added, np.float32)
 
 
 def _by(names: Mapping[str, Name], leaves: Leaves) -> dict[str, Name]:
@@ -93,8 +93,9 @@ def _by(names: Mapping[str, Name], leaves: Leaves) -> dict[str, Name]:
 
 def _write_rest(model: StableDiffusion, folder: Path, mark: Mapping[str, str]) -> None:
     """Everything but networks."""
-    if model.unet.config.temporal is not None:
-        _write_json(folder / TEMPORAL / CONFIG, to_plain(model.unet.config.temporal))
+    for part in (model.unet, model.vae):
+        if part.config.temporal is not None:
+            _write_json(folder / part.kind.temporal_folder / CONFIG, to_plain(part.config.temporal))
     _write_json(folder / SCHEDULER, model.noise_json)
     if model.tokenizer is not None:
         try:

@@ -13,8 +13,10 @@ from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.diffusion.settings import NoiseSettings
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip import CLIPTextEncoder, TextConfig
+from magicvideo_jax.models.temporal import Temporal
 from magicvideo_jax.models.unet import UNetConfig, VideoUNet
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
+from magicvideo_jax.models.video_vae import VideoDecoder
 from magicvideo_jax.weights import settings, tables
 from magicvideo_jax.weights.match import compare
 from magicvideo_jax.weights.place import Fresh, Tick, draw, sharding_by_path, silent
@@ -38,8 +40,15 @@ class Kind(Generic[Config]):
     write: Callable[[Config], dict[str, Any]]
     network: Callable[[Config], Network]
     """Kept once built, as that takes a second."""
+    temporal: Any = None
+    """The dataclass of what makes a video network of it, if anything does."""
     aliases: tuple[tuple[str, str], ...] = ()
     extras: tuple[str, ...] = ()
+
+    @property
+    def temporal_folder(self) -> str:
+        """Of what a video network adds, in both kinds of folders: PyTorch's classes do not look there."""
+        return f"{self.folder}_temporal"
 
 
 UNET = Kind[UNetConfig](
@@ -51,6 +60,7 @@ UNET = Kind[UNetConfig](
     read=settings.unet_config,
     write=settings.unet_json,
     network=cache(lambda config: bind(lambda keys: VideoUNet(config, keys=keys))),
+    temporal=Temporal,
 )
 VAE = Kind[VAEConfig](
     folder="vae",
@@ -61,6 +71,7 @@ VAE = Kind[VAEConfig](
     read=settings.vae_config,
     write=settings.vae_json,
     network=cache(lambda config: bind(lambda keys: AutoencoderKL(config, keys=keys))),
+    temporal=VideoDecoder,
     aliases=tables.VAE_ALIASES,
 )
 TEXT = Kind[TextConfig](

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.settings import from_plain
 from magicvideo_jax.models.clip import Activation, TextConfig
 from magicvideo_jax.models.temporal import Temporal
 from magicvideo_jax.models.unet import Level, UNetConfig
 from magicvideo_jax.models.vae import VAEConfig
+from magicvideo_jax.models.video_vae import VideoDecoder
 from magicvideo_jax.weights.fields import Fields
 
 Json = Mapping[str, Any]
@@ -162,7 +162,7 @@ def unet_json(config: UNetConfig, *, sample_size: int = 64) -> dict[str, Any]:
     } | {field: values[0] for field, values in _UNET_ONLY.items()}
 
 
-def vae_config(content: Json, *, where: str) -> VAEConfig:
+def vae_config(content: Json, *, where: str, temporal: VideoDecoder | None = None) -> VAEConfig:
     """AutoencoderKL."""
     fields = Fields(content, _VAE | {field: values[0] for field, values in _VAE_ONLY.items()}, where=where)
     fields.known(_VAE, _VAE_ONLY, _VAE_FREE)
@@ -183,11 +183,12 @@ def vae_config(content: Json, *, where: str) -> VAEConfig:
         latent_channels=fields.integer("latent_channels"),
         groups=groups,
         scaling=fields.number("scaling_factor"),
+        temporal=temporal,
     )
 
 
 def vae_json(config: VAEConfig, *, sample_size: int = 512) -> dict[str, Any]:
-    """The inverse of `vae_config`; `sample_size` is the side of a pipeline's images."""
+    """The inverse of `vae_config`, without the temporal parts; `sample_size` is the side of a pipeline's images."""
     return {
         "_class_name": "AutoencoderKL",
         "_diffusers_version": _DIFFUSERS,
@@ -244,11 +245,6 @@ def text_json(config: TextConfig) -> dict[str, Any]:
         "eos_token_id": config.vocabulary - 1,
         "pad_token_id": 1,
     }
-
-
-def temporal_config(content: Json, *, where: str) -> Temporal:
-    """What a video network adds; our own file, the fields of `Temporal`. Absent fields have its defaults."""
-    return from_plain(Temporal, content, where)
 
 
 def _down_types(attends: list[bool]) -> list[str]:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.settings import from_plain
 from magicvideo_jax.diffusion.process import Prediction
-from magicvideo_jax.models.temporal import Temporal
-from magicvideo_jax.weights import settings
 from magicvideo_jax.weights.compvis import is_single_file
 from magicvideo_jax.weights.files import SAFETENSORS, find_weights, open_tensors, read_json
 from magicvideo_jax.weights.jax_params import restore_params
@@ -18,8 +17,6 @@ from magicvideo_jax.weights.single_file import open_single_file
 from magicvideo_jax.weights.stored import Tensors
 
 INDEX, CONFIG, SCHEDULER, PARAMS = "model_index.json", "config.json", "scheduler/scheduler_config.json", "params"
-TEMPORAL = "unet_temporal"
-"""Folder of what a video network adds, in both kinds of folders: PyTorch's classes do not look there."""
 FORMAT, JAX = "_format", "magicvideo_jax"
 """The mark of our own folders in their `model_index.json`."""
 
@@ -66,15 +63,11 @@ def _open_folder(path: Path, tokenizer: Path | None) -> StableDiffusion:
     index = read_json(path / INDEX)
     _check_index(index, path / INDEX)
     ours = index.get(FORMAT) == JAX
-    temporal = _temporal_of(path)
-    where = path / UNET.folder / CONFIG
-    unet_json = read_json(where)
-    unet_config = settings.unet_config(unet_json, where=str(where), temporal=temporal)
     noise = read_json(path / SCHEDULER)
     found = tokenizer or path / "tokenizer"
     named = index.get("tokenizer")
     return StableDiffusion(
-        unet=Part(UNET, unet_config, unet_json, _load_of(UNET, path, ours=ours, temporal=temporal is not None)),
+        unet=_part(UNET, path, ours=ours),
         vae=_part(VAE, path, ours=ours),
         text_encoder=_part(TEXT, path, ours=ours),
         noise=noise_settings(noise, where=str(path / SCHEDULER)),
@@ -87,11 +80,15 @@ def _open_folder(path: Path, tokenizer: Path | None) -> StableDiffusion:
 
 def _part(kind: Kind[Config], path: Path, *, ours: bool) -> Part[Config]:
     where = path / kind.folder / CONFIG
-    content = read_json(where)
-    return Part(kind, kind.read(content, where=str(where)), content, _load_of(kind, path, ours=ours))
+    content, added = read_json(where), path / kind.temporal_folder / CONFIG
+    temporal = {}
+    if kind.temporal is not None and added.exists():
+        temporal = {"temporal": from_plain(kind.temporal, read_json(added), str(added))}
+    config = kind.read(content, where=str(where), **temporal)
+    return Part(kind, config, content, _load_of(kind, path, ours=ours, temporal=bool(temporal)))
 
 
-def _load_of(kind: Kind[Any], path: Path, *, ours: bool, temporal: bool = False) -> Load:
+def _load_of(kind: Kind[Any], path: Path, *, ours: bool, temporal: bool) -> Load:
     folder = path / kind.folder
     if ours:
 
@@ -102,13 +99,8 @@ def _load_of(kind: Kind[Any], path: Path, *, ours: bool, temporal: bool = False)
     file = find_weights(folder, kind.stem, kind.older)
     tensors: Tensors = modern(open_tensors(file), kind.aliases, where=str(file))
     if temporal:
-        tensors = {**tensors, **open_tensors(path / TEMPORAL / f"{kind.stem}{SAFETENSORS}")}
+        tensors = {**tensors, **open_tensors(path / kind.temporal_folder / f"{kind.stem}{SAFETENSORS}")}
     return loader(kind.table, tensors, where=str(file), extras=kind.extras)
-
-
-def _temporal_of(path: Path) -> Temporal | None:
-    where = path / TEMPORAL / CONFIG
-    return settings.temporal_config(read_json(where), where=str(where)) if where.exists() else None
 
 
 def _check_index(index: Mapping[str, Any], where: Path) -> None:

@@ -56,7 +56,8 @@ _VAE_LEVEL = r"(encoder|decoder)\.((?:down|up)_blocks\.\d+)"
 _VAE_MIDDLE = r"(encoder|decoder)\.mid_block"
 _RESNET = r"(norm[12]|conv[12]|conv_shortcut|time_emb_proj)"
 
-# What a `Temporal` adds to an image network, by the words that stand in its paths (numbers at their end aside).
+# What a `Temporal` or a `VideoDecoder` adds to an image network, by the words that stand in its paths (numbers at their
+# end aside).
 VIDEO_PARTS = ("adaptor", "temporal", "fps_embedding")
 
 UNET: Table = (
@@ -72,7 +73,10 @@ UNET: Table = (
     Row(r"(up_blocks\.\d+)\.resample\.conv", r"\1.upsamplers.0.conv"),
 )
 
+_VIDEO_DECODER = Row(r"(decoder\.temporal\..*)", r"\1", Leaves.OURS)
+
 VAE: Table = (
+    _VIDEO_DECODER,
     Row(r"(quant_conv|post_quant_conv|(?:encoder|decoder)\.(?:conv_in|conv_norm_out|conv_out))", r"\1"),
     Row(rf"{_VAE_LEVEL}\.(resnets\.\d+)\.{_RESNET}", r"\1.\2.\3.\4"),
     Row(r"(encoder\.down_blocks\.\d+)\.resample\.conv", r"\1.downsamplers.0.conv"),
@@ -93,6 +97,7 @@ TEXT: Table = (
 
 # A block's second and third convolution stand behind a ReLU, which takes a place in the published numbering.
 TAESD: Table = (
+    _VIDEO_DECODER,
     Row(r"(encoder|decoder)\.layers\.(\d+)", r"\1.\2"),
     Row(r"(encoder|decoder)\.layers\.(\d+)\.conv\.0", r"\1.\2.conv.0"),
     Row(r"(encoder|decoder)\.layers\.(\d+)\.conv\.1", r"\1.\2.conv.2"),

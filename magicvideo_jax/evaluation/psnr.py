@@ -1,0 +1,14 @@
+"""How near are decoded pixels to their source? Peak signal-to-noise ratio."""
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+Clips = Shaped[np.ndarray, "b t h w c"]
+"""Of levels 0..255, whole or not."""
+
+
+def psnr(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
+    """10 log10(255^2 / mean (made - true)^2) of each clip, in dB; equal clips have infinity."""
+    error = np.square(made.astype(np.float64) - true).mean(axis=(1, 2, 3, 4))
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(255**2 / error)

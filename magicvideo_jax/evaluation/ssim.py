@@ -1,0 +1,37 @@
+"""How alike is the structure of frames? Structural similarity (Wang et al. 2004, eq. 13).
+
+    SSIM(x, y) = (2 m_x m_y + c_1)(2 s_xy + c_2) / ((m_x^2 + m_y^2 + c_1)(s_x^2 + s_y^2 + c_2))
+
+Means m, variances s^2 and the covariance s_xy are of a Gaussian window (deviation 1.5, 11 x 11 pixels) around each
+pixel and channel, mirrored beyond the frame's border; c_1 = (0.01 * 255)^2, c_2 = (0.03 * 255)^2.
+"""
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy.ndimage import correlate1d
+
+Clips = Shaped[np.ndarray, "b t h w c"]
+"""Of levels 0..255, whole or not."""
+
+REACH, DEVIATION = 5, 1.5
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+
+def ssim(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
+    """The mean over each clip: 1 for equal clips."""
+    x, y = made.astype(np.float64), true.astype(np.float64)
+    mean_x, mean_y = _windowed(x), _windowed(y)
+    variance_x, variance_y = _windowed(x * x) - mean_x**2, _windowed(y * y) - mean_y**2
+    covariance = _windowed(x * y) - mean_x * mean_y
+    alike = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
+    alike /= (mean_x**2 + mean_y**2 + C1) * (variance_x + variance_y + C2)
+    return alike.mean(axis=(1, 2, 3, 4))
+
+
+def _windowed(x: Float[np.ndarray, "b t h w c"]) -> Float[np.ndarray, "b t h w c"]:
+    """Weighted means over the windows."""
+    weights = np.exp(-0.5 * (np.arange(-REACH, REACH + 1) / DEVIATION) ** 2)
+    weights /= weights.sum()
+    for axis in (2, 3):
+        x = correlate1d(x, weights, axis=axis, mode="mirror")
+    return x

@@ -1,0 +1,33 @@
+"""A VideoVAE in the place of a model's VAE: the same encoder, hence the same latents, and another decoder."""
+
+from dataclasses import replace
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.experiment.config import Component
+from magicvideo_jax.experiment.encoder import Identity, difference, identity_of
+from magicvideo_jax.experiment.initial import Initial, initial_weights
+
+
+def with_vae_of(initial: Initial, weights: str, *, argument: str) -> Initial:
+    """First weights with the VAE of other `weights` (a work folder, a folder with `vae_temporal/`, `embedded`, or any
+    that `convert` reads; empty: unchanged).
+
+    Errors: `UserError` naming `argument` where there is no VAE, or one with latents of its own.
+    """
+    if not weights:
+        return initial
+    other = initial_weights(weights, argument=argument)
+    if Component.VAE not in other.parts:
+        raise UserError(f"{argument}={weights}: no VAE: give a work folder or weights that hold one")
+    if Component.VAE in initial.parts:
+        differs = difference(_identity(other), _identity(initial))
+        if differs is not None:
+            raise UserError(
+                f"{argument}={weights} decodes latents of another VAE ({differs}): give one made of this model's"
+            )
+    return replace(initial, parts={**initial.parts, Component.VAE: other.parts[Component.VAE]})
+
+
+def _identity(initial: Initial) -> Identity:
+    model, _, params = initial.opened(Component.VAE)
+    return identity_of(params[Component.VAE.value], model.vae)

@@ -1,0 +1,128 @@
+"""VideoVAE (arXiv 2211.11018, section 4.5): what turns a decoder of images into one of clips, which does not flicker.
+
+Between the up levels of an image decoder the frames meet, at each of its `places`:
+
+    h^k <- h^k + A(h^{k-W+1} .. h^k)        A: attention over the last W frames at each pixel, W_o = 0 at start
+
+Everything else stays frame by frame, norms too, so that no frame depends on a later one. Of the frames before it a
+frame needs their W - 1 states `h` at each place, whatever the length of the clip: with these carried along (`Past`), a
+clip decoded in chunks equals the clip decoded whole. The encoder stays as it is, and every latent valid.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.models.bind import Keys
+from magicvideo_jax.models.temporal import Position, Temporal, TemporalAttention
+
+
+@dataclass(frozen=True)
+class VideoDecoder:
+    """What a VideoVAE adds to the decoder of a VAE."""
+
+    places: tuple[int, ...] = (0, 1)
+    """Where frames meet: behind so many up levels. 0 is before the first, behind the middle block."""
+    window: int = 16
+    """Frames that a frame sees: itself, and those just before it."""
+    heads: int = 8
+    position: Position = Position.ROPE
+    """Unlike the U-Net's, these layers have no adaptors beside them to tell frames apart."""
+
+    def __post_init__(self) -> None:
+        if not self.places or list(self.places) != sorted(set(self.places)) or self.places[0] < 0:
+            raise UserError(f"vae.temporal.places={self.places}: give numbers of up levels, each once and in order")
+        for name, value in (("window", self.window), ("heads", self.heads)):
+            if value < 1:
+                raise UserError(f"vae.temporal.{name}={value}: give at least 1")
+        if self.position is Position.LEARNED:
+            raise UserError("vae.temporal.position=learned: clips of any length have no rows for it; give rope or none")
+
+    def check(self, widths: Sequence[int]) -> None:
+        """Errors: `UserError` for a decoder, of these widths from place to place, that it does not fit."""
+        if self.places[-1] >= len(widths):
+            raise UserError(
+                f"vae.temporal.places={self.places}: this decoder has {len(widths) - 1} up levels; give 0 to "
+                f"{len(widths) - 1}"
+            )
+        for place in self.places:
+            if widths[place] % self.heads:
+                raise UserError(
+                    f"vae.temporal.heads={self.heads}: give a number that divides {widths[place]}, the width at "
+                    f"place {place}"
+                )
+
+
+class Past(NamedTuple):
+    """What a decoder keeps of the frames before, to go on with the next. All zeros: there are none yet."""
+
+    frames: tuple[Float[Array, "b _w _h2 _w2 _c"], ...]
+    """At each place the states of the last window - 1 frames; in front of the first frame, zeros that nobody sees."""
+    number: Int[Array, ""]
+    """Frames so far."""
+
+
+class WindowAttention(TemporalAttention):
+    """Directed attention over the last `window` frames at each pixel; returns what is to be added, zero at start."""
+
+    def __init__(self, config: VideoDecoder, channels: int, *, keys: Keys):
+        super().__init__(Temporal(position=config.position), channels, heads=config.heads, keys=keys)
+        self.window = config.window
+
+    def __call__(
+        self,
+        z: Float[Array, "b t h w c"],
+        before: Float[Array, "b p h w c"] | None = None,
+        number: Int[Array, ""] | int = 0,
+    ) -> Float[Array, "b t h w c"]:
+        """`before` holds the frames before these, of which the last `number` are real."""
+        t = z.shape[1]
+        frames = z if before is None else jnp.concatenate([before, z], axis=1)
+        return self.of_last(frames, t, banded(t, frames.shape[1] - t, window=self.window, number=number))
+
+
+def banded(t: int, before: int, *, window: int, number: Int[Array, ""] | int) -> Bool[Array, "t f"]:
+    """Row i, which is frame `before + i`, may look at the `window` frames that end with it, but not at those in front
+    of the last `number` before the first row."""
+    frame, seen = before + jnp.arange(t)[:, None], jnp.arange(before + t)[None]
+    is_near = (seen <= frame) & (frame < seen + window)
+    return is_near & (seen >= before - number)
+
+
+class TemporalPlaces(nnx.Module):
+    """The temporal layers of a decoder, in the order of their places; `widths` are those from place to place."""
+
+    def __init__(self, config: VideoDecoder, widths: Sequence[int], *, keys: Keys):
+        config.check(widths)
+        self.layers = nnx.List([WindowAttention(config, widths[place], keys=keys) for place in config.places])
+        self.places, self.window = config.places, config.window
+
+    def through(
+        self, stages: Sequence[Callable[[Array], Array]], z: Float[Array, "b t h w c"], past: Past | None = None
+    ) -> tuple[Float[Array, "b t h2 w2 c2"], Past]:
+        """Frames through the stages of a decoder, which end at place 0, 1 .., after those of the `past`."""
+        number = jnp.zeros((), jnp.int32) if past is None else past.number
+        kept = []
+        for place, stage in enumerate(stages):
+            z = stage(z)
+            if place not in self.places:
+                continue
+            which = self.places.index(place)
+            before = None if past is None else past.frames[which]
+            kept.append(self._last(z, before))
+            z = z + self.layers[which](z, before, number)
+        return z, Past(tuple(kept), number + z.shape[1])
+
+    def _last(
+        self, z: Float[Array, "b t h w c"], before: Float[Array, "b p h w c"] | None
+    ) -> Float[Array, "b p2 h w c"]:
+        """What the next frames need of these and those before."""
+        kept = self.window - 1
+        before = jnp.zeros((z.shape[0], kept, *z.shape[2:]), z.dtype) if before is None else before
+        frames = jnp.concatenate([before, z], axis=1)
+        return frames[:, frames.shape[1] - kept :]
