@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from magicvideo_jax.core import hosts
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.progress import say
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.data.loader import Loader
@@ -68,6 +69,8 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     optimizer = make_optimizer(experiment.optim, experiment.train.steps)
     if resumes:
         places = _places(shapes_of(networks, experiment), experiment, optimizer, mesh)
+        if places.frozen and not checkpoints.has_frozen():
+            _frozen_again(experiment, networks, mesh, checkpoints)
         state, position = checkpoints.restore(places)
         from_weights = 0
     else:
@@ -152,6 +155,14 @@ def _initial_params(experiment: Experiment, networks: Networks, initial: Initial
         params[component.value], there = initial.load(component, network, shardings, seed=experiment.seed)
         from_weights += there
     return params, from_weights
+
+
+def _frozen_again(experiment: Experiment, networks: Networks, mesh: Mesh, checkpoints: Checkpoints) -> None:
+    """Someone removed what does not train, because it was damaged: it still is what the run began with."""
+    say(f"frozen networks are not in the work folder: read from config.init_from={experiment.init_from} again")
+    initial = initial_weights(experiment.init_from).without(experiment.model.fresh)
+    params, _ = _initial_params(experiment, networks, initial, mesh)
+    checkpoints.save_frozen(split_trained(params, experiment)[1])
 
 
 def _places(params: Params, experiment: Experiment, optimizer: Any, mesh: Mesh) -> TrainState:
