@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from magicvideo_jax.core import hosts
 from magicvideo_jax.core.errors import UserError, exit_with
 from magicvideo_jax.core.interrupt import EXIT_PREEMPTED, Interrupt, Preempted
+from magicvideo_jax.core.progress import say
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with :PRESET if it has presets.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that the run writes to, and resumes from.")
@@ -32,7 +33,7 @@ def main() -> None:
     try:
         exit_with(lambda: train(interrupt))
     except Preempted as preempted:
-        print(preempted, file=sys.stderr)
+        say(str(preempted))
         sys.exit(EXIT_PREEMPTED)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)

@@ -101,9 +101,9 @@ def test_the_full_size_model_takes_a_real_step(tmp_path):
     config.optim.update(freeze=Freeze.TEMPORAL.value, warmup=0)
     folder = WorkFolder(tmp_path / "run")
     folder.create()
+    alone = jax.devices()[:1]
     with pytest.MonkeyPatch.context() as patch, closing(Checkpoints(folder.path)) as checkpoints:
-        patch.setattr(jax, "device_count", lambda: 1)
-        patch.setattr(jax, "make_mesh", partial(jax.make_mesh, devices=jax.devices()[:1]))
+        patch.setattr(jax, "devices", lambda: alone)
         started = start(read_experiment(config), folder, checkpoints)
     assert started.experiment.stage is Stage.VIDEO
     assert started.from_weights == 859_520_964 + 83_653_863 + 123_060_480

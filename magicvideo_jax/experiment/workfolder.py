@@ -3,7 +3,7 @@
 config.json      the experiment, with the numbers of its networks     previews/     clips and contact sheets
 checkpoints/     state, data position and config, the last few        metrics.jsonl a line a report
 frozen/          networks that do not train                           metrics.json  the final scores
-tokenizer/       the files of the CLIP tokenizer
+tokenizer/       the files of the CLIP tokenizer                       run.lock      which process writes here
 """
 
 import json

@@ -1,7 +1,9 @@
 """The device mesh: `data` copies of the model, its parameters spread over `fsdp`, a clip's frames over `frames`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax.experimental.mesh_utils import create_hybrid_device_mesh
@@ -19,20 +21,22 @@ class MeshShape:
     frames: int = 1
 
 
-def make_mesh(shape: MeshShape) -> Mesh:
-    """All devices, in the order XLA finds best. Of several slices each holds whole copies of the model: `data` alone
-    crosses the slower network between them.
+def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices (there are here, or given), in the order XLA finds best. Of several slices each holds whole copies of
+    the model: `data` alone crosses the slower network between them.
 
     Errors: sizes that do not fit the devices, or the slices.
     """
-    sizes = _resolved(shape, jax.device_count())
-    slices = len({getattr(device, "slice_index", 0) for device in jax.devices()})
+    devices = jax.devices() if devices is None else devices
+    sizes = _resolved(shape, len(devices))
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices > 1:
         if sizes["data"] % slices:
             raise UserError(f"mesh.data={sizes['data']}: give a multiple of {slices}, the number of slices")
         within = (sizes["data"] // slices, sizes["fsdp"], sizes["frames"])
-        return Mesh(create_hybrid_device_mesh(within, (slices, 1, 1)), tuple(sizes))
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+        return Mesh(create_hybrid_device_mesh(within, (slices, 1, 1), devices), tuple(sizes))
+    auto = (AxisType.Auto,) * len(sizes)
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=auto, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -5,7 +5,9 @@ that name is whole, or damaged since. `WORKDIR/frozen` is written before step 0.
 """
 
 import logging
+import os
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -68,7 +70,7 @@ class Checkpoints(Saved):
         """The last `keep_last` stay, and every multiple of `keep_every` steps (none if 0). Errors: `UserError` where
         every checkpoint is damaged."""
         super().__init__(workdir)
-        logging.getLogger("absl").addFilter(_orbax_is_quiet)
+        _quieten()
         self._newest: int | None = hosts.told(self._tidied)
         for_good = [EveryNSteps(keep_every)] if keep_every else []
         options = ocp.CheckpointManagerOptions(
@@ -177,10 +179,22 @@ def _resumed(state: TrainState) -> dict[str, Any]:
 
 def _cause(error: Exception) -> str:
     """TensorStore tells all it knows, in a thousand words; of the system's errors the name is enough."""
-    said = re.search(r"\[OS error \d+: ([^\]]+)\]", str(error))
-    return said[1] if said else re.split(r" \[tensorstore_spec|\n", str(error))[0][:300]
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(code[1])) if code else re.split(r" \[tensorstore_spec|\n", str(error))[0][:300]
 
 
-def _orbax_is_quiet(record: logging.LogRecord) -> bool:
-    """Its errors reach us as exceptions, which become one line; their tracebacks are not printed beside it."""
+def _quieten() -> None:
+    """When a save fails Orbax logs tracebacks, and TensorStore calls an event loop that Orbax has closed. The failure
+    itself reaches us as an exception, and the user as one line."""
+    logging.getLogger("absl").addFilter(_is_no_failure_of_orbax)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _say_unraisable
+
+
+def _is_no_failure_of_orbax(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR or "/orbax/" not in record.pathname
+
+
+def _say_unraisable(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
