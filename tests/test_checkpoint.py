@@ -14,7 +14,7 @@ import optax
 import pytest
 from conftest import ROOT
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.errors import NotSaved, UserError
 from magicvideo_jax.core.lock import locked
 from magicvideo_jax.core.seal import damage, seal
 from magicvideo_jax.training.checkpoint import Checkpoints, Saved
@@ -238,7 +238,7 @@ def test_a_full_disk_is_named_and_the_checkpoints_before_stay_whole(tmp_path):
     with mounted(tmp_path / "small", "size=2m") as workdir:
         save(workdir, 2)
         fill(workdir)
-        with pytest.raises(UserError, match=r"small/checkpoints: step 4 could not be saved \(.*[Nn]o space left"):
+        with pytest.raises(NotSaved, match=r"small/checkpoints: step 4 could not be saved \(.*[Nn]o space left"):
             save(workdir, 4)
         (workdir / "filler").unlink()
         gc.collect()
@@ -260,7 +260,7 @@ def test_a_save_that_failed_is_known_before_the_next(tmp_path):
                 checkpoints.check()
                 time.sleep(0.1)
 
-        with pytest.raises(UserError, match="step 2 could not be saved"):
+        with pytest.raises(NotSaved, match="step 2 could not be saved"):
             steps()
         gc.collect()
 

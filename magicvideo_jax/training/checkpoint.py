@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 from magicvideo_jax.core import hosts
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.errors import NotSaved, UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.seal import damage, seal
 from magicvideo_jax.training.damage import UNSEALED, clear_unfinished, newest_whole
@@ -94,7 +94,7 @@ class Checkpoints(Saved):
 
     def save(self, step: int, state: TrainState, *, position: dict[str, Any], config: dict[str, Any]) -> None:
         """State, data position and config of the moment before step `step`; a step already there is left alone. Returns
-        when they are copied from the devices. Errors: `UserError` if the save before has failed."""
+        when they are copied from the devices. Errors: `NotSaved` if the save before has failed."""
         if step in self._manager.all_steps():
             return
         with self._failing():
@@ -118,18 +118,18 @@ class Checkpoints(Saved):
         seal(unnamed, without=UNSEALED)
 
     def check(self) -> None:
-        """Waits for nothing. Errors: `UserError` if a save has failed meanwhile."""
+        """Waits for nothing. Errors: `NotSaved` if a save has failed meanwhile."""
         if self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """For the last save. Errors: `UserError` if it failed."""
+        """For the last save. Errors: `NotSaved` if it failed."""
         with self._failing():
             self._manager.wait_until_finished()
         self._pending = Future[None]()
 
     def close(self) -> None:
-        """Waits for the last save. Errors: `UserError` if it failed."""
+        """Waits for the last save. Errors: `NotSaved` if it failed."""
         with self._failing():
             self._manager.close()
         self._waiter.shutdown()
@@ -139,7 +139,7 @@ class Checkpoints(Saved):
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(
+            raise NotSaved(
                 f"{self._folder}: step {self._saving} could not be saved ({_cause(error)}); the checkpoints before it "
                 "are whole: mend that, and run the same command again"
             ) from error
