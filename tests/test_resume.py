@@ -100,13 +100,14 @@ def break_off(workdir: Path, how: int, *, after: int, wait: float) -> tuple[int,
 
 
 def check_kills(unbroken: Path, workdir: Path, times: int) -> None:
-    """Each kill is after a random step was saved and a random time, while the next are computed and written."""
+    """Each kill is a random time after the next or the one after that was saved, while others are computed and written;
+    now and then it is before the first."""
     draw, left = random.Random(0), []
     for number in range(times):
-        if steps_saved(workdir) > STEPS - 4:
+        if steps_saved(workdir) > STEPS - 6:
             shutil.rmtree(workdir)
-        after = draw.randrange(steps_saved(workdir), STEPS - 3)
-        break_off(workdir, signal.SIGKILL, after=after, wait=draw.uniform(0, 2))
+        steps = draw.choice((0, 1, 1, 1, 3, 3))
+        break_off(workdir, signal.SIGKILL, after=steps_saved(workdir) + steps, wait=draw.uniform(0, 1 if steps else 20))
         left.append(steps_saved(workdir))
         print(f"kill {number}: {left[-1]} steps saved, {[p.name for p in (workdir / 'checkpoints').glob('*')]}")
     assert any(0 < steps < STEPS for steps in left), left
@@ -166,7 +167,8 @@ def steps_on(devices: int, workdir: Path, until: int) -> tuple[list[float], dict
             state, metrics = step(state, next(started.loader))
             losses.append(float(metrics["loss"]))
         checkpoints.save(until, state, position=started.loader.position(), config={})
-    return losses, {path: np.asarray(leaf) for path, leaf in flatten({"p": state.params, "e": state.ema}).items()}
+    last = flatten({"params": state.params, "ema": state.ema})
+    return losses, {path: np.asarray(leaf) for path, leaf in last.items()}
 
 
 @pytest.fixture(scope="module")
@@ -178,15 +180,19 @@ def on_eight(tmp_path_factory):
     return workdir / "half", *steps_on(8, workdir / "whole", 4)
 
 
-@pytest.mark.parametrize("devices", [pytest.param(4, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [4, 1])
 def test_a_run_of_eight_devices_goes_on_on_fewer(on_eight, tmp_path, devices):
     half, losses, params = on_eight
     shutil.copytree(half, tmp_path / "other")
     theirs, others = steps_on(devices, tmp_path / "other", 4)
     assert theirs == pytest.approx(losses, rel=1e-6)
-    for path, leaf in params.items():
-        error = np.linalg.norm(others[path] - leaf) / np.linalg.norm(leaf)
-        assert error < 1e-6 or not leaf.any(), (path, error)
+    # In norm: of what began as zero two steps ago, single numbers are all rounding.
+    for kind in ("params", "ema"):
+        error = sum(np.square(others[path] - leaf).sum() for path, leaf in params.items() if path.startswith(kind))
+        norm = sum(np.square(leaf).sum() for path, leaf in params.items() if path.startswith(kind))
+        assert np.sqrt(error / norm) < 1e-6
+        assert norm > 1
 
 
 @pytest.mark.slow
