@@ -1,6 +1,8 @@
 """python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR
 
 Trains what the config says, previews it, saves it, scores it. The same command again resumes where it stopped.
+Exit codes: 0 done; 2 a mistake, named in one line; 75 stopped by SIGTERM, all steps saved: the same command goes on;
+130 stopped by Ctrl-C (docs/resume.md).
 `--config=FILE:PRESET` picks a preset, `--config.optim.lr=1e-5` overrides a field.
 """
 
@@ -13,6 +15,8 @@ from ml_collections import config_flags
 from magicvideo_jax.core import hosts
 from magicvideo_jax.core.command_line import parse
 from magicvideo_jax.core.errors import UserError, exit_with
+from magicvideo_jax.core.interrupt import EXIT_PREEMPTED, Interrupt, Preempted
+from magicvideo_jax.core.progress import say
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with :PRESET if it has presets.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that the run writes to, and resumes from.")
@@ -25,15 +29,20 @@ def main() -> None:
     if "--help" in sys.argv or "-h" in sys.argv:
         print(__doc__, flags.FLAGS.module_help(sys.modules[__name__]), sep="\n")
         sys.exit()
+    interrupt = Interrupt()
+    interrupt.listen()
     try:
-        exit_with(train)
+        exit_with(lambda: train(interrupt))
+    except Preempted as preempted:
+        say(str(preempted))
+        sys.exit(EXIT_PREEMPTED)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(_EXIT_INTERRUPTED)
 
 
-def train() -> None:
-    """Parse, then run. Errors: what the command line or the config file gets wrong."""
+def train(interrupt: Interrupt) -> None:
+    """Parse, then run. Errors: what the command line or the config file gets wrong; `Preempted`."""
     parse()
     if WORKDIR.value is None or CONFIG.value is None:
         raise UserError("give --config=configs/t2v.py and --workdir=DIR (--help says more)")
@@ -42,7 +51,7 @@ def train() -> None:
     from magicvideo_jax.experiment.config import read_experiment
     from magicvideo_jax.experiment.run import run
 
-    run(read_experiment(CONFIG.value), Path(WORKDIR.value))
+    run(read_experiment(CONFIG.value), Path(WORKDIR.value), interrupt)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -85,6 +86,16 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path):
     unbroken = started(experiment, tmp_path / "other").loader
     next(unbroken), next(unbroken)
     jax.tree.map(np.testing.assert_array_equal, next(again.loader), next(unbroken))
+
+
+def test_frozen_networks_that_were_removed_are_read_again(trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(workdir / "frozen")
+    again, there = started(tiny(), workdir), params_of(trained)
+    assert int(again.state.step) == 4
+    for path, leaf in flatten(again.state.frozen).items():
+        np.testing.assert_array_equal(leaf, there[path], err_msg=path)
+    assert (workdir / "frozen" / "seal.json").is_file()
 
 
 def test_a_pipeline_draws_the_same_clip_for_the_same_seed(trained, tmp_path):
@@ -269,6 +280,8 @@ def test_a_config_from_before_a_field_has_its_default():
         (lambda c: c.update(stage="film"), r"config.stage='film': give one of vae, image, video"),
         (lambda c: c["train"].update(steps=0), r"config.train.steps=0"),
         (lambda c: c["train"].update(log_every=0), r"config.train.log_every=0"),
+        (lambda c: c["train"].update(keep_last=0), r"config.train.keep_last=0"),
+        (lambda c: c["train"].update(keep_every=-1), r"config.train.keep_every=-1"),
         (lambda c: c["data"].update(frames=3), r"config.data.frames=3"),
         (lambda c: c["data"].update(size=17), r"config.data.size=17"),
     ],

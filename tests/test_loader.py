@@ -1,5 +1,9 @@
 """Batches from a source: every example once a round, for any batch size, going on where one stopped."""
 
+import multiprocessing
+import os
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -59,6 +63,9 @@ def test_worker_processes_make_the_same_batches_and_know_their_place():
     expected = [next(threads)["drawn"].tolist() for _ in range(8)]
     assert [next(processes)["drawn"].tolist() for _ in range(5)] == expected[:5]
     place = processes.position()
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGTERM)  # a scheduler's, to all processes: the trainer saves, and needs them
+    assert [next(processes)["drawn"].tolist() for _ in range(3)] == expected[5:]
     later = loader(3, workers=2)
     later.seek(place)
     assert [next(later)["drawn"].tolist() for _ in range(3)] == expected[5:]

@@ -8,7 +8,13 @@ Who is who comes from the environment, which the scripts of launch/ set:
     MAGICVIDEO_START_TIMEOUT                                     seconds to wait for the others, 300 if unsaid
 """
 
+import json
 import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
 
 from magicvideo_jax.core.cluster import Place, detect
 from magicvideo_jax.core.errors import UserError
@@ -33,6 +39,8 @@ def join() -> None:
     # Only now: who is alone and needs no JAX (`prepare --pixels`) does not wait for it.
     import jax
 
+    # JAX's answer to SIGTERM counts steps, and Orbax, which asks it too, counts others: core/interrupt.py is ours.
+    jax.config.update("jax_enable_preemption_service", False)
     timeout = _number(TIMEOUT, default=300)
     said = COORDINATOR if os.environ.get(COORDINATOR) else CLUSTER
     try:
@@ -92,6 +100,46 @@ def wait(what: str) -> None:
         from jax.experimental.multihost_utils import sync_global_devices
 
         sync_global_devices(what)
+
+
+def told(decide: Callable[[], Any]) -> Any:
+    """What the first host decides (JSON), on every host. Its `UserError` is everyone's."""
+    if number() == 1:
+        return decide()
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    answer: dict[str, Any] = {}
+    if leads():
+        try:
+            answer = {"decided": decide()}
+        except UserError as error:
+            answer = {"error": str(error)}
+    said = np.frombuffer(json.dumps(answer).encode(), np.uint8)
+    length = int(broadcast_one_to_all(np.int32(len(said))))
+    heard = broadcast_one_to_all(np.resize(said, length))
+    answer = json.loads(np.asarray(heard).tobytes())
+    if "error" in answer:
+        raise UserError(answer["error"])
+    return answer["decided"]
+
+
+def any_soon(so: bool) -> Any:
+    """Whether it is so on any host: an array on every device (1 or 0), not waited for. Every host asks as often."""
+    import jax
+
+    places, maximum = _over_devices()
+    return maximum(jax.make_array_from_callback((jax.device_count(),), places, lambda _: np.full(1, so, np.int32)))
+
+
+@cache
+def _over_devices() -> tuple[Any, Any]:
+    """One number a device, and the program for the greatest of them."""
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    mesh = Mesh(np.array(jax.devices()), "device")
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, PartitionSpec("device")), jax.jit(lambda x: x.max(), out_shardings=everywhere)
 
 
 def _number(name: str, *, default: int | None = None) -> int:

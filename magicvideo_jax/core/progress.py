@@ -11,6 +11,12 @@ from magicvideo_jax.core import hosts
 _SECONDS_BETWEEN_LINES = 15.0
 
 
+def say(line: str) -> None:
+    """To stderr, like all talk about work; results go to stdout. Of several hosts one speaks."""
+    if hosts.leads():
+        print(line, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Counts towards a total. Use it as a context manager; call `advance` after each piece of work."""
 

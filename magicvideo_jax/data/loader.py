@@ -4,6 +4,7 @@ Batch k holds examples k B .. (k + 1) B - 1 of the shuffled source whatever the 
 rows only.
 """
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -71,7 +72,7 @@ class Loader:
         if workers:
             if not flags.FLAGS.is_parsed():  # grain hands absl's flags to its processes, whoever started this one
                 flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+            batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _outlive_sigterm)
         placed = batches.map(lambda batch: place(batch, mesh, batch_size))
         self._iterator = iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
 
@@ -92,6 +93,11 @@ class Loader:
     def seek(self, position: dict[str, Any]) -> None:
         """To the batch that was next when `position` was asked for."""
         self._iterator.set_state(position)
+
+
+def _outlive_sigterm(worker: int, workers: int) -> None:
+    """A scheduler's SIGTERM goes to all processes of a job; the one that trains needs the others until it has saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Turns:

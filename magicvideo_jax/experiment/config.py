@@ -148,6 +148,7 @@ def check_experiment(experiment: Experiment) -> None:
         ("train.steps", train.steps),
         ("train.accumulate", train.accumulate),
         ("train.save_every", train.save_every),
+        ("train.keep_last", train.keep_last),
         ("train.preview_every", train.preview_every),
         ("train.log_every", train.log_every),
         ("data.frames", data.frames),
@@ -157,6 +158,8 @@ def check_experiment(experiment: Experiment) -> None:
     ):
         if value < 1:
             raise UserError(f"config.{name}={value}: give at least 1")
+    if train.keep_every < 0:
+        raise UserError(f"config.train.keep_every={train.keep_every}: give a number of steps, or 0")
     if experiment.denoising.time_shift < 1:
         raise UserError(f"config.denoising.time_shift={experiment.denoising.time_shift}: give 1 or more")
     for name, value in (

@@ -15,6 +15,7 @@ import numpy as np
 from magicvideo_jax.core import hosts
 from magicvideo_jax.core.compilation import keep_compiled
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.progress import say
 from magicvideo_jax.data.captions import Entry, Listing, list_clips
 from magicvideo_jax.data.preparing import (
     Content,
@@ -30,7 +31,6 @@ from magicvideo_jax.data.preparing import (
 )
 from magicvideo_jax.data.records import VALIDATION, frame_features, latent_features, to_png
 from magicvideo_jax.data.sandbox import Decoded, Decoders
-from magicvideo_jax.experiment.report import say
 from magicvideo_jax.sampling.contact_sheet import contact_sheet, save_sheet
 
 _FORMAT = 2

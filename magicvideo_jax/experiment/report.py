@@ -1,18 +1,11 @@
 """What a run says before step 0: what it will train, what it costs, where it writes."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from magicvideo_jax.core import hosts
+from magicvideo_jax.core.progress import say
 from magicvideo_jax.core.tree import count, size_in_bytes
 from magicvideo_jax.experiment.start import Started
-
-
-def say(line: str) -> None:
-    """To stderr, like all talk about a run; results go to stdout. Of several hosts one speaks."""
-    if hosts.leads():
-        print(line, file=sys.stderr, flush=True)
 
 
 def say_costs(started: Started, compiled: Any, workdir: Path) -> None:

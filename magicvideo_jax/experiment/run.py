@@ -8,13 +8,16 @@ from tempfile import TemporaryDirectory
 from magicvideo_jax.core import hosts
 from magicvideo_jax.core.compilation import keep_compiled
 from magicvideo_jax.core.files import write_json
+from magicvideo_jax.core.interrupt import Interrupt
+from magicvideo_jax.core.lock import locked
+from magicvideo_jax.core.progress import say
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.settings import to_plain
 from magicvideo_jax.core.tree import merge
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.generate import Generator
 from magicvideo_jax.experiment.preview import Preview
-from magicvideo_jax.experiment.report import say, say_costs
+from magicvideo_jax.experiment.report import say_costs
 from magicvideo_jax.experiment.room import check_program, refused_in_a_line
 from magicvideo_jax.experiment.scores import Scores, score_denoiser, score_reconstructions, table
 from magicvideo_jax.experiment.start import Started, start
@@ -26,17 +29,19 @@ from magicvideo_jax.training.metrics import MetricsLog, read_lines
 from magicvideo_jax.training.step import Compiled
 
 
-def run(experiment: Experiment, workdir: Path) -> None:
+def run(experiment: Experiment, workdir: Path, interrupt: Interrupt | None = None) -> None:
     """Trains (on), scores, and leaves everything in `workdir`.
 
     Of several hosts all compute everything, previews and scores too; what people look at is the first one's.
+    Errors: `UserError`, and `Preempted` when `interrupt` asks to leave.
     """
     keep_compiled()
     folder = WorkFolder(workdir)
     folder.create()
     with ExitStack() as stack:
+        stack.enter_context(locked(workdir))
         shown = workdir if hosts.leads() else Path(stack.enter_context(TemporaryDirectory()))
-        checkpoints = stack.enter_context(closing(Checkpoints(workdir)))
+        checkpoints = stack.enter_context(closing(_checkpoints(experiment, workdir)))
         started = start(experiment, folder, checkpoints)
         experiment, first = started.experiment, int(started.state.step)
         if first:
@@ -61,6 +66,7 @@ def run(experiment: Experiment, workdir: Path) -> None:
             checkpoints=checkpoints,
             log=log,
             preview=Preview(started, shown / folder.previews.name, generator),
+            interrupt=interrupt or Interrupt(),
         )
         plot_curves(read_lines(shown / "metrics.jsonl"), shown / "curves.png")
         scores = _final_scores(started, merge(state.ema, state.frozen), generator, folder)
@@ -68,6 +74,10 @@ def run(experiment: Experiment, workdir: Path) -> None:
     if hosts.leads():
         for line in table(scores):
             print(line)
+
+
+def _checkpoints(experiment: Experiment, workdir: Path) -> Checkpoints:
+    return Checkpoints(workdir, keep_last=experiment.train.keep_last, keep_every=experiment.train.keep_every)
 
 
 def _final_scores(started: Started, params: Params, generator: Generator | None, folder: WorkFolder) -> Scores:

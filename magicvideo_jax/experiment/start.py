@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from magicvideo_jax.core import hosts
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.progress import say
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
@@ -57,8 +58,7 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     if resumes:
         experiment = folder.continued(experiment)
     else:
-        initial = initial_weights(experiment.init_from)
-        initial = with_vae_of(initial, experiment.vae_from, argument="config.vae_from")
+        initial = _initial(experiment)
         experiment = replace(experiment, model=initial.fitted(experiment.model))
         experiment = _with_tokenizer(experiment, initial, folder)
         initial = initial.without(experiment.model.fresh)
@@ -70,6 +70,8 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     planned = abstract_run(experiment, networks, mesh, tokenizer)
     check_room(planned, networks)
     if resumes:
+        if planned.state.frozen and not checkpoints.has_frozen():
+            _frozen_again(experiment, networks, mesh, checkpoints)
         state, position = checkpoints.restore(planned.state)
         from_weights = 0
     else:
@@ -102,6 +104,11 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     )
 
 
+def _initial(experiment: Experiment) -> Initial:
+    """The weights that the config names."""
+    return with_vae_of(initial_weights(experiment.init_from), experiment.vae_from, argument="config.vae_from")
+
+
 def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder) -> Experiment:
     """Weights bring their tokenizer; a run from nothing gets the words of its captions."""
     if experiment.stage is Stage.VAE:
@@ -132,3 +139,11 @@ def _initial_params(experiment: Experiment, networks: Networks, initial: Initial
         params[component.value], there = initial.load(component, network, shardings, seed=experiment.seed)
         from_weights += there
     return params, from_weights
+
+
+def _frozen_again(experiment: Experiment, networks: Networks, mesh: Mesh, checkpoints: Checkpoints) -> None:
+    """Someone removed what does not train, because it was damaged: it still is what the run began with."""
+    say(f"frozen networks are not in the work folder: read from config.init_from={experiment.init_from} again")
+    initial = _initial(experiment).without(experiment.model.fresh)
+    params, _ = _initial_params(experiment, networks, initial, mesh)
+    checkpoints.save_frozen(split_trained(params, experiment)[1])

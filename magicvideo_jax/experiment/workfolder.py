@@ -3,12 +3,11 @@
 config.json      the experiment, with the numbers of its networks     previews/     clips and contact sheets
 checkpoints/     state, data position and config, the last few        metrics.jsonl a line a report
 frozen/          networks that do not train                           metrics.json  the final scores
-tokenizer/       the files of the CLIP tokenizer
+tokenizer/       the files of the CLIP tokenizer                       run.lock      which process writes here
 """
 
 import json
 import shutil
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from magicvideo_jax.experiment.config import Component, Experiment, Stage, read_
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
 from magicvideo_jax.parallel.rules import parameter_shardings
-from magicvideo_jax.training.checkpoint import Checkpoints
+from magicvideo_jax.training.checkpoint import Saved
 from magicvideo_jax.training.optimizer import trains
 
 # What a run is; the rest (steps, learning rate, mesh, sampling) may change from one start to the next.
@@ -131,5 +130,5 @@ def trained_params(folder: WorkFolder, networks: Networks, experiment: Experimen
         )
 
     trained, frozen = split_trained(placed(shapes_of(networks, experiment)), experiment)
-    with closing(Checkpoints(folder.path)) as checkpoints:
-        return merge(checkpoints.restore_ema(trained), checkpoints.restore_frozen(frozen))
+    saved = Saved(folder.path)
+    return merge(saved.restore_ema(trained), saved.restore_frozen(frozen))

@@ -1,4 +1,4 @@
-"""The loop: preview, save, next batch, step, log; in this order, for every step.
+"""The loop: leave if asked to, preview, save, next batch, step, log; in this order, for every step.
 
 To resume, run the same command: the state and the position in the data were saved together, before the step
 that was to come.
@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.interrupt import Interrupt, Preempted
 from magicvideo_jax.core.progress import Progress
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.metrics import MetricsLog, summary
@@ -30,6 +31,10 @@ class TrainConfig:
     accumulate: int = 1
     """Parts of the batch that go through one after the other; less memory, same step."""
     save_every: int = 500
+    keep_last: int = 2
+    """Checkpoints that stay. The one before the last is used if the last is damaged."""
+    keep_every: int = 0
+    """Those of every so many steps stay for good; 0: none does."""
     preview_every: int = 500
     log_every: int = 20
     wandb_project: str = ""
@@ -53,18 +58,29 @@ def train(
     checkpoints: Checkpoints,
     log: MetricsLog,
     preview: Callable[[TrainState, int], None],
+    interrupt: Interrupt,
 ) -> TrainState:
-    """From `state` to the last step. Errors: more than 10 steps in a row whose loss is not finite."""
+    """From `state` to the last step, which is saved. Errors: `Preempted` when asked to leave, the steps saved (`close`
+    of the checkpoints waits for it); more than 10 steps in a row whose loss is not finite; a save that failed."""
     first = int(state.step)
+
+    def save(number: int) -> None:
+        checkpoints.save(number, state, position=batches.position(), config=experiment)
+
     window: list[dict[str, Any]] = []
     began, waited = time.monotonic(), 0.0
-    with Progress(config.steps, "train", unit="step", start=first) as progress:
+    with interrupt.steps_in_hand(), Progress(config.steps, "train", unit="step", start=first) as progress:
         for number in range(first, config.steps):
+            if interrupt.asked():
+                if number > first:
+                    save(number)
+                raise Preempted(f"step {number} of {config.steps} is saved" if number else "there was nothing to save")
+            checkpoints.check()
             paused = time.monotonic()
             if number % config.preview_every == 0 and number > first:
                 preview(state, number)
             if number % config.save_every == 0 and number > first:
-                checkpoints.save(number, state, position=batches.position(), config=experiment)
+                save(number)
             began += time.monotonic() - paused
             if len(window) > 1:
                 # One step ahead of the device, no more: batches would pile up, and waiting for data would not show.
@@ -86,7 +102,8 @@ def train(
                 window, began, waited = [], time.monotonic(), 0.0
                 progress.advance(0, f"loss {values.get('loss', float('nan')):.4f}")
             progress.advance()
-    checkpoints.save(config.steps, state, position=batches.position(), config=experiment)
+        save(config.steps)
+        checkpoints.wait()
     preview(state, config.steps)
     return state
 

@@ -1,13 +1,14 @@
 """What training says of itself: metrics.jsonl, TensorBoard, and W&B where it is installed and asked for."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.errors import NotSaved, UserError
 
 
 class MetricsLog:
@@ -32,12 +33,16 @@ class MetricsLog:
             self._wandb.log(values, step=step)
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._lines.write(json.dumps(line, allow_nan=False) + "\n")
-        self._lines.flush()
+        try:
+            self._lines.write(json.dumps(line, allow_nan=False) + "\n")
+            self._lines.flush()
+        except OSError as error:
+            raise NotSaved(f"{self._lines.name} cannot be written: {error.strerror or error}") from error
 
     def close(self) -> None:
-        self._lines.close()
-        self._board.close()
+        with suppress(OSError):  # of a full disk, which was said when a line did not fit
+            self._lines.close()
+            self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
 
