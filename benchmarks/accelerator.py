@@ -3,7 +3,8 @@
     python benchmarks/accelerator.py [--config configs/t2v.py:sd15] [--batch 4] [--remat none] [--trace DIR]
 
 Weights and latents are random, and batches at hand: what is timed is the compiled step alone, as `train` runs it.
-Prints one JSON line; with --trace, the operations that the profiler saw, longest first.
+Prints one JSON line; with --trace, the operations that the profiler saw, longest first. `tflops` is the arithmetic of
+the step as it is written (core/flops.py) over its time: without rematerialisation, over the chip's peak, the MFU.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from magicvideo_jax.core.flops import flops
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import count, flatten, unflatten
 from magicvideo_jax.experiment.config import Experiment, read_experiment
@@ -78,6 +80,7 @@ class Steps:
         )
         self._step = Compiled(step, self._state)
         began = time.perf_counter()
+        self.flops = flops(self._step.traced(self._state, self._batch).jaxpr)
         self.program = self._step.program(self._state, self._batch)
         self.compiled_in = time.perf_counter() - began
 
@@ -131,6 +134,7 @@ def measure(config: str, batch: int, remat: str, trace: Path | None) -> dict[str
         "clips": batch,
         "seconds": round(float(np.median(seconds)), 4),
         "clips_per_second": round(batch / float(np.median(seconds)), 3),
+        "tflops": round(steps.flops / float(np.median(seconds)) / 1e12, 1),
         "compile_seconds": round(steps.compiled_in, 1),
         "peak_gib": round(memory.get("peak_bytes_in_use", 0) / 2**30, 2),
     }
