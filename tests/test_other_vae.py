@@ -2,7 +2,6 @@
 
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -34,9 +33,9 @@ TEMPORAL = VideoDecoder(places=(0, 1), window=2, heads=2)
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device():
+    alone = jax.devices()[:1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "device_count", lambda: 1)
-        patch.setattr(jax, "make_mesh", partial(jax.make_mesh, devices=jax.devices()[:1]))
+        patch.setattr(jax, "devices", lambda: alone)
         yield
 
 

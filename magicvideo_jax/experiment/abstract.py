@@ -1,6 +1,6 @@
 """A run as shapes in their places: all that a compiler needs, on a mesh whose devices nobody need have."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
-from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.recorded import FromRecord
-from magicvideo_jax.data.records import open_records
-from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig, Stage, check_experiment
+from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, Stage, check_experiment
 from magicvideo_jax.experiment.initial import initial_weights
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.recorded import open_clips
 from magicvideo_jax.experiment.step import Tokenize, make_step, state_places
 from magicvideo_jax.experiment.streams import frames_of
 from magicvideo_jax.experiment.workfolder import shapes_of
@@ -98,7 +97,7 @@ def _example(field: str, frames: int, experiment: Experiment, networks: Networks
     """Of a field's first source."""
     data, text, source = experiment.data, experiment.model.text, getattr(experiment.data, field)[0]
     is_here = source.path != DRAWN and Path(source.path).is_dir()
-    record = _first_record(source, f"config.data.{field}") if is_here else {}
+    record = open_clips(source, frames, argument=f"config.data.{field}")[0] if is_here else {}
     example: dict[str, Any]
     if is_here:
         example = dict(FromRecord(frames, experiment.model.vae.scaling)(record, np.random.default_rng(0)))
@@ -114,10 +113,3 @@ def _example(field: str, frames: int, experiment: Experiment, networks: Networks
     else:
         words = {"ids": np.zeros(text.tokens, np.int32)}
     return example | words | {"fps": np.float32(0)}
-
-
-def _first_record(source: SourceConfig, argument: str) -> Mapping[str, Any]:
-    records = open_records(source.path, source.split, argument=argument)
-    if not len(records):
-        raise UserError(f"{argument}: {source.path}: split {source.split} is empty")
-    return records[0]

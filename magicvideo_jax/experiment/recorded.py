@@ -8,7 +8,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.loader import Source
 from magicvideo_jax.data.recorded import frame_count, pixels_of
-from magicvideo_jax.data.records import SETTINGS, by_size, open_records
+from magicvideo_jax.data.records import SETTINGS, Records, by_size, open_records
 from magicvideo_jax.experiment.config import Component, Experiment, SourceConfig
 from magicvideo_jax.experiment.encoder import Identity, difference, identity_of
 from magicvideo_jax.experiment.text_states import is_same_text, text_identity
@@ -23,15 +23,8 @@ def open_source(
     Errors: `UserError` naming `argument` and the path: no set, no such split, none in it, too few frames, another size,
     latents where pixels are wanted, latents of another VAE.
     """
-    records = open_records(source.path, source.split, argument=argument)
-    named = f"{argument}: {source.path}"
-    if not len(records):
-        raise UserError(f"{named}: split {source.split} is empty")
+    records, named = open_clips(source, frames, argument=argument), f"{argument}: {source.path}"
     record, sizes = records[0], by_size(records, source.path, source.split, argument=argument)
-    if frame_count(record) < frames:
-        raise UserError(
-            f"{named} has clips of {frame_count(record)} frames: give config.data.frames={frame_count(record)}"
-        )
     if "latents" not in record:
         height, width = pixels_of(record, slice(0, 1)).shape[1:3]
         if records in sizes:  # of one size by its making, and not by chance
@@ -50,6 +43,19 @@ def open_source(
     if vae is not None:
         _check_vae(named, source, experiment, vae)
     return sizes
+
+
+def open_clips(source: SourceConfig, frames: int, *, argument: str) -> Records:
+    """Records by index. Errors: `UserError` naming `argument` and the path: no set, no such split, none in it, clips of
+    too few frames."""
+    records = open_records(source.path, source.split, argument=argument)
+    named = f"{argument}: {source.path}"
+    if not len(records):
+        raise UserError(f"{named}: split {source.split} is empty")
+    count = frame_count(records[0])
+    if count < frames:
+        raise UserError(f"{named} has clips of {count} frames: give config.data.frames={count}")
+    return records
 
 
 def has_text(
