@@ -115,6 +115,7 @@ def check_kills(unbroken: Path, workdir: Path, times: int) -> None:
     assert_same(workdir, unbroken)
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_stopped_ends_with_the_same_bits(unbroken, tmp_path):
     code, _ = break_off(tmp_path, signal.SIGKILL, after=2, wait=0.02)
     assert code == -signal.SIGKILL
