@@ -18,7 +18,6 @@ from magicvideo_jax.parallel import rules
 from magicvideo_jax.parallel.batch import place
 from magicvideo_jax.parallel.collectives import by_kind, collectives
 from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
-from magicvideo_jax.training.optimizer import make_optimizer
 from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import Compiled
 
@@ -55,12 +54,11 @@ def run_on(shape: MeshShape, devices: int) -> AbstractRun:
 
 def train_on(run: AbstractRun) -> tuple[list[float], dict, str]:
     """Losses of five steps, the parameters after them, and the program."""
-    optimizer = make_optimizer(run.experiment.optim, STEPS)
     shardings = jax.tree.map(lambda x: x.sharding, run.state)
     trained, frozen = run.state.params, run.state.frozen
     trained = jax.device_put(random_params(trained), shardings.params)
     frozen = jax.device_put(random_params(frozen, seed=1), shardings.frozen)
-    create = jax.jit(partial(fresh_state, optimizer=optimizer), out_shardings=shardings._replace(frozen={}))
+    create = jax.jit(partial(fresh_state, optimizer=run.optimizer), out_shardings=shardings._replace(frozen={}))
     state, step, losses = create(trained)._replace(frozen=frozen), Compiled(run.step, run.state), []
     size = run.experiment.train.batch_size
     for number in range(STEPS):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import AbstractMesh, Mesh
 
 from magicvideo_jax.data.recorded import FromRecord
@@ -29,6 +30,7 @@ class AbstractRun:
 
     experiment: Experiment
     mesh: Mesh | AbstractMesh
+    optimizer: optax.GradientTransformation
     state: TrainState
     batch: Any
     step: Callable[..., Any]
@@ -55,6 +57,7 @@ def abstract_run(
     return AbstractRun(
         experiment,
         mesh,
+        optimizer,
         state_places(shapes_of(networks, experiment), experiment, optimizer, mesh),
         batch_places(experiment, networks, mesh),
         make_step(experiment, networks, optimizer, tokenize or _any_ids(experiment.model.text.tokens)),

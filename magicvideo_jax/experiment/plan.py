@@ -141,9 +141,7 @@ def _with_costs(plan: Plan, run: AbstractRun) -> Plan:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         clock.lap("compile")
-        return replace(
-            plan, costs=Costs(False, str(error), collectives={}, seconds=clock.seconds, versions=_versions())
-        )
+        return replace(plan, costs=Costs(False, str(error), seconds=clock.seconds, versions=_versions()))
     clock.lap("compile")
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return replace(

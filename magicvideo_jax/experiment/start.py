@@ -25,7 +25,6 @@ from magicvideo_jax.parallel.batch import check_batch
 from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.parallel.rules import parameter_shardings
 from magicvideo_jax.training.checkpoint import Checkpoints
-from magicvideo_jax.training.optimizer import make_optimizer
 from magicvideo_jax.training.state import TrainState, fresh_state
 
 
@@ -78,8 +77,7 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
         params, from_weights = _initial_params(experiment, networks, initial, mesh)
         trained, frozen = split_trained(params, experiment)
         shardings = jax.tree.map(lambda x: x.sharding, planned.state)
-        optimizer = make_optimizer(experiment.optim, experiment.train.steps)
-        create = jax.jit(partial(fresh_state, optimizer=optimizer), out_shardings=shardings._replace(frozen={}))
+        create = jax.jit(partial(fresh_state, optimizer=planned.optimizer), out_shardings=shardings._replace(frozen={}))
         state = create(trained)._replace(frozen=frozen)
         position = None
         checkpoints.save_frozen(frozen)

@@ -10,6 +10,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.placement import CLIPS, WITHIN
 from magicvideo_jax.parallel.mesh import batch_shards
 
 
@@ -31,7 +32,7 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int =
 
 def batch_sharding(mesh: Mesh | AbstractMesh, ndim: int) -> NamedSharding:
     """Arrays with five axes are clips (b t h w c)."""
-    spec = PartitionSpec(("data", "fsdp"), "frames") if ndim == 5 else PartitionSpec(("data", "fsdp"))
+    spec = PartitionSpec(CLIPS, WITHIN) if ndim == 5 else PartitionSpec(CLIPS)
     return NamedSharding(mesh, spec)
 
 
