@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 # Compiling takes longer than running here: level 0 halves it, and changes no result beyond rounding.
@@ -44,6 +45,15 @@ def shared_assets() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared/assets (real clips and weights), which is not here")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """Programs for one device compile in half the time; test_parallel.py and test_meshes.py have the many."""
+    alone = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: alone)
+        yield
 
 
 @pytest.fixture

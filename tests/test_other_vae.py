@@ -31,12 +31,7 @@ from magicvideo_jax.weights.parts import TEXT, UNET, VAE, StableDiffusion, part_
 TEMPORAL = VideoDecoder(places=(0, 1), window=2, heads=2)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    alone = jax.devices()[:1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "devices", lambda: alone)
-        yield
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")

@@ -31,14 +31,7 @@ from magicvideo_jax.experiment.workfolder import WorkFolder
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.objectives import unit
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Programs for one device compile in half the time."""
-    alone = jax.devices()[:1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "devices", lambda: alone)
-        yield
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")
