@@ -51,7 +51,7 @@ def of_jax(batch: Batch) -> tuple[Callable[[], object], int]:
     levels = tuple(Level(width, HEADS if i < len(WIDTHS) - 1 else 0) for i, width in enumerate(WIDTHS))
     network = bind(lambda keys: VideoUNet(UNetConfig(levels=levels, temporal=Temporal(asked.frames)), keys=keys))
 
-    def objective(params, batch, key):
+    def objective(params, batch, key, step):
         output = network.apply(params, batch["z"], batch["time"], batch["text"], batch["fps"])
         return ((output - batch["target"]) ** 2).mean(), {}
 

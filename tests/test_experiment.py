@@ -192,7 +192,9 @@ def test_clips_and_pictures_train_together(tmp_path):
     pictures_alone = replace(experiment, denoising=replace(experiment.denoising, image_share=1.0))
     for ran, touched in ((experiment, True), (pictures_alone, False)):
         objective = make_objective(ran, ready.networks, ready.tokenizer)
-        (_, metrics), gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))(params, batch, jax.random.key(0))
+        (_, metrics), gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))(
+            params, batch, jax.random.key(0), 0
+        )
         assert np.isfinite([metrics["video_loss"], metrics["image_loss"]]).all()
         leaves = flatten(gradient["unet"])
         assert any(np.any(leaf) for path, leaf in leaves.items() if "temporal" in path) is touched

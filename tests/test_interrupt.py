@@ -69,15 +69,15 @@ class Numbers:
         return {"number": self.number}
 
 
-def objective(params, batch, key):
+def objective(params, batch, key, step):
     return jax.numpy.square(params["w"]["kernel"].mean() - batch["x"].mean()), {}
 
 
 def run(workdir, *, steps=6, signal_at=None, interrupt=None, broken=False):
     """The real loop and step on a state of one array."""
 
-    def quadratic(params, batch, key):
-        loss, metrics = objective(params, batch, key)
+    def quadratic(params, batch, key, number):
+        loss, metrics = objective(params, batch, key, number)
         return (loss * np.nan if broken else loss), metrics
 
     with closing(Checkpoints(workdir)) as checkpoints:

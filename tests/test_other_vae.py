@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny import random_params
 from tiny_experiment import MODEL, tiny
+from tiny_weights import random_model, written
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.protocols import Params
@@ -16,7 +17,6 @@ from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, ModelConfig
 from magicvideo_jax.experiment.initial import initial_weights
-from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.other_vae import with_vae_of
 from magicvideo_jax.experiment.pipeline import load
 from magicvideo_jax.experiment.start import start
@@ -24,9 +24,7 @@ from magicvideo_jax.experiment.workfolder import WorkFolder
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.models.video_vae import VideoDecoder
 from magicvideo_jax.training.checkpoint import Checkpoints
-from magicvideo_jax.weights.folders import write_jax
-from magicvideo_jax.weights.noise import noise_json
-from magicvideo_jax.weights.parts import TEXT, UNET, VAE, StableDiffusion, part_of
+from magicvideo_jax.weights.parts import VAE
 
 TEMPORAL = VideoDecoder(places=(0, 1), window=2, heads=2)
 
@@ -41,26 +39,11 @@ def tokenizer(tmp_path_factory) -> Path:
     return folder
 
 
-def random_model(model: ModelConfig, seed: int = 0) -> Params:
-    return {c.value: random_params(network.shapes, seed) for c, network in Networks(model).by_component.items()}
-
-
 def vae_of(params: Params, config: VAEConfig, *, at_work: bool = True) -> Params:
     """The same VAE with temporal layers, which do something or (zeros) nothing."""
     shapes = VAE.network(config).shapes
     drawn, there = flatten(random_params(shapes, 1)), flatten(params["vae"])
     return unflatten({path: there.get(path, at_work * leaf) for path, leaf in drawn.items()})
-
-
-def written(folder: Path, model: ModelConfig, params: Params, tokenizer: Path) -> str:
-    parts = {
-        "unet": part_of(UNET, model.unet, params["unet"]),
-        "vae": part_of(VAE, model.vae, params["vae"]),
-        "text_encoder": part_of(TEXT, model.text, params["text_encoder"]),
-    }
-    noise = {"noise": model.noise, "noise_json": noise_json(model.noise)}
-    write_jax(StableDiffusion(**parts, **noise, tokenizer=tokenizer), folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from magicvideo_jax.training.step import train_step
 MESHES = [MeshShape(8, 1, 1), MeshShape(1, 8, 1), MeshShape(2, 2, 2), MeshShape(4, 1, 2), MeshShape(-1, 4, 1)]
 
 
-def objective(params, batch, key):
+def objective(params, batch, key, step):
     noise = jax.random.normal(key, batch["clips"].shape)
     error = (batch["clips"] + 0.1 * noise) @ params["w"] - 1.0
     return jnp.square(error).mean(), {}

@@ -22,7 +22,7 @@ from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import Compiled, accumulated, train_step
 
 
-def objective(params, batch, key):
+def objective(params, batch, key, step):
     """Least squares with a frozen offset; no noise, so that equal batches give equal steps."""
     del key
     error = batch["x"] @ params["net"]["w"] + params["frozen"]["b"] - batch["y"]
@@ -46,7 +46,7 @@ def stepper(optimizer, objective=objective):
 def test_a_step_is_the_optimizer_s_own_update():
     optimizer = make_optimizer(OptimConfig(lr=1e-2, warmup=1), steps=10)
     state, batch = start(optimizer), batch_of(0)
-    grads = jax.grad(lambda p: objective(p | state.frozen, batch, None)[0])(state.params)
+    grads = jax.grad(lambda p: objective(p | state.frozen, batch, None, 0)[0])(state.params)
     updates, _ = optimizer.update(grads, state.opt_state, state.params)
     after, metrics = stepper(optimizer)(state, batch)
     expected = optax.apply_updates(state.params, updates)
@@ -99,9 +99,9 @@ def test_a_step_compiles_once_for_a_shape():
     optimizer = make_optimizer(OptimConfig(warmup=2), steps=10)
     traced = []
 
-    def watched(params, batch, key):
+    def watched(params, batch, key, step):
         traced.append(1)
-        return objective(params, batch, key)
+        return objective(params, batch, key, step)
 
     state = start(optimizer)
     step = Compiled(partial(train_step, objective=watched, optimizer=optimizer, ema_decay=0.9, seed=0), state)
@@ -126,10 +126,10 @@ def test_a_warm_up_longer_than_the_run_is_refused():
 
 def test_a_joint_batch_weighs_its_two_parts():
     def part(value):
-        return lambda params, batch, key: (jnp.float32(value) * batch, {"loss_of": jnp.float32(value)})
+        return lambda params, batch, key, step: (jnp.float32(value) * batch, {"loss_of": jnp.float32(value)})
 
     loss, metrics = joint(part(2), part(10), DenoisingConfig(image_share=0.25))(
-        {}, {"video": 1, "image": 1}, key_for(0, 0, "x")
+        {}, {"video": 1, "image": 1}, key_for(0, 0, "x"), 0
     )
     assert (loss, metrics["video_loss"], metrics["image_loss"]) == (4, 2, 10)
 

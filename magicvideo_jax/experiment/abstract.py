@@ -11,13 +11,13 @@ import optax
 from jax.sharding import AbstractMesh, Mesh
 
 from magicvideo_jax.data.recorded import FromRecord
-from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, Stage, check_experiment
+from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, check_experiment
 from magicvideo_jax.experiment.initial import initial_weights
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.recorded import open_clips
 from magicvideo_jax.experiment.step import Tokenize, make_step, state_places
 from magicvideo_jax.experiment.streams import frames_of
-from magicvideo_jax.experiment.workfolder import shapes_of
+from magicvideo_jax.experiment.workfolder import components_of, shapes_of
 from magicvideo_jax.parallel.batch import batch_sharding, check_batch
 from magicvideo_jax.parallel.rules import bytes_a_device
 from magicvideo_jax.training.optimizer import make_optimizer
@@ -53,7 +53,8 @@ def abstract_run(
     Errors: a batch that the mesh does not divide.
     """
     check_batch(experiment.train.batch_size, mesh, accumulate=experiment.train.accumulate)
-    optimizer = make_optimizer(experiment.optim, experiment.train.steps)
+    has_rival = Component.DISCRIMINATOR in components_of(experiment)
+    optimizer = make_optimizer(experiment.optim, experiment.train.steps, with_discriminator=has_rival)
     return AbstractRun(
         experiment,
         mesh,
@@ -109,7 +110,7 @@ def _example(field: str, frames: int, experiment: Experiment, networks: Networks
     else:
         dtype = np.float16 if source.path == DRAWN else np.float32
         example = {"latents": np.zeros(networks.latent_shape(frames, data.size), dtype)}
-    if experiment.stage is Stage.VAE:
+    if not experiment.stage.has_text:
         return example
     if "text_states" in record and Component.TEXT not in experiment.model.trained:
         words = {"text": np.zeros((text.tokens, text.width), np.float32), "is_captioned": np.bool_(True)}

@@ -10,6 +10,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.settings import from_plain, to_plain
 from magicvideo_jax.diffusion.settings import NoiseSettings
 from magicvideo_jax.models.clip import TextConfig
+from magicvideo_jax.models.discriminator import DiscriminatorConfig
 from magicvideo_jax.models.unet import Remat, UNetConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.parallel.mesh import MeshShape
@@ -17,7 +18,8 @@ from magicvideo_jax.sampling.decode import DecodeConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
-from magicvideo_jax.training.optimizer import Freeze, OptimConfig
+from magicvideo_jax.training.optimizer import DISCRIMINATOR, Freeze, OptimConfig
+from magicvideo_jax.training.video_vae import VideoVAEConfig
 
 DRAWN = "shapes"
 """The source that is drawn, by the name to ask for it."""
@@ -32,6 +34,18 @@ class Stage(Enum):
     """Text to image, on frames."""
     VIDEO = "video"
     """Text to video, on clips."""
+    VIDEO_VAE = "video_vae"
+    """The decoder of a VideoVAE, on clips; the encoder stays."""
+
+    @property
+    def has_text(self) -> bool:
+        """Whether it learns from captions."""
+        return self in (Stage.IMAGE, Stage.VIDEO)
+
+    @property
+    def has_clips(self) -> bool:
+        """Whether it learns from clips, not from single frames."""
+        return self in (Stage.VIDEO, Stage.VIDEO_VAE)
 
 
 class Component(Enum):
@@ -40,6 +54,8 @@ class Component(Enum):
     UNET = "unet"
     VAE = "vae"
     TEXT = "text_encoder"
+    DISCRIMINATOR = DISCRIMINATOR
+    """Of a VideoVAE's training, and no part of the model."""
 
 
 class Compute(Enum):
@@ -59,6 +75,7 @@ class ModelConfig:
     vae: VAEConfig = field(default_factory=VAEConfig)
     text: TextConfig = field(default_factory=TextConfig)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     trained: tuple[Component, ...] = (Component.UNET,)
     fresh: tuple[Component, ...] = ()
     """Networks that begin from nothing although `init_from` has weights for them: for comparison."""
@@ -121,6 +138,7 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     autoencoding: AutoencodingConfig = field(default_factory=AutoencodingConfig)
+    video_vae: VideoVAEConfig = field(default_factory=VideoVAEConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshShape = field(default_factory=MeshShape)
@@ -181,13 +199,39 @@ def check_experiment(experiment: Experiment) -> None:
     temporal = model.unet.temporal
     if experiment.stage is Stage.VIDEO and temporal is not None and data.frames > temporal.frames:
         raise UserError(f"config.data.frames={data.frames}: model.unet.temporal.frames={temporal.frames} is less")
-    if temporal is None and experiment.optim.freeze is not Freeze.ALL:
+    if experiment.stage is Stage.VIDEO_VAE:
+        _check_video_vae(experiment)
+    elif experiment.optim.freeze is Freeze.DECODER:
+        raise UserError("config.optim.freeze=decoder: for stage=video_vae only; give all, temporal or adaptor")
+    elif temporal is None and experiment.optim.freeze is not Freeze.ALL:
         raise UserError(
             f"config.optim.freeze={experiment.optim.freeze.value}: there are no temporal parts (model.unet.temporal), "
             "so nothing would train; give all"
         )
     if data.size % model.vae.factor:
         raise UserError(f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor")
+
+
+def _check_video_vae(experiment: Experiment) -> None:
+    model, optim, weights = experiment.model, experiment.optim, experiment.video_vae
+    if model.vae.temporal is None:
+        raise UserError("config.model.vae.temporal: stage=video_vae trains it; give places, like {'places': (0, 1)}")
+    if model.trained != (Component.VAE,):
+        raise UserError("config.model.trained: stage=video_vae trains the VAE; give ('vae',)")
+    if optim.freeze not in (Freeze.TEMPORAL, Freeze.DECODER):
+        raise UserError(
+            f"config.optim.freeze={optim.freeze.value}: the encoder stays, or latents made before would be worth "
+            "nothing; give temporal or decoder"
+        )
+    if experiment.init_from == "scratch":
+        raise UserError("config.init_from=scratch: a VideoVAE is made of a trained VAE; give its weights, or embedded")
+    if experiment.data.frames < 2:
+        raise UserError(f"config.data.frames={experiment.data.frames}: a VideoVAE learns from clips; give 2 or more")
+    for name in ("difference", "lpips", "adversarial", "adversarial_from"):
+        if getattr(weights, name) < 0:
+            raise UserError(f"config.video_vae.{name}={getattr(weights, name)}: give 0 or more")
+    if weights.lpips_frames < 1:
+        raise UserError(f"config.video_vae.lpips_frames={weights.lpips_frames}: give at least 1")
 
 
 def _check_sources(name: str, sources: tuple[SourceConfig, ...], *, encoded: int) -> None:

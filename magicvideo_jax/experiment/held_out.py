@@ -15,7 +15,7 @@ from magicvideo_jax.data.recorded import FromRecord, caption_of, frame_count, pi
 from magicvideo_jax.data.records import VALIDATION
 from magicvideo_jax.data.shapes import Scene, clip_of, held_out, held_out_images, image_of
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
-from magicvideo_jax.experiment.config import DRAWN, Experiment, Stage
+from magicvideo_jax.experiment.config import DRAWN, Experiment
 from magicvideo_jax.experiment.recorded import open_source
 from magicvideo_jax.experiment.streams import example, frames_of
 
@@ -35,7 +35,7 @@ def unseen(experiment: Experiment, number: int) -> list[Unseen]:
         records = _validation(experiment)
         some = [records[i] for i in range(min(number, len(records)))]
         return [Unseen(caption_of(record, np.random.default_rng(i)), record["fps"]) for i, record in enumerate(some)]
-    video = experiment.stage is Stage.VIDEO
+    video = experiment.stage.has_clips
     return [
         Unseen(scene.caption if video else scene.image_caption, scene.fps, scene)
         for scene in _scenes(experiment, number)
@@ -53,7 +53,7 @@ def unseen_pictures(experiment: Experiment, number: int) -> UInt8[np.ndarray, "n
     )
 
 
-def unseen_batches(experiment: Experiment, tokenizer: CaptionTokenizer) -> Iterator[Example]:
+def unseen_batches(experiment: Experiment, tokenizer: CaptionTokenizer | None) -> Iterator[Example]:
     """`evaluate.clips` examples, `evaluate.at_once` a batch; the last batch begins them again."""
     number, at_once = experiment.evaluate.clips, experiment.evaluate.at_once
     examples = itertools.cycle(_examples(experiment, tokenizer, number))
@@ -67,13 +67,13 @@ def is_drawn(experiment: Experiment) -> bool:
     return experiment.data.sources[0].path == DRAWN
 
 
-def _examples(experiment: Experiment, tokenizer: CaptionTokenizer, number: int) -> Iterator[Example]:
+def _examples(experiment: Experiment, tokenizer: CaptionTokenizer | None, number: int) -> Iterator[Example]:
     frames, size = frames_of(experiment), experiment.data.size
     if is_drawn(experiment):
         for scene in _scenes(experiment, number):
             drawn = (
                 image_of(scene, size=size)
-                if experiment.stage is Stage.IMAGE
+                if not experiment.stage.has_clips
                 else clip_of(scene, frames=frames, size=size)
             )
             yield example(drawn, tokenizer=tokenizer)
@@ -84,7 +84,7 @@ def _examples(experiment: Experiment, tokenizer: CaptionTokenizer, number: int) 
 
 
 def _scenes(experiment: Experiment, number: int) -> list[Scene]:
-    return held_out(0, number) if experiment.stage is Stage.VIDEO else held_out_images(0, number)
+    return held_out(0, number) if experiment.stage.has_clips else held_out_images(0, number)
 
 
 def _validation(experiment: Experiment) -> Source:

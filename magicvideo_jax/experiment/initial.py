@@ -96,9 +96,13 @@ def _from_stable_diffusion(path: Path) -> Initial:
 def run_as_source(folder: WorkFolder) -> StableDiffusion:
     """A run's averaged weights as `convert` reads them: with the sizes and the schedule that it was trained for."""
     experiment, initial = folder.experiment(), _from_run(folder)
+    if initial.noise is None:  # it trained a VAE alone: the other networks are those of the weights it came from
+        whole = initial_weights(experiment.init_from)
+        initial = replace(whole, parts={**whole.parts, **initial.parts})
     if initial.noise is None or initial.tokenizer is None:
         raise UserError(
-            f"{folder.path}: this run trained a VAE alone; convert a run that has a U-Net and a text encoder"
+            f"{folder.path}: this run trained a VAE alone, and config.init_from={experiment.init_from} has no U-Net, "
+            "text encoder and tokenizer to go with it; convert a run that has"
         )
     size = experiment.data.size
 
@@ -123,7 +127,7 @@ def _from_run(folder: WorkFolder) -> Initial:
     params = trained_params(folder, networks, experiment)
     model = experiment.model
     parts: dict[Component, Part[Any]] = {Component.VAE: part_of(VAE, model.vae, params[Component.VAE.value])}
-    if Component.UNET not in components_of(experiment.stage):
+    if Component.UNET not in components_of(experiment):
         return Initial(parts)
     parts[Component.UNET] = part_of(UNET, model.unet, params[Component.UNET.value])
     parts[Component.TEXT] = part_of(TEXT, model.text, params[Component.TEXT.value])

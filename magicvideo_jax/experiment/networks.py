@@ -10,6 +10,7 @@ from magicvideo_jax.core.protocols import Condition, Params
 from magicvideo_jax.experiment.config import Component, Compute, ModelConfig
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip import CLIPTextEncoder
+from magicvideo_jax.models.discriminator import Discriminator
 from magicvideo_jax.models.unet import VideoUNet
 from magicvideo_jax.models.vae import AutoencoderKL
 from magicvideo_jax.sampling.decode import Decode
@@ -24,8 +25,8 @@ def compute_dtype(model: ModelConfig, platform: str | None = None) -> Any:
 
 
 class Networks:
-    """U-Net, VAE and text encoder, for a platform (none: this machine); `params[component.value]` are the parameters
-    of each."""
+    """U-Net, VAE, text encoder and discriminator, for a platform (none: this machine); `params[component.value]` are
+    the parameters of each."""
 
     def __init__(self, model: ModelConfig, platform: str | None = None):
         dtype = compute_dtype(model, platform)
@@ -34,16 +35,19 @@ class Networks:
             Component.UNET: bind(lambda keys: VideoUNet(model.unet, keys=keys, dtype=dtype, remat=model.remat)),
             Component.VAE: bind(lambda keys: AutoencoderKL(model.vae, keys=keys, dtype=dtype)),
             Component.TEXT: bind(lambda keys: CLIPTextEncoder(model.text, keys=keys, dtype=dtype)),
+            Component.DISCRIMINATOR: bind(lambda keys: Discriminator(model.discriminator, keys=keys, dtype=dtype)),
         }
-        self._unet, self._vae, self._text = self.by_component.values()
+        self._unet, self._vae, self._text, self._discriminator = self.by_component.values()
 
     def moments(self, params: Params, x: Float[Array, "b t h w 3"]) -> tuple[Array, Array]:
         """Mean and log-variance of the VAE's latents, unscaled."""
         return self._vae.method(AutoencoderKL.encode)(params[Component.VAE.value], x)
 
-    def decode_unscaled(self, params: Params, z: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 3"]:
+    def decode_unscaled(
+        self, params: Params, z: Float[Array, "*b h w c"], *, as_images: bool = False
+    ) -> Float[Array, "*b h2 w2 3"]:
         """The VAE's latents to pixels in [-1, 1]."""
-        return self._vae.method(AutoencoderKL.decode)(params[Component.VAE.value], z)
+        return self._vae.method(AutoencoderKL.decode)(params[Component.VAE.value], z, as_images=as_images)
 
     def encode(self, params: Params, x: Float[Array, "b t h w 3"], key: PRNGKeyArray) -> Float[Array, "b t h2 w2 c"]:
         """Pixels in [-1, 1] to a sample of the diffusion model's latents."""
@@ -67,6 +71,10 @@ class Networks:
     def read(self, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         """Token ids to text states."""
         return self._text.apply(params[Component.TEXT.value], ids)
+
+    def judge(self, params: Params, x: Float[Array, "b t h w 3"]) -> Float[Array, "b t2 h2 w2"]:
+        """The discriminator's scores of clips."""
+        return self._discriminator.apply(params[Component.DISCRIMINATOR.value], x)
 
     def denoise(
         self,

@@ -16,7 +16,7 @@ from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.initial import EMBEDDED, Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.other_vae import with_vae_of
-from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
+from magicvideo_jax.experiment.workfolder import MODEL, WorkFolder, trained_params
 from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
 from magicvideo_jax.parallel.rules import parameter_shardings
 from magicvideo_jax.sampling.keyframes import SampleConfig
@@ -113,7 +113,7 @@ def _load(path: str | Path) -> Pipeline:
     folder = WorkFolder(Path(path))
     if folder.exists:
         experiment = folder.experiment()
-        if experiment.stage is Stage.VAE:
+        if not experiment.stage.has_text:
             raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
         networks = Networks(experiment.model)
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
@@ -139,7 +139,7 @@ def _from_weights(path: str, initial: Initial) -> Pipeline:
     )
     networks, mesh = Networks(experiment.model), make_mesh(MeshShape())
     params = {}
-    for component in Component:
+    for component in MODEL:
         network = networks.by_component[component]
         shardings = parameter_shardings(network.shapes, mesh)
         params[component.value], _ = initial.load(component, network, shardings, seed=0)

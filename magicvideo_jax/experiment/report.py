@@ -5,7 +5,9 @@ from typing import Any
 
 from magicvideo_jax.core.progress import say
 from magicvideo_jax.core.tree import count, size_in_bytes
+from magicvideo_jax.experiment.config import Stage
 from magicvideo_jax.experiment.start import Started
+from magicvideo_jax.models.lpips import has_lpips
 
 
 def say_costs(started: Started, compiled: Any, workdir: Path) -> None:
@@ -23,4 +25,6 @@ def say_costs(started: Started, compiled: Any, workdir: Path) -> None:
         say(f"memory      {total / 2**20:,.0f} MiB a device, of it {memory.temp_size_in_bytes / 2**20:,.0f} temporary")
     if cost and cost.get("flops", 0) > 0:
         say(f"arithmetic  {cost['flops'] / 1e9:,.1f} GFLOP a step and device (as XLA counts)")
+    if experiment.stage is Stage.VIDEO_VAE and experiment.video_vae.lpips and not has_lpips():
+        say("loss        without LPIPS: its package is missing (pip install --no-deps -r requirements-metrics.txt)")
     say(f"writing to  {workdir}: config.json, metrics.jsonl, checkpoints/, previews/, metrics.json at the end")

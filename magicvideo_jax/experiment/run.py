@@ -14,7 +14,8 @@ from magicvideo_jax.core.progress import say
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.settings import to_plain
 from magicvideo_jax.core.tree import merge
-from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.config import Experiment, Stage
+from magicvideo_jax.experiment.decoders import score_decoders
 from magicvideo_jax.experiment.generate import Generator
 from magicvideo_jax.experiment.preview import Preview
 from magicvideo_jax.experiment.report import say_costs
@@ -83,6 +84,8 @@ def _checkpoints(experiment: Experiment, workdir: Path) -> Checkpoints:
 def _final_scores(started: Started, params: Params, generator: Generator | None, folder: WorkFolder) -> Scores:
     if generator is not None:
         return score_denoiser(generator, params)
+    if started.experiment.stage is Stage.VIDEO_VAE:
+        return score_decoders(started.experiment, started.networks, params)
     scores, scaling = score_reconstructions(started.experiment, started.networks, params)
     vae = replace(started.experiment.model.vae, scaling=scaling)
     model = replace(started.experiment.model, vae=vae)

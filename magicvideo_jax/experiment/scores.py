@@ -16,6 +16,7 @@ from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.evaluation.loss_by_time import run as loss_by_time
 from magicvideo_jax.evaluation.motion import run as motion
 from magicvideo_jax.experiment.config import Experiment, Stage
+from magicvideo_jax.experiment.decoders import score_decoders
 from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.held_out import unseen, unseen_batches, unseen_pictures
 from magicvideo_jax.experiment.networks import Networks
@@ -41,6 +42,8 @@ def score_folder(folder: WorkFolder, *, clips: int | None = None) -> Scores:
     params = trained_params(folder, networks, experiment)
     if experiment.stage is Stage.VAE:
         return score_reconstructions(experiment, networks, params)[0]
+    if experiment.stage is Stage.VIDEO_VAE:
+        return score_decoders(experiment, networks, params)
     tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
     return score_denoiser(Generator(experiment, networks, tokenizer), params)
 
@@ -57,7 +60,7 @@ def score_denoiser(generator: Generator, params: Params) -> Scores:
     objective = jit(make_objective(told, networks, tokenizer))
 
     def measure(batch: Any, number: int) -> Metrics:
-        return objective(params, batch, key_for(0, number, "held out"))[1]
+        return objective(params, batch, key_for(0, number, "held out"), 0)[1]
 
     return scores | {"held_out_loss": dict(loss_by_time(measure, unseen_batches(experiment, tokenizer)))}
 
@@ -104,6 +107,6 @@ def table(scores: Scores) -> Iterator[str]:
     for name, value in scores.items():
         if isinstance(value, dict):
             yield name
-            yield from (f"  {part:<12} {number:8.3f}" for part, number in value.items())
+            yield from (f"  {part:<16} {number:8.3f}" for part, number in value.items())
         else:
             yield f"{name:<14} {value:8.3f}"

@@ -14,7 +14,7 @@ from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.abstract import abstract_run
-from magicvideo_jax.experiment.config import Component, Experiment, Stage, check_experiment
+from magicvideo_jax.experiment.config import Component, Experiment, check_experiment
 from magicvideo_jax.experiment.initial import Initial, initial_weights
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.other_vae import with_vae_of
@@ -63,7 +63,7 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
         initial = initial.without(experiment.model.fresh)
     check_experiment(experiment)
     tokenizer = None
-    if experiment.stage is not Stage.VAE:
+    if experiment.stage.has_text:
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
     networks = Networks(experiment.model)
     planned = abstract_run(experiment, networks, mesh, tokenizer)
@@ -109,7 +109,7 @@ def _initial(experiment: Experiment) -> Initial:
 
 def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder) -> Experiment:
     """Weights bring their tokenizer; a run from nothing gets the words of its captions."""
-    if experiment.stage is Stage.VAE:
+    if not experiment.stage.has_text:
         return experiment
     if initial.tokenizer is not None:
         folder.copy_tokenizer(initial.tokenizer)
@@ -131,7 +131,7 @@ def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder
 def _initial_params(experiment: Experiment, networks: Networks, initial: Initial, mesh: Mesh) -> tuple[Params, int]:
     """Every network's parameters where they belong, and how many of them came with the weights."""
     params, from_weights = {}, 0
-    for component in components_of(experiment.stage):
+    for component in components_of(experiment):
         network = networks.by_component[component]
         shardings = parameter_shardings(network.shapes, mesh)
         params[component.value], there = initial.load(component, network, shardings, seed=experiment.seed)

@@ -14,11 +14,13 @@ from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.experiment.config import Experiment, Stage
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import split_trained
+from magicvideo_jax.models.lpips import has_lpips, lpips
 from magicvideo_jax.parallel.mesh import replicated
 from magicvideo_jax.parallel.rules import parameter_shardings
 from magicvideo_jax.training.objectives import autoencoding, denoising, joint
 from magicvideo_jax.training.state import TrainState, fresh_state
 from magicvideo_jax.training.step import Objective, accumulated, train_step
+from magicvideo_jax.training.video_vae import VideoVAEConfig, video_autoencoding
 
 Tokenize = Callable[[list[str]], np.ndarray]
 """Prompts to ids (b l)."""
@@ -26,8 +28,14 @@ Tokenize = Callable[[list[str]], np.ndarray]
 
 def make_objective(experiment: Experiment, networks: Networks, tokenize: Tokenize | None) -> Objective:
     """The objective of the stage."""
-    if tokenize is None or experiment.stage is Stage.VAE:
-        return autoencoding(networks.moments, networks.decode_unscaled, experiment.autoencoding)
+    if experiment.stage is Stage.VAE:
+        return autoencoding(
+            networks.moments, partial(networks.decode_unscaled, as_images=True), experiment.autoencoding
+        )
+    if experiment.stage is Stage.VIDEO_VAE:
+        return _video_autoencoding(experiment.video_vae, networks)
+    if tokenize is None:
+        raise ValueError(f"stage {experiment.stage.value} needs a tokenizer")
     stage = partial(
         denoising,
         networks.parts(),
@@ -38,6 +46,16 @@ def make_objective(experiment: Experiment, networks: Networks, tokenize: Tokeniz
     if experiment.data.with_pictures:
         return joint(stage(), stage(as_images=True), experiment.denoising)
     return stage(as_images=experiment.stage is Stage.IMAGE)
+
+
+def _video_autoencoding(config: VideoVAEConfig, networks: Networks) -> Objective:
+    return video_autoencoding(
+        networks.encode,
+        networks.decode,
+        config,
+        distance=lpips(config.trunk) if config.lpips and has_lpips() else None,
+        judge=networks.judge if config.adversarial else None,
+    )
 
 
 def make_step(
@@ -67,6 +85,8 @@ def state_places(
 
     def place(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
         names = tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=by_path.get(names) or replicated(mesh))
+        # An optimizer of several puts its own name in front.
+        sharding = by_path.get(names) or by_path.get(names[1:]) or replicated(mesh)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     return jax.tree_util.tree_map_with_path(place, shapes)

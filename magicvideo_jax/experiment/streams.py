@@ -13,7 +13,7 @@ from magicvideo_jax.data.recorded import FromRecord, captions_of
 from magicvideo_jax.data.records import open_records
 from magicvideo_jax.data.shapes import Clip, ShapeClips, ShapeImages, vocabulary
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
-from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig, Stage
+from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig
 from magicvideo_jax.experiment.encoded import encoded
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.recorded import has_text, open_source
@@ -54,7 +54,7 @@ def words(experiment: Experiment) -> set[str]:
 
 def frames_of(experiment: Experiment) -> int:
     """Frames that the stage's clips have."""
-    return experiment.data.frames if experiment.stage is Stage.VIDEO else 1
+    return experiment.data.frames if experiment.stage.has_clips else 1
 
 
 def example(drawn: Clip, _: Any = None, *, tokenizer: CaptionTokenizer | None) -> Example:

@@ -27,7 +27,7 @@ from magicvideo_jax.training.checkpoint import Saved
 from magicvideo_jax.training.optimizer import trains
 
 # What a run is; the rest (steps, learning rate, mesh, sampling) may change from one start to the next.
-_FIXED = ("seed", "stage", "init_from", "vae_from", "data", "denoising", "autoencoding")
+_FIXED = ("seed", "stage", "init_from", "vae_from", "data", "denoising", "autoencoding", "video_vae")
 
 
 class WorkFolder:
@@ -92,14 +92,21 @@ class WorkFolder:
             raise UserError(f"{self.config}: not JSON (line {error.lineno}): restore it or train anew") from None
 
 
-def components_of(stage: Stage) -> tuple[Component, ...]:
-    """The networks that a stage needs."""
-    return (Component.VAE,) if stage is Stage.VAE else (Component.UNET, Component.VAE, Component.TEXT)
+MODEL = (Component.UNET, Component.VAE, Component.TEXT)
+"""The networks of a text-to-video model."""
+
+
+def components_of(experiment: Experiment) -> tuple[Component, ...]:
+    """The networks that an experiment needs."""
+    if experiment.stage.has_text:
+        return MODEL
+    has_rival = experiment.stage is Stage.VIDEO_VAE and experiment.video_vae.adversarial > 0
+    return (Component.VAE, Component.DISCRIMINATOR) if has_rival else (Component.VAE,)
 
 
 def shapes_of(networks: Networks, experiment: Experiment) -> Params:
     """The whole parameters of an experiment, as shapes."""
-    return {c.value: networks.by_component[c].shapes for c in components_of(experiment.stage)}
+    return {c.value: networks.by_component[c].shapes for c in components_of(experiment)}
 
 
 def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Params]:
@@ -108,6 +115,8 @@ def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Param
 
     def chosen(path: str) -> bool:
         component, _, inside = path.partition(".")
+        if component == Component.DISCRIMINATOR.value:
+            return True
         return component in components and trains(experiment.optim.freeze, inside)
 
     return split(params, chosen)

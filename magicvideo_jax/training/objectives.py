@@ -67,7 +67,10 @@ def denoising(
     """Eq. 1 for clips, or `as_images` for pictures (clips of any number of frames, each by itself)."""
     schedule = schedule_of(noise)
 
-    def objective(params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, /) -> tuple[Array, Metrics]:
+    def objective(
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Int[Array, ""], /
+    ) -> tuple[Array, Metrics]:
+        del step
         z0 = batch["latents"] if "latents" in batch else parts.encode(params, unit(batch["pixels"]), named(key, "vae"))
         z0 = jax.lax.stop_gradient(z0).astype(jnp.float32)
         b = z0.shape[0]
@@ -107,9 +110,11 @@ def spread_times(key: PRNGKeyArray, number: int, times: int, *, shift: float = 1
 def joint(video: Objective, image: Objective, config: DenoisingConfig) -> Objective:
     """Clips and pictures in one step (batches `{"video": .., "image": ..}`); pictures skip all temporal parts."""
 
-    def objective(params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, /) -> tuple[Array, Metrics]:
-        video_loss, metrics = video(params, batch["video"], named(key, "video"))
-        image_loss, _ = image(params, batch["image"], named(key, "image"))
+    def objective(
+        params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, step: Int[Array, ""], /
+    ) -> tuple[Array, Metrics]:
+        video_loss, metrics = video(params, batch["video"], named(key, "video"), step)
+        image_loss, _ = image(params, batch["image"], named(key, "image"), step)
         loss = (1 - config.image_share) * video_loss + config.image_share * image_loss
         return loss, metrics | {"video_loss": video_loss, "image_loss": image_loss}
 
@@ -133,7 +138,10 @@ def autoencoding(
     Without the coarse errors a small VAE spends its latents on outlines, and gives one colour for another.
     """
 
-    def objective(params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, /) -> tuple[Array, Metrics]:
+    def objective(
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Int[Array, ""], /
+    ) -> tuple[Array, Metrics]:
+        del step
         x = unit(batch["pixels"])
         mean, log_variance = encode(params, x)
         z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(named(key, "vae"), mean.shape)

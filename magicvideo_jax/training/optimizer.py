@@ -20,12 +20,21 @@ class Freeze(Enum):
     """Adaptors, temporal attention, the frame-rate embedding; the image network stays as it came."""
     ADAPTOR = "adaptor"
     """Frame-wise adaptors only."""
+    DECODER = "decoder"
+    """Of a VideoVAE its whole decoder; `temporal` trains the added layers alone."""
 
+
+DISCRIMINATOR = "discriminator"
+"""Where a discriminator's parameters are."""
+
+_RIVAL_B1, _RIVAL_B2 = 0.5, 0.9
+"""Short memories: what a discriminator learns against changes (Zhang et al. 1805.08318 and others)."""
 
 _TRAINED = {
     Freeze.ALL: r"",
     Freeze.TEMPORAL: r"(^|\.)(adaptor\d?|temporal|fps_embedding)\.",
     Freeze.ADAPTOR: r"(^|\.)adaptor\d?\.",
+    Freeze.DECODER: r"^(decoder|post_quant_conv)\.",
 }
 
 
@@ -47,6 +56,8 @@ class OptimConfig:
     """Largest global norm of a gradient."""
     ema: float = 0.999
     freeze: Freeze = Freeze.ALL
+    discriminator_lr: float = 1e-4
+    """Of a VideoVAE's discriminator, from its first step to its last."""
 
 
 def trains(freeze: Freeze, path: str) -> bool:
@@ -54,9 +65,15 @@ def trains(freeze: Freeze, path: str) -> bool:
     return re.search(_TRAINED[freeze], path) is not None
 
 
-def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW on the schedule. Errors: `UserError` for rates and a warm-up out of range."""
-    for name, given in (("lr", config.lr), ("temporal_lr", config.temporal_lr)):
+def make_optimizer(
+    config: OptimConfig, steps: int, *, with_discriminator: bool = False
+) -> optax.GradientTransformation:
+    """Clip by global norm, then AdamW on the schedule; what is at `DISCRIMINATOR` has an optimizer of its own.
+
+    Errors: `UserError` for rates and a warm-up out of range.
+    """
+    rates = {name: getattr(config, name) for name in ("lr", "temporal_lr", "discriminator_lr")}
+    for name, given in rates.items():
         if given is not None and not given > 0:
             raise UserError(f"config.optim.{name}={given}: give more than 0")
     if config.warmup < 0 or config.warmup >= steps:
@@ -66,10 +83,20 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
     else:
         rate = optax.linear_schedule(0.0, config.lr, config.warmup) if config.warmup else config.lr
     ratio = 1.0 if config.temporal_lr is None else config.temporal_lr / config.lr
-    return optax.chain(
+    network = optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay),
         optax.masked(optax.scale(ratio), _are_temporal),
+    )
+    if not with_discriminator:
+        return network
+    rival = optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(config.discriminator_lr, b1=_RIVAL_B1, b2=_RIVAL_B2, weight_decay=0.0),
+    )
+    return optax.partition(
+        {"networks": network, DISCRIMINATOR: rival},
+        lambda params: {name: DISCRIMINATOR if name == DISCRIMINATOR else "networks" for name in params},
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.keys import key_for
@@ -20,9 +20,11 @@ Metrics = dict[str, Array]
 
 @runtime_checkable
 class Objective(Protocol):
-    """A stage: the loss of a batch, and what else is worth a look. A pure function."""
+    """A stage: the loss of a batch at a step, and what else is worth a look. A pure function."""
 
-    def __call__(self, params: Params, batch: Any, key: PRNGKeyArray, /) -> tuple[Float[Array, ""], Metrics]: ...
+    def __call__(
+        self, params: Params, batch: Any, key: PRNGKeyArray, step: Int[Array, ""], /
+    ) -> tuple[Float[Array, ""], Metrics]: ...
 
 
 def train_step(
@@ -37,7 +39,7 @@ def train_step(
     """One update. A loss or gradient that is not finite updates nothing but the count of such steps."""
     key = key_for(seed, state.step, "train")
     (loss, metrics), grads = jax.value_and_grad(
-        lambda params: objective(merge(params, state.frozen), batch, key), has_aux=True
+        lambda params: objective(merge(params, state.frozen), batch, key, state.step), has_aux=True
     )(state.params)
     norm = optax.tree.norm(grads)
     is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -76,11 +78,13 @@ def accumulated(objective: Objective, parts: int) -> Objective:
     if parts == 1:
         return objective
 
-    def whole(params: Params, batch: Any, key: PRNGKeyArray, /) -> tuple[Float[Array, ""], Metrics]:
+    def whole(
+        params: Params, batch: Any, key: PRNGKeyArray, step: Int[Array, ""], /
+    ) -> tuple[Float[Array, ""], Metrics]:
         # Part i takes every parts-th example: a batch spread over devices stays where it is.
         stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(parts))
-        one = jax.checkpoint(lambda part, part_key: objective(params, part, part_key))
+        one = jax.checkpoint(lambda part, part_key: objective(params, part, part_key, step))
         losses, metrics = jax.lax.map(lambda x: one(*x), (stacked, keys))
         return losses.mean(), jax.tree.map(lambda m: m.mean(0), metrics)
 

@@ -1,0 +1,38 @@
+"""A VideoVAE: temporal layers for the decoder of a trained VAE, whose encoder and latents stay.
+
+python -m magicvideo_jax.train --config=configs/video_vae.py --workdir=DIR          of the embedded VAE, on drawn clips
+python -m magicvideo_jax.train --config=configs/video_vae.py:sd15 --workdir=DIR --config.init_from=SD_WEIGHTS \
+  --config.data.sources="({'path': 'CLIPS_OF_PIXELS'},)"
+
+Of the losses LPIPS needs a package of its own: pip install --no-deps -r requirements-metrics.txt
+"""
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.settings import to_plain
+from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict
+from magicvideo_jax.models.lpips import Trunk
+from magicvideo_jax.models.video_vae import VideoDecoder
+from magicvideo_jax.training.optimizer import Freeze
+
+
+def get_config(preset: str = ""):
+    config = config_dict(Experiment())
+    config.stage = Stage.VIDEO_VAE.value
+    config.model.trained = (Component.VAE.value,)
+    config.model.vae.temporal = to_plain(VideoDecoder())
+    config.optim.freeze = Freeze.TEMPORAL.value
+    match preset:
+        case "":
+            config.init_from = "embedded"
+            config.video_vae.update(trunk=Trunk.ALEXNET.value, lpips_frames=2)
+            config.train.update(steps=2000, batch_size=4, save_every=500, preview_every=500)
+            config.optim.update(lr=2e-3, warmup=50, decay=True, ema=0.99, weight_decay=0.0)
+        case "sd15":
+            config.init_from = ""
+            config.data.update(frames=16, size=256)
+            config.video_vae.update(adversarial=0.1, adversarial_from=10_000)
+            config.train.update(steps=50_000, batch_size=16, save_every=1000, preview_every=1000)
+            config.optim.update(lr=1e-4, warmup=500, ema=0.999)
+        case _:
+            raise UserError(f"--config=configs/video_vae.py:{preset}: the preset is sd15, or none")
+    return config

