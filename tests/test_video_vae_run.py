@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tiny_experiment import MODEL, tiny
 from tiny_weights import random_model, written
 
@@ -143,3 +144,32 @@ def test_settings_that_make_no_sense_are_named(changes, said):
 def test_other_stages_have_no_decoder_to_train():
     with pytest.raises(UserError, match=r"config\.optim\.freeze=decoder"):
         check_experiment(tiny(optim=replace(tiny().optim, freeze=Freeze.DECODER)))
+
+
+def test_taesd_takes_temporal_layers_too_and_is_taken_back(shared_assets, tmp_path, monkeypatch):
+    """Its published weights: the encoder and the convolutions stay bit for bit, both ways of `convert`."""
+    published = str(shared_assets / "taesd")
+    temporal = VideoDecoder(places=(0, 2), window=2, heads=2)
+    model = replace(MODEL, vae=replace(MODEL.vae, temporal=temporal), trained=(Component.VAE,))
+    usual = tiny(Stage.VIDEO_VAE, init_from=published, model=model)
+    run(replace(usual, optim=replace(usual.optim, freeze=Freeze.TEMPORAL)), tmp_path / "run")
+    trained = params_of(tmp_path / "run")
+    for source, target in (("run", "jax"), ("jax", "theirs")):
+        to = ["--to", "jax"] if target == "jax" else []
+        monkeypatch.setattr("sys.argv", ["convert", str(tmp_path / source), str(tmp_path / target), *to])
+        convert()
+    for place in ("run", "jax", "theirs"):
+        initial = initial_weights(str(tmp_path / place))
+        assert initial.parts[Component.VAE].config.temporal == temporal
+        _, _, params = initial.opened(Component.VAE)
+        for path, leaf in flatten(params).items():
+            np.testing.assert_array_equal(leaf, trained[path])
+    _, _, before = initial_weights(published).opened(Component.VAE)
+    for path, leaf in flatten(before).items():
+        np.testing.assert_array_equal(leaf, trained[path])
+    assert any(np.any(leaf) for path, leaf in trained.items() if path.endswith("to_out.kernel"))
+    for half in ("encoder", "decoder"):
+        name = f"taesd_{half}.safetensors"
+        ours, theirs = load_file(tmp_path / "theirs" / name), load_file(f"{published}/{name}")
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[key], theirs[key].astype(np.float32)) for key in theirs)

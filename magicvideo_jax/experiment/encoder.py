@@ -17,18 +17,16 @@ from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.experiment.config import Component
 from magicvideo_jax.experiment.initial import initial_weights
+from magicvideo_jax.models.autoencoder import CERTAIN
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.taesd import TAESDEncoder
-from magicvideo_jax.models.vae import VAEConfig
+from magicvideo_jax.models.vae import VAEConfig, VAEKind
 from magicvideo_jax.parallel.rules import on_this_host
 from magicvideo_jax.training.objectives import unit
 from magicvideo_jax.weights.taesd import is_taesd, open_taesd
 
 Identity = dict[str, Any]
 """What tells whose latents a data set holds: `channels`, `factor`, `scaling`, `kind`, and the norms of the encoder."""
-
-_CERTAIN = -30.0
-"""The log-variance of an auto-encoder that knows none: e^-15 is no noise to speak of."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +84,15 @@ def _taesd(weights: str, argument: str) -> Encoder:
 
     def moments(params: Params, x: Array) -> tuple[Array, Array]:
         mean = network.apply(params, (x + 1) / 2) / usual.scaling
-        return mean, jnp.full_like(mean, _CERTAIN)
+        return mean, jnp.full_like(mean, CERTAIN)
 
     return Encoder(moments, params, _numbers(usual) | {"kind": "taesd"})
 
 
 def identity_of(vae: Params, config: VAEConfig) -> Identity:
-    """Of a VAE: its encoder is what latents come from."""
+    """Of a VAE: its encoder is what latents come from. TAESD's are as good as those that it imitates."""
+    if config.kind is VAEKind.TAESD:
+        return _numbers(config) | {"kind": "taesd"}
     return _numbers(config) | {
         "kind": "vae",
         "norms": norms_of({name: vae[name] for name in ("encoder", "quant_conv")}),

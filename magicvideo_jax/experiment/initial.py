@@ -17,12 +17,14 @@ from magicvideo_jax.experiment.config import Component, ModelConfig
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, trained_params
 from magicvideo_jax.models.bind import Network
+from magicvideo_jax.models.vae import VAEConfig, VAEKind
 from magicvideo_jax.parallel.rules import on_this_host
 from magicvideo_jax.weights.match import may_miss
 from magicvideo_jax.weights.noise import noise_json
-from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, StableDiffusion, part_of
+from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Kind, Part, StableDiffusion, part_of
 from magicvideo_jax.weights.sources import open_source
 from magicvideo_jax.weights.tables import VIDEO_PARTS
+from magicvideo_jax.weights.taesd import HALVES, TAESD, TAESDSource, is_taesd, open_taesd
 
 EMBEDDED = {"embedded": Path(__file__).parent.parent / "embedded" / "image"}
 """Weights that come with the package, by the name to ask for them."""
@@ -83,6 +85,8 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
     if not path.exists():
         names = ", ".join(EMBEDDED)
         raise UserError(f"{argument}={init_from}: there is nothing at this path; give weights, {names}, or scratch")
+    if is_taesd(path):
+        return Initial({Component.VAE: open_taesd(path).part()})
     folder = WorkFolder(path)
     return _from_run(folder) if folder.exists else _from_stable_diffusion(path)
 
@@ -93,9 +97,14 @@ def _from_stable_diffusion(path: Path) -> Initial:
     return Initial(parts, source.noise, source.tokenizer)
 
 
-def run_as_source(folder: WorkFolder) -> StableDiffusion:
+def run_as_source(folder: WorkFolder) -> StableDiffusion | TAESDSource:
     """A run's averaged weights as `convert` reads them: with the sizes and the schedule that it was trained for."""
     experiment, initial = folder.experiment(), _from_run(folder)
+    vae = initial.parts[Component.VAE]
+    if vae.config.kind is VAEKind.TAESD:
+        if Component.UNET in initial.parts:
+            raise UserError(f"{folder.path}: TAESD stands for its VAE: convert a run with the VAE of its weights")
+        return TAESDSource(HALVES, vae.load, vae.config.temporal)
     if initial.noise is None:  # it trained a VAE alone: the other networks are those of the weights it came from
         whole = initial_weights(experiment.init_from)
         initial = replace(whole, parts={**whole.parts, **initial.parts})
@@ -126,9 +135,13 @@ def _from_run(folder: WorkFolder) -> Initial:
     networks = Networks(experiment.model)
     params = trained_params(folder, networks, experiment)
     model = experiment.model
-    parts: dict[Component, Part[Any]] = {Component.VAE: part_of(VAE, model.vae, params[Component.VAE.value])}
+    parts: dict[Component, Part[Any]] = {Component.VAE: part_of(_vae(model), model.vae, params[Component.VAE.value])}
     if Component.UNET not in components_of(experiment):
         return Initial(parts)
     parts[Component.UNET] = part_of(UNET, model.unet, params[Component.UNET.value])
     parts[Component.TEXT] = part_of(TEXT, model.text, params[Component.TEXT.value])
     return Initial(parts, model.noise, folder.tokenizer)
+
+
+def _vae(model: ModelConfig) -> Kind[VAEConfig]:
+    return TAESD if model.vae.kind is VAEKind.TAESD else VAE

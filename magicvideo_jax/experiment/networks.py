@@ -8,11 +8,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from magicvideo_jax.core.protocols import Condition, Params
 from magicvideo_jax.experiment.config import Component, Compute, ModelConfig
+from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
 from magicvideo_jax.models.unet import VideoUNet
-from magicvideo_jax.models.vae import AutoencoderKL
 from magicvideo_jax.sampling.decode import Decode
 from magicvideo_jax.training.objectives import Parts
 
@@ -33,7 +33,7 @@ class Networks:
         self._model = model
         self.by_component: dict[Component, Network] = {
             Component.UNET: bind(lambda keys: VideoUNet(model.unet, keys=keys, dtype=dtype, remat=model.remat)),
-            Component.VAE: bind(lambda keys: AutoencoderKL(model.vae, keys=keys, dtype=dtype)),
+            Component.VAE: bind(lambda keys: autoencoder(model.vae, keys=keys, dtype=dtype)),
             Component.TEXT: bind(lambda keys: CLIPTextEncoder(model.text, keys=keys, dtype=dtype)),
             Component.DISCRIMINATOR: bind(lambda keys: Discriminator(model.discriminator, keys=keys, dtype=dtype)),
         }
@@ -41,13 +41,15 @@ class Networks:
 
     def moments(self, params: Params, x: Float[Array, "b t h w 3"]) -> tuple[Array, Array]:
         """Mean and log-variance of the VAE's latents, unscaled."""
-        return self._vae.method(AutoencoderKL.encode)(params[Component.VAE.value], x)
+        return self._vae.method(lambda vae, *z: vae.encode(*z))(params[Component.VAE.value], x)
 
     def decode_unscaled(
         self, params: Params, z: Float[Array, "*b h w c"], *, as_images: bool = False
     ) -> Float[Array, "*b h2 w2 3"]:
         """The VAE's latents to pixels in [-1, 1]."""
-        return self._vae.method(AutoencoderKL.decode)(params[Component.VAE.value], z, as_images=as_images)
+        return self._vae.method(lambda vae, *z, **how: vae.decode(*z, **how))(
+            params[Component.VAE.value], z, as_images=as_images
+        )
 
     def encode(self, params: Params, x: Float[Array, "b t h w 3"], key: PRNGKeyArray) -> Float[Array, "b t h2 w2 c"]:
         """Pixels in [-1, 1] to a sample of the diffusion model's latents."""
@@ -64,7 +66,7 @@ class Networks:
         scaling = self._model.vae.scaling if is_scaled else 1.0
 
         def decode(z: Float[Array, "b t h w c"], past: Any) -> tuple[Float[Array, "b t h2 w2 3"], Any]:
-            return self._vae.method(AutoencoderKL.decode_next)(params[Component.VAE.value], z / scaling, past)
+            return self._vae.method(lambda vae, *z: vae.decode_next(*z))(params[Component.VAE.value], z / scaling, past)
 
         return decode
 

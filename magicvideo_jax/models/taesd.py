@@ -19,6 +19,8 @@ from magicvideo_jax.models.layers import Conv, upsample
 from magicvideo_jax.models.video_vae import Past, TemporalPlaces, VideoDecoder
 
 _WIDTH, _LATENT, _LEVELS = 64, 4, 3
+WIDTHS = (_WIDTH,) * (_LEVELS + 1)
+"""Channels of the decoder behind 0, 1 .. doublings."""
 
 
 class TAESD(nnx.Module):
@@ -107,7 +109,7 @@ class TAESDDecoder(nnx.Module):
             layers += [Double(), Conv(_WIDTH, _WIDTH, bias=False, keys=keys)]
         self.layers = nnx.List([*layers, TAESDBlock(keys=keys), Conv(_WIDTH, 3, keys=keys)])
         if temporal is not None:
-            self.temporal = TemporalPlaces(temporal, (_WIDTH,) * (_LEVELS + 1), keys=keys)
+            self.temporal = TemporalPlaces(temporal, WIDTHS, keys=keys)
 
     def __call__(self, z: Float[Array, "*b h w 4"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 3"]:
         if hasattr(self, "temporal") and not as_images and z.ndim == 5:

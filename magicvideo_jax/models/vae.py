@@ -3,6 +3,7 @@ so, unless the configuration has the temporal layers of a VideoVAE (`video_vae.p
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +15,24 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Attention, Downsampler, ResnetBlock, Upsampler
 from magicvideo_jax.models.layers import Conv, GroupNorm, Padding
+from magicvideo_jax.models.taesd import WIDTHS as TAESD_WIDTHS
 from magicvideo_jax.models.video_vae import Past, TemporalPlaces, VideoDecoder
+
+
+class VAEKind(Enum):
+    """Which network it is."""
+
+    KL = "kl"
+    """AutoencoderKL."""
+    TAESD = "taesd"
+    """The tiny auto-encoder of Stable Diffusion's latents, whose numbers are fixed; the encoder knows no variance."""
 
 
 @dataclass(frozen=True)
 class VAEConfig:
     """The numbers of a VAE; the defaults are Stable Diffusion's."""
 
+    kind: VAEKind = VAEKind.KL
     widths: tuple[int, ...] = (128, 256, 512, 512)
     blocks: int = 2
     """Residual blocks a level in the encoder; one more in the decoder."""
@@ -39,6 +51,8 @@ class VAEConfig:
     @property
     def place_widths(self) -> tuple[int, ...]:
         """Channels of the decoder behind 0, 1 .. up levels."""
+        if self.kind is VAEKind.TAESD:
+            return TAESD_WIDTHS
         return self.widths[-1], *reversed(self.widths)
 
     @property

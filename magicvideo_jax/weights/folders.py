@@ -18,7 +18,7 @@ from magicvideo_jax.core.settings import to_plain
 from magicvideo_jax.core.tree import flatten, size_in_bytes
 from magicvideo_jax.weights.files import SAFETENSORS
 from magicvideo_jax.weights.jax_params import save_params
-from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Part, StableDiffusion
+from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Kind, Part, StableDiffusion
 from magicvideo_jax.weights.place import Tick, silent
 from magicvideo_jax.weights.sources import CONFIG, FORMAT, INDEX, JAX, PARAMS, SCHEDULER
 from magicvideo_jax.weights.tables import Leaves, Name, name_of
@@ -41,7 +41,7 @@ def write_jax(model: StableDiffusion, folder: Path, *, progress: Progress = unse
             save_params(folder / part.kind.folder / PARAMS, params)
             tick(size_in_bytes(params))
         del params
-        _write_json(folder / part.kind.folder / CONFIG, part.json)
+        write_json(folder / part.kind.folder / CONFIG, part.json)
     _write_rest(model, folder, {FORMAT: JAX})
 
 
@@ -57,7 +57,7 @@ def write_diffusers(
         with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
             _write_weights(part, params, folder, dtype=dtype, tick=tick)
         del params
-        _write_json(folder / part.kind.folder / CONFIG, part.json)
+        write_json(folder / part.kind.folder / CONFIG, part.json)
     _write_rest(model, folder, {})
 
 
@@ -70,33 +70,44 @@ def _load(part: Part[Any], progress: Progress) -> Params:
 def _write_weights(part: Part[Any], params: Params, folder: Path, *, dtype: type, tick: Tick) -> None:
     flat = flatten(params)
     names = {path: name_of(part.kind.table, path, x.ndim) for path, x in flat.items()}
-    file_name = f"{part.kind.stem}{SAFETENSORS}"
-
-    def write(file: Path, chosen: Mapping[str, Name], kind: type) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_safetensors(
-            file,
-            ((name.key, name.layout, flat[path]) for path, name in chosen.items()),
-            {name.key: name.layout.shape_of(flat[path].shape) for path, name in chosen.items()},
-            dtype=kind,
-            tick=tick,
-        )
-
-    write(folder / part.kind.folder / file_name, _by(names, Leaves.PYTORCH), dtype)
-    if added := _by(names, Leaves.OURS):
-        write(folder / part.kind.temporal_folder / file_name, added, np.float32)
+    there = {path: name for path, name in names.items() if name.leaves is Leaves.PYTORCH}
+    write_named(folder / part.kind.folder / f"{part.kind.stem}{SAFETENSORS}", there, flat, dtype=dtype, tick=tick)
+    write_added(part.kind, names, flat, folder, tick=tick)
 
 
-def _by(names: Mapping[str, Name], leaves: Leaves) -> dict[str, Name]:
-    return {path: name for path, name in names.items() if name.leaves is leaves}
+def write_added(
+    kind: Kind[Any], names: Mapping[str, Name], flat: Mapping[str, Any], folder: Path, *, tick: Tick = silent
+) -> None:
+    """What a video network adds, if anything: float32, in a folder of its own."""
+    if added := {path: name for path, name in names.items() if name.leaves is Leaves.OURS}:
+        write_named(folder / kind.temporal_folder / f"{kind.stem}{SAFETENSORS}", added, flat, tick=tick)
+
+
+def write_named(
+    file: Path, names: Mapping[str, Name], flat: Mapping[str, Any], *, dtype: type = np.float32, tick: Tick = silent
+) -> None:
+    """Those parameters of `flat` that are named, under their names over there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_safetensors(
+        file,
+        ((name.key, name.layout, flat[path]) for path, name in names.items()),
+        {name.key: name.layout.shape_of(flat[path].shape) for path, name in names.items()},
+        dtype=dtype,
+        tick=tick,
+    )
+
+
+def write_temporal_config(kind: Kind[Any], temporal: Any, folder: Path) -> None:
+    """What `sources.temporal_of` reads, where there is anything to read."""
+    if temporal is not None:
+        write_json(folder / kind.temporal_folder / CONFIG, to_plain(temporal))
 
 
 def _write_rest(model: StableDiffusion, folder: Path, mark: Mapping[str, str]) -> None:
     """Everything but networks."""
     for part in (model.unet, model.vae):
-        if part.config.temporal is not None:
-            _write_json(folder / part.kind.temporal_folder / CONFIG, to_plain(part.config.temporal))
-    _write_json(folder / SCHEDULER, model.noise_json)
+        write_temporal_config(part.kind, part.config.temporal, folder)
+    write_json(folder / SCHEDULER, model.noise_json)
     if model.tokenizer is not None:
         try:
             shutil.copytree(model.tokenizer, folder / "tokenizer")
@@ -117,9 +128,10 @@ def _write_rest(model: StableDiffusion, folder: Path, mark: Mapping[str, str]) -
         "tokenizer": tokenizer,
         **libraries,
     }
-    _write_json(folder / INDEX, index)
+    write_json(folder / INDEX, index)
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A configuration file, as diffusers writes them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -11,11 +11,12 @@ import jax
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.diffusion.settings import NoiseSettings
+from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip import CLIPTextEncoder, TextConfig
 from magicvideo_jax.models.temporal import Temporal
 from magicvideo_jax.models.unet import UNetConfig, VideoUNet
-from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
+from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.models.video_vae import VideoDecoder
 from magicvideo_jax.weights import settings, tables
 from magicvideo_jax.weights.match import compare
@@ -70,7 +71,7 @@ VAE = Kind[VAEConfig](
     older="diffusion_pytorch_model",
     read=settings.vae_config,
     write=settings.vae_json,
-    network=cache(lambda config: bind(lambda keys: AutoencoderKL(config, keys=keys))),
+    network=cache(lambda config: bind(lambda keys: autoencoder(config, keys=keys))),
     temporal=VideoDecoder,
     aliases=tables.VAE_ALIASES,
 )

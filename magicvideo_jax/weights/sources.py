@@ -80,12 +80,17 @@ def _open_folder(path: Path, tokenizer: Path | None) -> StableDiffusion:
 
 def _part(kind: Kind[Config], path: Path, *, ours: bool) -> Part[Config]:
     where = path / kind.folder / CONFIG
-    content, added = read_json(where), path / kind.temporal_folder / CONFIG
-    temporal = {}
-    if kind.temporal is not None and added.exists():
-        temporal = {"temporal": from_plain(kind.temporal, read_json(added), str(added))}
-    config = kind.read(content, where=str(where), **temporal)
-    return Part(kind, config, content, _load_of(kind, path, ours=ours, temporal=bool(temporal)))
+    content, temporal = read_json(where), temporal_of(path, kind)
+    config = kind.read(content, where=str(where), **({} if temporal is None else {"temporal": temporal}))
+    return Part(kind, config, content, _load_of(kind, path, ours=ours, temporal=temporal is not None))
+
+
+def temporal_of(path: Path, kind: Kind[Any]) -> Any:
+    """The configuration of what a video network adds, where a folder has any; else None."""
+    added = path / kind.temporal_folder / CONFIG
+    if kind.temporal is None or not added.exists():
+        return None
+    return from_plain(kind.temporal, read_json(added), str(added))
 
 
 def _load_of(kind: Kind[Any], path: Path, *, ours: bool, temporal: bool) -> Load:

@@ -1,7 +1,7 @@
-"""TAESD's files: `taesd_encoder.safetensors` and `taesd_decoder.safetensors`, either of which may be absent."""
+"""TAESD's files: `taesd_encoder.safetensors` and `taesd_decoder.safetensors`, either of which may be absent. What a
+VideoVAE adds lies beside them in `vae_temporal/`, as it does beside other VAEs."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,24 @@ import numpy as np
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.models import taesd
 from magicvideo_jax.models.bind import bind
-from magicvideo_jax.models.taesd import TAESD
+from magicvideo_jax.models.vae import VAEConfig, VAEKind
+from magicvideo_jax.models.video_vae import VideoDecoder
 from magicvideo_jax.weights.files import SAFETENSORS, open_tensors, read_json
+from magicvideo_jax.weights.folders import write_added, write_json, write_named, write_temporal_config
 from magicvideo_jax.weights.jax_params import restore_params, save_params
-from magicvideo_jax.weights.parts import Load
+from magicvideo_jax.weights.parts import VAE, Kind, Load, Part
 from magicvideo_jax.weights.reading import loader
-from magicvideo_jax.weights.sources import FORMAT, INDEX, JAX, PARAMS
+from magicvideo_jax.weights.sources import FORMAT, INDEX, JAX, PARAMS, temporal_of
 from magicvideo_jax.weights.tables import TAESD as TABLE
-from magicvideo_jax.weights.tables import name_of
-from magicvideo_jax.weights.write import write_safetensors
+from magicvideo_jax.weights.tables import Leaves, name_of
 
-_HALVES = ("encoder", "decoder")
+HALVES = ("encoder", "decoder")
 _CLASS = "TAESD"
+
+TAESD: Kind[VAEConfig] = replace(VAE, table=TABLE, write=lambda _: {})
+"""In a VAE's place; it has no configuration of its own to be written."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,17 @@ class TAESDSource:
     halves: tuple[str, ...]
     """Which of encoder and decoder it has: give `load` those shapes alone, or name the other `may_be_missing`."""
     load: Load
+    temporal: VideoDecoder | None = None
+    """Of a VideoVAE."""
 
     def shapes(self) -> dict[str, Any]:
         """Shapes of the halves that are there."""
-        network = bind(lambda keys: TAESD(keys=keys))
+        network = bind(lambda keys: taesd.TAESD(keys=keys, temporal=self.temporal))
         return {half: network.shapes[half] for half in self.halves}
+
+    def part(self) -> Part[VAEConfig]:
+        """As the VAE of a model."""
+        return Part(TAESD, VAEConfig(kind=VAEKind.TAESD, temporal=self.temporal), {}, self.load)
 
 
 def is_taesd(path: Path) -> bool:
@@ -53,25 +64,29 @@ def open_taesd(path: Path | str) -> TAESDSource:
     path = Path(path)
     if is_taesd_jax(path):
         halves = read_json(path / INDEX).get("halves")
-        if not isinstance(halves, list) or not halves or any(half not in _HALVES for half in halves):
-            raise UserError(f"{path / INDEX}: field 'halves' is {halves!r}; supported: some of {', '.join(_HALVES)}")
+        if not isinstance(halves, list) or not halves or any(half not in HALVES for half in halves):
+            raise UserError(f"{path / INDEX}: field 'halves' is {halves!r}; supported: some of {', '.join(HALVES)}")
 
         def load(shapes: Any, **how: Any) -> Any:
             return restore_params(path / PARAMS, shapes, **how)
 
-        return TAESDSource(tuple(halves), load)
+        return TAESDSource(tuple(halves), load, temporal_of(path, TAESD))
     files = _files(path)
     if not files:
         raise UserError(f"{path}: no taesd_encoder{SAFETENSORS} or taesd_decoder{SAFETENSORS} here")
     tensors = {f"{half}.{key}": tensor for half, file in files.items() for key, tensor in open_tensors(file).items()}
-    return TAESDSource(tuple(files), loader(TABLE, tensors, where=str(path)))
+    temporal = temporal_of(path, TAESD) if "decoder" in files else None
+    if temporal is not None:
+        tensors |= open_tensors(path / TAESD.temporal_folder / f"{TAESD.stem}{SAFETENSORS}")
+    return TAESDSource(tuple(files), loader(TABLE, tensors, where=str(path)), temporal)
 
 
 def write_taesd_jax(source: TAESDSource, folder: Path) -> None:
     """Write a folder of ours."""
     save_params(folder / PARAMS, source.load(source.shapes()))
     index = {"_class_name": _CLASS, FORMAT: JAX, "halves": source.halves}
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / INDEX, index)
+    write_temporal_config(TAESD, source.temporal, folder)
 
 
 def write_taesd(source: TAESDSource, folder: Path, *, dtype: type = np.float32) -> None:
@@ -79,17 +94,19 @@ def write_taesd(source: TAESDSource, folder: Path, *, dtype: type = np.float32) 
     flat = flatten(source.load(source.shapes()))
     for half in source.halves:
         names = {path: name_of(TABLE, path, x.ndim) for path, x in flat.items() if path.startswith(f"{half}.")}
-        write_safetensors(
-            folder / f"taesd_{half}{SAFETENSORS}",
-            ((name.key.removeprefix(f"{half}."), name.layout, flat[path]) for path, name in names.items()),
-            {n.key.removeprefix(f"{half}."): n.layout.shape_of(flat[path].shape) for path, n in names.items()},
-            dtype=dtype,
-        )
+        theirs = {
+            path: name._replace(key=name.key.removeprefix(f"{half}."))
+            for path, name in names.items()
+            if name.leaves is Leaves.PYTORCH
+        }
+        write_named(folder / f"taesd_{half}{SAFETENSORS}", theirs, flat, dtype=dtype)
+        write_added(TAESD, names, flat, folder)
+    write_temporal_config(TAESD, source.temporal, folder)
 
 
 def _files(path: Path) -> dict[str, Path]:
     """The file of each half that is there."""
-    names = {half: f"taesd_{half}{SAFETENSORS}" for half in _HALVES}
+    names = {half: f"taesd_{half}{SAFETENSORS}" for half in HALVES}
     if path.is_dir():
         return {half: path / name for half, name in names.items() if (path / name).is_file()}
     return {half: path for half, name in names.items() if path.name == name and path.is_file()}

@@ -1,0 +1,58 @@
+"""Whichever auto-encoder a configuration names, as `vae.py` describes it: pixels in [-1, 1], unscaled latents, and the
+methods `encode`, `decode` and `decode_next`."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.models.bind import Keys
+from magicvideo_jax.models.taesd import TAESDDecoder, TAESDEncoder
+from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig, VAEKind
+from magicvideo_jax.models.video_vae import Past
+
+CERTAIN = -30.0
+"""The log-variance of an auto-encoder that knows none: e^-15 is no noise to speak of."""
+
+
+def autoencoder(config: VAEConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32) -> nnx.Module:
+    """The network, fresh."""
+    if config.kind is VAEKind.TAESD:
+        return TAESDAutoencoder(config, keys=keys, dtype=dtype)
+    return AutoencoderKL(config, keys=keys, dtype=dtype)
+
+
+class TAESDAutoencoder(nnx.Module):
+    """TAESD for AutoencoderKL: the parameters of `TAESD`, which speaks of pixels in [0, 1] and scaled latents."""
+
+    def __init__(self, config: VAEConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
+        self.encoder, self.decoder = TAESDEncoder(keys=keys), TAESDDecoder(config.temporal, keys=keys)
+        self.scaling, self.channels, self.dtype = config.scaling, config.latent_channels, dtype
+
+    def encode(self, x: Float[Array, "*b h w 3"]) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
+        """Mean, and a log-variance that is as good as none."""
+        mean = self.encoder(((x + 1) / 2).astype(self.dtype)).astype(jnp.float32) / self.scaling
+        return mean, jnp.full_like(mean, CERTAIN)
+
+    def decode(self, z: Float[Array, "*b h w z"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 3"]:
+        """See `AutoencoderKL.decode`."""
+        return _pixels(self.decoder(self._scaled(z), as_images=as_images))
+
+    def decode_next(
+        self, z: Float[Array, "b t h w z"], past: Past | None
+    ) -> tuple[Float[Array, "b t h2 w2 3"], Past | None]:
+        """See `AutoencoderKL.decode_next`."""
+        if not hasattr(self.decoder, "temporal"):
+            return self.decode(z), None
+        x, past = self.decoder.next(self._scaled(z), past)
+        return _pixels(x), past
+
+    def _scaled(self, z: Array) -> Array:
+        if z.shape[-1] != self.channels:
+            raise UserError(f"latents with {z.shape[-1]} channels: TAESD's have {self.channels}; decode with their VAE")
+        return (z * self.scaling).astype(self.dtype)
+
+
+def _pixels(x: Float[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
+    return 2 * x.astype(jnp.float32) - 1
