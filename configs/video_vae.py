@@ -24,7 +24,7 @@ def get_config(preset: str = ""):
     match preset:
         case "":
             config.init_from = "embedded"
-            config.video_vae.update(trunk=Trunk.ALEXNET.value, lpips_frames=2)
+            config.video_vae.update(trunk=Trunk.ALEXNET.value)
             config.train.update(steps=2000, batch_size=4, save_every=500, preview_every=500)
             config.optim.update(lr=2e-3, warmup=50, decay=True, ema=0.99, weight_decay=0.0)
         case "sd15":

@@ -22,6 +22,11 @@ ROOT = Path(__file__).parent.parent
             ["--config=configs/t2v.py", "--workdir=W", "--config.model.trained=('film',)"],
             "config.model.trained[0]='film'",
         ),
+        (
+            ["--config=configs/vae.py", "--workdir=W", "--config.optim.temporal_lr=-1.0"],
+            "config.optim.temporal_lr=-1.0: give more than 0",
+        ),
+        (["--config=configs/video_vae.py", "--workdir=W", "--config.optim.freeze=all"], "config.optim.freeze=all"),
         (["--config=configs/t2v.py", "--workdir=/dev/null/x"], "--workdir=/dev/null/x: cannot write there"),
     ],
 )

@@ -153,10 +153,13 @@ def test_a_report_leaves_out_steps_that_were_not_finite():
     ("path", "trained_in"),
     [
         ("mid_block.stages.0.resnet.adaptor1.scale", {Freeze.ALL, Freeze.TEMPORAL, Freeze.ADAPTOR}),
-        ("down_blocks.0.stages.1.transformer.transformer_blocks.0.adaptor.shift", set(Freeze)),
+        ("down_blocks.0.stages.1.transformer.transformer_blocks.0.adaptor.shift", set(Freeze) - {Freeze.DECODER}),
         ("down_blocks.0.stages.1.transformer.temporal.to_q.kernel", {Freeze.ALL, Freeze.TEMPORAL}),
         ("fps_embedding.linear_1.kernel", {Freeze.ALL, Freeze.TEMPORAL}),
         ("down_blocks.0.stages.1.resnet.conv1.kernel", {Freeze.ALL}),
+        ("decoder.temporal.layers.0.to_q.kernel", {Freeze.ALL, Freeze.TEMPORAL, Freeze.DECODER}),
+        ("decoder.conv_in.kernel", {Freeze.ALL, Freeze.DECODER}),
+        ("encoder.conv_in.kernel", {Freeze.ALL}),
     ],
 )
 def test_freeze_modes(path, trained_in):

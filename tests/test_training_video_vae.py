@@ -140,7 +140,7 @@ def test_lpips_is_taken_of_different_frames_of_each_clip():
     def distance(made: jax.Array, true: jax.Array) -> jax.Array:
         return jnp.square(made - true).mean(axis=(1, 2, 3))
 
-    objective = video_autoencoding(encode, decode, VideoVAEConfig(lpips=2.0, lpips_frames=3), distance=distance)
+    objective = video_autoencoding(encode, decode, VideoVAEConfig(lpips=2.0, some_frames=3), distance=distance)
     plain = video_autoencoding(encode, decode, VideoVAEConfig(lpips=0.0))
     inputs = players(), {"pixels": pixels(2, 3, 8, 8, 3)}, KEY, jnp.int32(0)
     (loss, metrics), (base, _) = objective(*inputs), plain(*inputs)

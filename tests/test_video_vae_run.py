@@ -77,7 +77,7 @@ def test_the_decoder_trains_and_the_encoder_stays(trained, weights):
 
 def test_both_decoders_are_scored_on_the_same_clips(trained):
     scores = json.loads((trained / "metrics.json").read_text())
-    assert scores.keys() == {"image", "video", "less_flicker"}
+    assert scores.keys() == {"image", "stills", "video", "less_flicker"}
     assert scores["image"].keys() == scores["video"].keys() >= {"psnr", "difference_error"}
     image, video = (scores[name]["difference_error"] for name in ("image", "video"))
     assert scores["less_flicker"] == pytest.approx(1 - video / image)
@@ -101,7 +101,7 @@ def test_a_run_goes_on_without_the_weights_it_came_from(weights, trained, tmp_pa
     for path, leaf in whole.items():
         np.testing.assert_array_equal(leaf, resumed[path])
     assert "no comparison with the decoder of images" in capsys.readouterr().err
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text()).keys() == {"video"}
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()).keys() == {"stills", "video"}
 
 
 def test_what_was_trained_goes_back_to_pytorch_with_the_networks_it_belongs_to(trained, tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_only_temporal_layers_train_where_asked(weights, tmp_path):
         ({"optim": replace(tiny().optim, freeze=Freeze.ALL)}, r"config\.optim\.freeze=all"),
         ({"data": replace(tiny().data, frames=1)}, r"config\.data\.frames=1"),
         ({"video_vae": VideoVAEConfig(adversarial=-1.0)}, r"config\.video_vae\.adversarial=-1"),
-        ({"video_vae": VideoVAEConfig(lpips_frames=0)}, r"config\.video_vae\.lpips_frames=0"),
+        ({"video_vae": VideoVAEConfig(some_frames=0)}, r"config\.video_vae\.some_frames=0"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(changes, said):

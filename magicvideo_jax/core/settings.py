@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -42,6 +42,16 @@ def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "config") -
     if missing:
         raise UserError(f"{where}.{missing[0]}: missing")
     return kind(**{name: _typed(hints[name], value, f"{where}.{name}") for name, value in plain.items()})
+
+
+def optional_numbers(kind: type, prefix: str = "") -> Iterator[tuple[str, type]]:
+    """The fields of a dataclass, and of those in it, that hold a number or none: dotted path and type."""
+    for name, hint in typing.get_type_hints(kind).items():
+        choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from optional_numbers(hint, f"{prefix}{name}.")
+        elif isinstance(hint, types.UnionType) and choices in ([float], [int]):
+            yield f"{prefix}{name}", choices[0]
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:

@@ -5,9 +5,10 @@ from enum import Enum
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.settings import from_plain, to_plain
+from magicvideo_jax.core.settings import from_plain, optional_numbers, to_plain
 from magicvideo_jax.diffusion.settings import NoiseSettings
 from magicvideo_jax.models.clip import TextConfig
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
@@ -18,7 +19,7 @@ from magicvideo_jax.sampling.decode import DecodeConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
-from magicvideo_jax.training.optimizer import DISCRIMINATOR, Freeze, OptimConfig
+from magicvideo_jax.training.optimizer import DISCRIMINATOR, Freeze, OptimConfig, check_optimizer
 from magicvideo_jax.training.video_vae import VideoVAEConfig
 
 DRAWN = "shapes"
@@ -149,7 +150,15 @@ class Experiment:
 
 def config_dict(experiment: Experiment) -> Any:
     """An experiment as the `ConfigDict` that config files change and command lines override."""
-    return ConfigDict(to_plain(experiment), convert_dict=True)
+    config = ConfigDict(to_plain(experiment), convert_dict=True)
+    for path, kind in optional_numbers(Experiment):
+        *parents, name = path.split(".")
+        part: Any = config
+        for parent in parents:
+            part = part[parent]
+        if part[name] is None:  # ml_collections lets no command line override what has no type
+            part[name] = placeholder(kind)
+    return config
 
 
 def read_experiment(config: ConfigDict | dict[str, Any]) -> Experiment:
@@ -194,6 +203,7 @@ def check_experiment(experiment: Experiment) -> None:
             f"config.data.encoded={data.encoded}: give 0, or at least train.batch_size={train.batch_size}, "
             "and leave the VAE out of model.trained"
         )
+    check_optimizer(experiment.optim, train.steps)
     for name in ("sources", "pictures"):
         _check_sources(f"config.data.{name}", getattr(data, name), encoded=data.encoded)
     temporal = model.unet.temporal
@@ -227,11 +237,11 @@ def _check_video_vae(experiment: Experiment) -> None:
         raise UserError("config.init_from=scratch: a VideoVAE is made of a trained VAE; give its weights, or embedded")
     if experiment.data.frames < 2:
         raise UserError(f"config.data.frames={experiment.data.frames}: a VideoVAE learns from clips; give 2 or more")
-    for name in ("difference", "lpips", "adversarial", "adversarial_from"):
+    for name in ("difference", "lpips", "images", "adversarial", "adversarial_from"):
         if getattr(weights, name) < 0:
             raise UserError(f"config.video_vae.{name}={getattr(weights, name)}: give 0 or more")
-    if weights.lpips_frames < 1:
-        raise UserError(f"config.video_vae.lpips_frames={weights.lpips_frames}: give at least 1")
+    if weights.some_frames < 1:
+        raise UserError(f"config.video_vae.some_frames={weights.some_frames}: give at least 1")
 
 
 def _check_sources(name: str, sources: tuple[SourceConfig, ...], *, encoded: int) -> None:

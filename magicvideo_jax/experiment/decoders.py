@@ -21,7 +21,8 @@ from magicvideo_jax.parallel.batch import fetch
 from magicvideo_jax.sampling.decode import Decode, decode_clips
 from magicvideo_jax.training.objectives import unit
 
-IMAGE, VIDEO = "image", "video"
+IMAGE, STILLS, VIDEO = "image", "stills", "video"
+"""The decoder of images at the beginning, the trained one without its temporal layers, and with them."""
 
 
 class Decoders:
@@ -37,7 +38,11 @@ class Decoders:
         def decode(params: Params, z: jax.Array) -> jax.Array:
             return decode_clips(z, networks.decoder(params, is_scaled=False), experiment.decode)
 
-        self._encode, self._decode = encode, decode
+        @jit
+        def stills(params: Params, z: jax.Array) -> jax.Array:
+            return decode_clips(z, _as_images(networks, params), experiment.decode)
+
+        self._encode, self._decode, self._stills = encode, decode, stills
         self._images = _decoder_of_images(experiment)
 
     def latents(self, params: Params, pixels: UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b t h2 w2 c"]:
@@ -47,7 +52,10 @@ class Decoders:
     def by_name(self, params: Params) -> dict[str, Callable[[Any], UInt8[np.ndarray, "b t h w 3"]]]:
         """Latents to pixels."""
         images = {} if self._images is None else {IMAGE: self._images}
-        return images | {VIDEO: lambda z: fetch(self._decode(params, z))}
+        return images | {
+            STILLS: lambda z: fetch(self._stills(params, z)),
+            VIDEO: lambda z: fetch(self._decode(params, z)),
+        }
 
 
 def score_decoders(experiment: Experiment, networks: Networks, params: Params) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def side_by_side(
 ) -> list[tuple[str, UInt8[np.ndarray, "b t h w 3"]]]:
     """The source, what each decoder makes of it, and where each flickers: how far its change from the frame before is
     from the source's, on black, four times as bright."""
-    made = {name: decode(z) for name, decode in decoders.items()}
+    made = {name: decode(z) for name, decode in decoders.items() if name != STILLS}
     shown = [("source", true)] + [(f"{name} decoder", clips) for name, clips in made.items()]
     return shown + [(f"{name} decoder, flicker x 4", _flicker(clips, true)) for name, clips in made.items()]
 
@@ -87,9 +95,12 @@ def _decoder_of_images(experiment: Experiment) -> Callable[[Any], np.ndarray] | 
         say(f"no comparison with the decoder of images: {error}")
         return None
 
-    def images(z: jax.Array, past: Any) -> tuple[jax.Array, Any]:
+    clips = jit(lambda z: decode_clips(z, _as_images(networks, params), experiment.decode))
+    return lambda z: np.asarray(clips(jnp.asarray(z)))
+
+
+def _as_images(networks: Networks, params: Params) -> Decode:
+    def decode(z: jax.Array, past: Any) -> tuple[jax.Array, Any]:
         return networks.decode_unscaled(params, z, as_images=True), past
 
-    decode: Decode = images
-    clips = jit(lambda z: decode_clips(z, decode, experiment.decode))
-    return lambda z: np.asarray(clips(jnp.asarray(z)))
+    return decode

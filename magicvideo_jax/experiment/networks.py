@@ -57,9 +57,11 @@ class Networks:
         z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
         return z * self._model.vae.scaling
 
-    def decode(self, params: Params, z: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 3"]:
+    def decode(
+        self, params: Params, z: Float[Array, "*b h w c"], *, as_images: bool = False
+    ) -> Float[Array, "*b h2 w2 3"]:
         """The diffusion model's latents to pixels in [-1, 1]."""
-        return self.decode_unscaled(params, z / self._model.vae.scaling)
+        return self.decode_unscaled(params, z / self._model.vae.scaling, as_images=as_images)
 
     def decoder(self, params: Params, *, is_scaled: bool = True) -> Decode:
         """As `decode_clips` wants it: `decode`, or `decode_unscaled`, of the frames that follow others."""

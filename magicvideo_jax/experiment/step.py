@@ -53,6 +53,7 @@ def _video_autoencoding(config: VideoVAEConfig, networks: Networks) -> Objective
         networks.encode,
         networks.decode,
         config,
+        decode_images=partial(networks.decode, as_images=True) if config.images else None,
         distance=lpips(config.trunk) if config.lpips and has_lpips() else None,
         judge=networks.judge if config.adversarial else None,
     )

@@ -22,6 +22,9 @@ PANELS = {
     "loss": "loss",
     "l1": "absolute error, L1",
     "psnr": "reconstruction, PSNR in dB",
+    "difference": "error of frame differences, L1",
+    "lpips": "LPIPS",
+    "discriminator": "discriminator, hinge",
     "kl": "KL to the unit Gaussian",
     "grad_norm": "gradient norm",
 }

@@ -24,7 +24,7 @@ from magicvideo_jax.diffusion.loss import min_snr_weight, per_example_mse
 from magicvideo_jax.diffusion.process import corrupt, target
 from magicvideo_jax.diffusion.schedule import schedule_of
 from magicvideo_jax.diffusion.settings import NoiseSettings
-from magicvideo_jax.training.step import Metrics, Objective
+from magicvideo_jax.training.step import Metrics, Objective, Step
 
 TIME_BINS = 10
 
@@ -68,7 +68,7 @@ def denoising(
     schedule = schedule_of(noise)
 
     def objective(
-        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Int[Array, ""], /
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Step, /
     ) -> tuple[Array, Metrics]:
         del step
         z0 = batch["latents"] if "latents" in batch else parts.encode(params, unit(batch["pixels"]), named(key, "vae"))
@@ -110,9 +110,7 @@ def spread_times(key: PRNGKeyArray, number: int, times: int, *, shift: float = 1
 def joint(video: Objective, image: Objective, config: DenoisingConfig) -> Objective:
     """Clips and pictures in one step (batches `{"video": .., "image": ..}`); pictures skip all temporal parts."""
 
-    def objective(
-        params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, step: Int[Array, ""], /
-    ) -> tuple[Array, Metrics]:
+    def objective(params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, step: Step, /) -> tuple[Array, Metrics]:
         video_loss, metrics = video(params, batch["video"], named(key, "video"), step)
         image_loss, _ = image(params, batch["image"], named(key, "image"), step)
         loss = (1 - config.image_share) * video_loss + config.image_share * image_loss
@@ -139,7 +137,7 @@ def autoencoding(
     """
 
     def objective(
-        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Int[Array, ""], /
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Step, /
     ) -> tuple[Array, Metrics]:
         del step
         x = unit(batch["pixels"])

@@ -65,19 +65,24 @@ def trains(freeze: Freeze, path: str) -> bool:
     return re.search(_TRAINED[freeze], path) is not None
 
 
-def make_optimizer(
-    config: OptimConfig, steps: int, *, with_discriminator: bool = False
-) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW on the schedule; what is at `DISCRIMINATOR` has an optimizer of its own.
-
-    Errors: `UserError` for rates and a warm-up out of range.
-    """
+def check_optimizer(config: OptimConfig, steps: int) -> None:
+    """Errors: `UserError` for rates and a warm-up out of range."""
     rates = {name: getattr(config, name) for name in ("lr", "temporal_lr", "discriminator_lr")}
     for name, given in rates.items():
         if given is not None and not given > 0:
             raise UserError(f"config.optim.{name}={given}: give more than 0")
     if config.warmup < 0 or config.warmup >= steps:
         raise UserError(f"config.optim.warmup={config.warmup}: give 0 up to less than train.steps={steps}")
+
+
+def make_optimizer(
+    config: OptimConfig, steps: int, *, with_discriminator: bool = False
+) -> optax.GradientTransformation:
+    """Clip by global norm, then AdamW on the schedule; what is at `DISCRIMINATOR` has an optimizer of its own.
+
+    Errors: those of `check_optimizer`.
+    """
+    check_optimizer(config, steps)
     if config.decay:
         rate = optax.warmup_cosine_decay_schedule(0.0, config.lr, config.warmup, steps, config.lr / 10)
     else:

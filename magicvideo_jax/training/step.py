@@ -16,6 +16,7 @@ from magicvideo_jax.core.tree import merge
 from magicvideo_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
+Step = int | Int[Array, ""]
 
 
 @runtime_checkable
@@ -23,7 +24,7 @@ class Objective(Protocol):
     """A stage: the loss of a batch at a step, and what else is worth a look. A pure function."""
 
     def __call__(
-        self, params: Params, batch: Any, key: PRNGKeyArray, step: Int[Array, ""], /
+        self, params: Params, batch: Any, key: PRNGKeyArray, step: Step, /
     ) -> tuple[Float[Array, ""], Metrics]: ...
 
 
@@ -78,9 +79,7 @@ def accumulated(objective: Objective, parts: int) -> Objective:
     if parts == 1:
         return objective
 
-    def whole(
-        params: Params, batch: Any, key: PRNGKeyArray, step: Int[Array, ""], /
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def whole(params: Params, batch: Any, key: PRNGKeyArray, step: Step, /) -> tuple[Float[Array, ""], Metrics]:
         # Part i takes every parts-th example: a batch spread over devices stays where it is.
         stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(parts))

