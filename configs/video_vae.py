@@ -20,15 +20,16 @@ def get_config(preset: str = ""):
     config.stage = Stage.VIDEO_VAE.value
     config.model.trained = (Component.VAE.value,)
     config.model.vae.temporal = to_plain(VideoDecoder())
-    config.optim.freeze = Freeze.TEMPORAL.value
     match preset:
         case "":
             config.init_from = "embedded"
-            config.video_vae.update(trunk=Trunk.ALEXNET.value)
-            config.train.update(steps=2000, batch_size=4, save_every=500, preview_every=500)
-            config.optim.update(lr=2e-3, warmup=50, decay=True, ema=0.99, weight_decay=0.0)
+            config.model.vae.temporal.places = (0, 1, 2)
+            config.optim.freeze = Freeze.DECODER.value
+            config.video_vae.update(difference=4.0, lpips=0.05, images=0.5, trunk=Trunk.ALEXNET.value)
+            config.train.update(steps=4000, batch_size=2, save_every=500, preview_every=1000)
+            config.optim.update(lr=1e-3, temporal_lr=4e-3, warmup=50, decay=True, b2=0.99, ema=0.99, weight_decay=0.0)
         case "sd15":
-            config.init_from = ""
+            config.init_from, config.optim.freeze = "", Freeze.TEMPORAL.value
             config.data.update(frames=16, size=256)
             config.video_vae.update(adversarial=0.1, adversarial_from=10_000)
             config.train.update(steps=50_000, batch_size=16, save_every=1000, preview_every=1000)
