@@ -150,6 +150,21 @@ def test_lpips_is_taken_of_different_frames_of_each_clip():
     )  # all frames: the mse
 
 
+def test_some_frames_are_decoded_as_images_too():
+    def as_images(params: Params, z: jax.Array) -> jax.Array:
+        return params["vae"]["scale"] * z - params["vae"]["shift"]
+
+    config = VideoVAEConfig(lpips=0.0, images=2.0, some_frames=3)
+    both = video_autoencoding(encode, decode, config, decode_images=as_images)
+    plain = video_autoencoding(encode, decode, config)
+    inputs = players(), {"pixels": pixels(2, 3, 8, 8, 3)}, KEY, 0
+    (loss, metrics), (base, _) = both(*inputs), plain(*inputs)
+    params, x = players(), unit(pixels(2, 3, 8, 8, 3))
+    expected = jnp.abs(as_images(params, encode(params, x, named(KEY, "vae"))) - x).mean()  # all frames: three of three
+    assert metrics["l1_images"] == pytest.approx(float(expected), rel=1e-5)
+    assert loss == pytest.approx(float(base + 2 * expected), rel=1e-5)
+
+
 def test_each_player_has_an_optimizer_of_its_own():
     """As if each were alone: rates, moments and clipping do not mix."""
     config = OptimConfig(lr=1e-2, warmup=0, clip=0.1, discriminator_lr=1e-4, weight_decay=0.0)

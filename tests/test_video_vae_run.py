@@ -46,7 +46,7 @@ def experiment(init_from: str, freeze: Freeze = Freeze.DECODER, **changes) -> Ex
         discriminator=DiscriminatorConfig(width=4, layers=2, groups=2),
     )
     usual = tiny(Stage.VIDEO_VAE, init_from=init_from, model=model)
-    rival = VideoVAEConfig(adversarial=0.1, adversarial_from=1)
+    rival = VideoVAEConfig(images=0.5, adversarial=0.1, adversarial_from=1)
     changes = {"video_vae": rival, "optim": replace(usual.optim, freeze=freeze), **changes}
     return replace(usual, **changes)
 
@@ -83,7 +83,7 @@ def test_both_decoders_are_scored_on_the_same_clips(trained):
     assert scores["less_flicker"] == pytest.approx(1 - video / image)
     assert score_folder(WorkFolder(trained)) == scores
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert {"l1", "difference", "generator", "discriminator"} <= lines[-1].keys()
+    assert {"l1", "l1_images", "difference", "generator", "discriminator"} <= lines[-1].keys()
     assert (trained / "previews" / "step_000004.png").is_file()
     assert (trained / "previews" / "step_000004.mp4").is_file()
 

@@ -12,8 +12,8 @@ from jax.sharding import AbstractMesh, Mesh
 
 from magicvideo_jax.data.recorded import FromRecord
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, check_experiment
-from magicvideo_jax.experiment.initial import initial_weights
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.other_vae import initial_of
 from magicvideo_jax.experiment.recorded import open_clips
 from magicvideo_jax.experiment.step import Tokenize, make_step, state_places
 from magicvideo_jax.experiment.streams import frames_of
@@ -40,7 +40,7 @@ class AbstractRun:
 def fitted(experiment: Experiment) -> Experiment:
     """With the numbers of the networks in `init_from`; without any weights, the config's own."""
     if experiment.init_from:
-        experiment = replace(experiment, model=initial_weights(experiment.init_from).fitted(experiment.model))
+        experiment = replace(experiment, model=initial_of(experiment).fitted(experiment.model))
     check_experiment(experiment)
     return experiment
 

@@ -3,9 +3,14 @@
 from dataclasses import replace
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.config import Component
+from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.encoder import Identity, difference, identity_of
 from magicvideo_jax.experiment.initial import Initial, initial_weights
+
+
+def initial_of(experiment: Experiment) -> Initial:
+    """The first weights that a config names: those of `init_from`, with the VAE of `vae_from`."""
+    return with_vae_of(initial_weights(experiment.init_from), experiment.vae_from, argument="config.vae_from")
 
 
 def with_vae_of(initial: Initial, weights: str, *, argument: str) -> Initial:

@@ -15,9 +15,9 @@ from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.abstract import abstract_run
 from magicvideo_jax.experiment.config import Component, Experiment, check_experiment
-from magicvideo_jax.experiment.initial import Initial, initial_weights
+from magicvideo_jax.experiment.initial import Initial
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.other_vae import with_vae_of
+from magicvideo_jax.experiment.other_vae import initial_of
 from magicvideo_jax.experiment.room import check_room
 from magicvideo_jax.experiment.streams import training_stream, words
 from magicvideo_jax.experiment.workfolder import WorkFolder, components_of, split_trained
@@ -57,7 +57,7 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     if resumes:
         experiment = folder.continued(experiment)
     else:
-        initial = _initial(experiment)
+        initial = initial_of(experiment)
         experiment = replace(experiment, model=initial.fitted(experiment.model))
         experiment = _with_tokenizer(experiment, initial, folder)
         initial = initial.without(experiment.model.fresh)
@@ -102,11 +102,6 @@ def start(experiment: Experiment, folder: WorkFolder, checkpoints: Checkpoints) 
     )
 
 
-def _initial(experiment: Experiment) -> Initial:
-    """The weights that the config names."""
-    return with_vae_of(initial_weights(experiment.init_from), experiment.vae_from, argument="config.vae_from")
-
-
 def _with_tokenizer(experiment: Experiment, initial: Initial, folder: WorkFolder) -> Experiment:
     """Weights bring their tokenizer; a run from nothing gets the words of its captions."""
     if not experiment.stage.has_text:
@@ -142,6 +137,6 @@ def _initial_params(experiment: Experiment, networks: Networks, initial: Initial
 def _frozen_again(experiment: Experiment, networks: Networks, mesh: Mesh, checkpoints: Checkpoints) -> None:
     """Someone removed what does not train, because it was damaged: it still is what the run began with."""
     say(f"frozen networks are not in the work folder: read from config.init_from={experiment.init_from} again")
-    initial = _initial(experiment).without(experiment.model.fresh)
+    initial = initial_of(experiment).without(experiment.model.fresh)
     params, _ = _initial_params(experiment, networks, initial, mesh)
     checkpoints.save_frozen(split_trained(params, experiment)[1])
