@@ -10,8 +10,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.placement import spread, whole
 from magicvideo_jax.core.tree import flatten
-from magicvideo_jax.parallel.batch import check_batch, place
+from magicvideo_jax.parallel.batch import batch_sharding, check_batch, place
+from magicvideo_jax.parallel.collectives import collectives
 from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
 from magicvideo_jax.parallel.rules import parameter_shardings, spread_largest
 from magicvideo_jax.training.checkpoint import Checkpoints
@@ -46,6 +48,23 @@ def test_steps_on_eight_devices_equal_those_on_one(shape):
     ours, reference = steps_on(make_mesh(shape)), steps_on(one)
     for name in ("params", "ema"):
         np.testing.assert_allclose(getattr(ours, name)["w"], getattr(reference, name)["w"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_is_summed_where_it_is_kept():
+    """Over `fsdp` for the part that a device keeps, and that part alone over `data`: not whole over all devices."""
+    mesh = make_mesh(MeshShape(2, 4, 1))
+    kernel = jax.ShapeDtypeStruct((512, 256), jnp.float32)
+    places = parameter_shardings({"w": kernel}, mesh)["w"], batch_sharding(mesh, 3)
+
+    def descend(w: jax.Array, x: jax.Array) -> jax.Array:
+        return w - jax.grad(lambda w: jnp.square(spread(x @ whole(w))).mean())(w)
+
+    with jax.set_mesh(mesh):
+        step = jax.jit(descend, in_shardings=places, out_shardings=places[0])
+        program = step.lower(kernel, jax.ShapeDtypeStruct((64, 64, 512), jnp.float32)).compile().as_text()
+    found = sorted((c.kind, c.group, c.bytes) for c in collectives(program, 8))
+    size = 4 * 512 * 256
+    assert found == [("all-gather", 4, size), ("all-reduce", 2, size // 4), ("all-reduce", 4, size)]
 
 
 def test_parameters_are_spread_over_fsdp_and_small_ones_copied():

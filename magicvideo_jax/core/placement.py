@@ -19,11 +19,24 @@ def spread(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]:
 
 
 def whole(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """A parameter that is spread over devices, gathered where it is used (and its gradient summed): XLA might move the
-    activations instead, which a larger batch has more of."""
+    """A parameter that is spread over devices, gathered where it is used: XLA might move the activations instead, which
+    a larger batch has more of. Of its gradient each device sums the part that it keeps."""
+    return _gathered(parameter) if _is_spread() else parameter
+
+
+@jax.custom_vjp
+def _gathered(parameter: Array) -> Array:
     return _placed(parameter, PartitionSpec())
 
 
+# The constraint's own transpose would gather the gradient, too: summed whole over all devices, and then cut.
+_gathered.defvjp(lambda parameter: (_gathered(parameter), None), lambda _, gradient: (gradient,))
+
+
 def _placed(x: Array, spec: PartitionSpec) -> Array:
+    return jax.lax.with_sharding_constraint(x, spec) if _is_spread() else x
+
+
+def _is_spread() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
-    return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, spec)
+    return not mesh.empty and mesh.size > 1
