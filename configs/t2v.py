@@ -31,6 +31,7 @@ def get_config(preset: str = ""):
             config.model.fresh = (Component.UNET.value,)
         case "emoji":
             minutes(config)
+            config.vae_from = ""  # the VAE of --config.init_from knows the pictures
             config.data.update(sources=({"path": "emoji/clips_set"},), encoded=0)
         case "sd15":
             stable_diffusion(config)
@@ -41,7 +42,7 @@ def get_config(preset: str = ""):
 
 def minutes(config):
     """The embedded default: what two CPU cores learn in minutes."""
-    config.init_from = "embedded"
+    config.init_from, config.vae_from = "embedded", "embedded_video_vae"
     # The paper's attention is directed and knows no positions. These were chosen for minutes: docs/results.md.
     config.model.unet.temporal = to_plain(Temporal(frames=16, mask=Mask.NONE, position=Position.ROPE))
     # CLIP knows words for motion; a text encoder that has only seen stills tells "resting" from "orbiting" by chance.

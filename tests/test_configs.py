@@ -31,6 +31,7 @@ from magicvideo_jax.training.step import train_step
 CONFIGS = Path(__file__).parent.parent / "configs"
 PRESETS = [
     *(("vae", ""), ("vae", "emoji"), ("t2i", ""), ("t2i", "emoji")),
+    *(("video_vae", ""), ("video_vae", "sd15")),
     *(("t2v", preset) for preset in ("", "long", "scratch", "emoji", "sd15")),
 ]
 
@@ -56,7 +57,7 @@ def test_every_preset_is_an_experiment_with_the_fields_that_people_rely_on(name,
 
 
 def test_an_unknown_preset_is_named():
-    for name in ("vae", "t2i", "t2v"):
+    for name in ("vae", "t2i", "t2v", "video_vae"):
         with pytest.raises(UserError, match=rf"configs/{name}\.py:nope"):
             config_of(name, "nope")
 

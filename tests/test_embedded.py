@@ -1,12 +1,18 @@
 """The weights that come with the package: small, in the real layout, and true to captions they have not seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from test_configs import config_of
 
 import magicvideo_jax as mv
 from magicvideo_jax.data.shapes import held_out_images
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
+from magicvideo_jax.experiment.config import Component, EvaluateConfig, read_experiment
+from magicvideo_jax.experiment.decoders import score_decoders
 from magicvideo_jax.experiment.initial import EMBEDDED
+from magicvideo_jax.experiment.other_vae import initial_of
 
 MOST_BYTES = 16e6
 
@@ -19,10 +25,12 @@ def drawn(captions: list[str]) -> list[np.ndarray]:
 def test_they_are_whole_and_small():
     files = [path for path in EMBEDDED["embedded"].parent.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < MOST_BYTES
-    for folder in EMBEDDED.values():
-        assert {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= {
-            path.name for path in folder.iterdir()
-        }
+    parts = {
+        "embedded": {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"},
+        "embedded_video_vae": {"vae", "vae_temporal"},
+    }
+    for name, folder in EMBEDDED.items():
+        assert {path.name for path in folder.iterdir()} == parts[name]
         assert all(path.stat().st_size for path in folder.rglob("*.safetensors"))
     card = (EMBEDDED["embedded"].parent / "MODEL_CARD.md").read_text()
     assert all(word in card for word in ("configs/vae.py", "configs/t2i.py", "magicvideo_jax.convert", "96.9 %"))
@@ -33,6 +41,20 @@ def test_pictures_show_what_unseen_captions_say():
     scores = caption_accuracy(drawn([s.image_caption for s in scenes]), [s.truth for s in scenes])
     assert scores["colour"] == 1, scores
     assert scores["shape"] >= 0.8, scores
+
+
+def test_the_video_vae_flickers_less_than_the_decoder_of_images():
+    """And loses nothing for it; of the same encoder, or `initial_of` would refuse it."""
+    experiment = read_experiment(config_of("video_vae"))
+    few = EvaluateConfig(clips=8, at_once=8)
+    experiment = replace(experiment, vae_from="embedded_video_vae", evaluate=few)
+    model, networks, params = initial_of(experiment).opened(Component.VAE)
+    scores = score_decoders(replace(experiment, model=model), networks, params)
+    image, video = scores["image"], scores["video"]
+    assert scores["less_flicker"] > 0.25, scores
+    assert video["warped_error"] < image["warped_error"]
+    assert video["psnr"] > image["psnr"]
+    assert video["ssim"] > image["ssim"]
 
 
 @pytest.mark.slow

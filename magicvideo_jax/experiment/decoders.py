@@ -26,8 +26,8 @@ IMAGE, STILLS, VIDEO = "image", "stills", "video"
 
 
 class Decoders:
-    """`decoded(params, pixels)`: clips encoded, and by each decoder brought back. The decoder of images is that of
-    `init_from`, which needs to be there; without it, it is left out with a message."""
+    """Functions of a run's whole parameters. The decoder of images is that of `init_from`; where that is not there any
+    more, it is left out with a message."""
 
     def __init__(self, experiment: Experiment, networks: Networks):
         @jit
@@ -59,11 +59,11 @@ class Decoders:
 
 
 def score_decoders(experiment: Experiment, networks: Networks, params: Params) -> dict[str, Any]:
-    """Held-out clips by both decoders (`evaluation/reconstruction.py`), and by how much the VideoVAE's changes from
+    """Held-out clips by each decoder (`evaluation/reconstruction.py`), and by how much the VideoVAE's changes from
     frame to frame are nearer to the source's: 0.3 is 30 %."""
-    both = Decoders(experiment, networks)
-    held_out = ((both.latents(params, batch["pixels"]), batch["pixels"]) for batch in unseen_batches(experiment, None))
-    scores: dict[str, Any] = dict(compare(both.by_name(params), held_out))
+    every = Decoders(experiment, networks)
+    held_out = ((every.latents(params, batch["pixels"]), batch["pixels"]) for batch in unseen_batches(experiment, None))
+    scores: dict[str, Any] = dict(compare(every.by_name(params), held_out))
     if IMAGE in scores:
         image, video = (scores[name]["difference_error"] for name in (IMAGE, VIDEO))
         scores["less_flicker"] = 1 - video / image

@@ -22,11 +22,15 @@ from magicvideo_jax.parallel.rules import on_this_host
 from magicvideo_jax.weights.match import may_miss
 from magicvideo_jax.weights.noise import noise_json
 from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Kind, Part, StableDiffusion, part_of
-from magicvideo_jax.weights.sources import open_source
+from magicvideo_jax.weights.sources import is_vae_alone, open_source, open_vae
 from magicvideo_jax.weights.tables import VIDEO_PARTS
 from magicvideo_jax.weights.taesd import HALVES, TAESD, TAESDSource, is_taesd, open_taesd
 
-EMBEDDED = {"embedded": Path(__file__).parent.parent / "embedded" / "image"}
+_PACKAGE = Path(__file__).parent.parent
+EMBEDDED = {
+    "embedded": _PACKAGE / "embedded" / "image",
+    "embedded_video_vae": _PACKAGE / "embedded" / "video_vae",
+}
 """Weights that come with the package, by the name to ask for them."""
 
 
@@ -87,6 +91,8 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
         raise UserError(f"{argument}={init_from}: there is nothing at this path; give weights, {names}, or scratch")
     if is_taesd(path):
         return Initial({Component.VAE: open_taesd(path).part()})
+    if is_vae_alone(path):
+        return Initial({Component.VAE: open_vae(path)})
     folder = WorkFolder(path)
     return _from_run(folder) if folder.exists else _from_stable_diffusion(path)
 

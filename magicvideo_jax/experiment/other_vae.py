@@ -28,7 +28,8 @@ def with_vae_of(initial: Initial, weights: str, *, argument: str) -> Initial:
         differs = difference(_identity(other), _identity(initial))
         if differs is not None:
             raise UserError(
-                f"{argument}={weights} decodes latents of another VAE ({differs}): give one made of this model's"
+                f"{argument}={weights} decodes latents of another VAE ({differs}): give one made of this model's, or "
+                "leave it empty"
             )
     return replace(initial, parts={**initial.parts, Component.VAE: other.parts[Component.VAE]})
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.settings import from_plain
 from magicvideo_jax.diffusion.process import Prediction
+from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights.compvis import is_single_file
 from magicvideo_jax.weights.files import SAFETENSORS, find_weights, open_tensors, read_json
 from magicvideo_jax.weights.jax_params import restore_params
@@ -55,6 +56,16 @@ def open_source(
 def is_jax_folder(path: Path) -> bool:
     """Whether `convert` or training wrote the folder."""
     return (path / INDEX).is_file() and read_json(path / INDEX).get(FORMAT) == JAX
+
+
+def is_vae_alone(path: Path) -> bool:
+    """Whether a folder holds `vae/` (and perhaps `vae_temporal/`) and no pipeline."""
+    return (path / VAE.folder / CONFIG).is_file() and not (path / INDEX).exists()
+
+
+def open_vae(path: Path) -> Part[VAEConfig]:
+    """The VAE of a folder, in diffusers' layout or ours, whatever else is there."""
+    return _part(VAE, path, ours=(path / VAE.folder / PARAMS).exists())
 
 
 def _open_folder(path: Path, tokenizer: Path | None) -> StableDiffusion:
