@@ -10,7 +10,7 @@ import magicvideo_jax as mv
 from magicvideo_jax.data.shapes import held_out_images
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.experiment.config import Component, EvaluateConfig, read_experiment
-from magicvideo_jax.experiment.decoders import score_decoders
+from magicvideo_jax.experiment.decoders import Decoders, score_decoders
 from magicvideo_jax.experiment.initial import EMBEDDED
 from magicvideo_jax.experiment.other_vae import initial_of
 
@@ -49,7 +49,8 @@ def test_the_video_vae_flickers_less_than_the_decoder_of_images():
     few = EvaluateConfig(clips=8, at_once=8)
     experiment = replace(experiment, vae_from="embedded_video_vae", evaluate=few)
     model, networks, params = initial_of(experiment).opened(Component.VAE)
-    scores = score_decoders(replace(experiment, model=model), networks, params)
+    experiment = replace(experiment, model=model)
+    scores = score_decoders(Decoders(experiment, networks), experiment, params)
     image, video = scores["image"], scores["video"]
     assert scores["less_flicker"] > 0.25, scores
     assert video["warped_error"] < image["warped_error"]

@@ -15,7 +15,7 @@ CLIPS, WITHIN = ("data", "fsdp"), "frames"
 
 def spread(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]:
     """Clips on their devices, and of each the second axis, frames or pixels, over those that share it."""
-    return _placed(x, PartitionSpec(CLIPS, WITHIN))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(CLIPS, WITHIN)) if _is_spread() else x
 
 
 def whole(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -26,15 +26,11 @@ def whole(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @jax.custom_vjp
 def _gathered(parameter: Array) -> Array:
-    return _placed(parameter, PartitionSpec())
+    return jax.lax.with_sharding_constraint(parameter, PartitionSpec())
 
 
 # The constraint's own transpose would gather the gradient, too: summed whole over all devices, and then cut.
 _gathered.defvjp(lambda parameter: (_gathered(parameter), None), lambda _, gradient: (gradient,))
-
-
-def _placed(x: Array, spec: PartitionSpec) -> Array:
-    return jax.lax.with_sharding_constraint(x, spec) if _is_spread() else x
 
 
 def _is_spread() -> bool:

@@ -58,12 +58,12 @@ class Decoders:
         }
 
 
-def score_decoders(experiment: Experiment, networks: Networks, params: Params) -> dict[str, Any]:
+def score_decoders(decoders: Decoders, experiment: Experiment, params: Params) -> dict[str, Any]:
     """Held-out clips by each decoder (`evaluation/reconstruction.py`), and by how much the VideoVAE's changes from
     frame to frame are nearer to the source's: 0.3 is 30 %."""
-    every = Decoders(experiment, networks)
-    held_out = ((every.latents(params, batch["pixels"]), batch["pixels"]) for batch in unseen_batches(experiment, None))
-    scores: dict[str, Any] = dict(compare(every.by_name(params), held_out))
+    clips = (batch["pixels"] for batch in unseen_batches(experiment, None))
+    held_out = ((decoders.latents(params, pixels), pixels) for pixels in clips)
+    scores: dict[str, Any] = dict(compare(decoders.by_name(params), held_out))
     if IMAGE in scores:
         image, video = (scores[name]["difference_error"] for name in (IMAGE, VIDEO))
         scores["less_flicker"] = 1 - video / image

@@ -75,7 +75,7 @@ def open_encoder(weights: str, *, argument: str) -> Encoder:
 
 def _taesd(weights: str, argument: str) -> Encoder:
     """Its latents are Stable Diffusion's, already scaled: they are kept as its VAE would give them."""
-    source, usual = open_taesd(Path(weights)), VAEConfig()
+    source, usual = open_taesd(Path(weights)), VAEConfig(kind=VAEKind.TAESD)
     if "encoder" not in source.halves:
         raise UserError(f"{argument}={weights}: TAESD's decoder alone: add taesd_encoder.safetensors")
     network = bind(lambda keys: TAESDEncoder(keys=keys))
@@ -86,7 +86,7 @@ def _taesd(weights: str, argument: str) -> Encoder:
         mean = network.apply(params, (x + 1) / 2) / usual.scaling
         return mean, jnp.full_like(mean, CERTAIN)
 
-    return Encoder(moments, params, _numbers(usual) | {"kind": "taesd"})
+    return Encoder(moments, params, identity_of(params, usual))
 
 
 def identity_of(vae: Params, config: VAEConfig) -> Identity:

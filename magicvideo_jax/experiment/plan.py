@@ -28,7 +28,8 @@ from magicvideo_jax.training.step import Compiled
 PLATFORM = "tpu"
 
 # By default the compiler looks long for the best tiles of a convolution. A third of the time suffices for tiles that it
-# holds to be half as good (docs/plans.md). Runs keep the default; what is counted here does not depend on it.
+# holds to be half as good (docs/plans.md). Runs keep the default, whose memory may differ a little: no whole step was
+# compiled with it.
 _SHORT_SEARCH = {"xla_jf_convolution_performance_target": "0.5"}
 
 

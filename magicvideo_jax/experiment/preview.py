@@ -8,7 +8,6 @@ import numpy as np
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import merge
 from magicvideo_jax.data.video import save_video
-from magicvideo_jax.experiment.config import Stage
 from magicvideo_jax.experiment.decoders import Decoders, side_by_side
 from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.held_out import unseen, unseen_batches, unseen_pictures
@@ -27,17 +26,15 @@ CLIPS = 3
 class Preview:
     """Called with a state and its step."""
 
-    def __init__(self, started: Started, folder: Path, generator: Generator | None):
+    def __init__(self, started: Started, folder: Path, generator: Generator | None, decoders: Decoders | None):
         self._experiment, self._networks, self._folder, self._generator = (
             started.experiment,
             started.networks,
             folder,
             generator,
         )
-        self._decoders = None
-        if started.experiment.stage is Stage.VIDEO_VAE:
-            self._decoders = Decoders(started.experiment, started.networks)
-        asked = unseen(started.experiment, PROMPTS if self._decoders is None else CLIPS)
+        self._decoders = decoders
+        asked = unseen(started.experiment, PROMPTS if decoders is None else CLIPS)
         self._prompts, self._fps = [one.prompt for one in asked], [one.fps for one in asked]
 
     def __call__(self, state: TrainState, step: int) -> None:

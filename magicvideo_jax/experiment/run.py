@@ -15,7 +15,7 @@ from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.settings import to_plain
 from magicvideo_jax.core.tree import merge
 from magicvideo_jax.experiment.config import Experiment, Stage
-from magicvideo_jax.experiment.decoders import score_decoders
+from magicvideo_jax.experiment.decoders import Decoders, score_decoders
 from magicvideo_jax.experiment.generate import Generator
 from magicvideo_jax.experiment.preview import Preview
 from magicvideo_jax.experiment.report import say_costs
@@ -53,6 +53,9 @@ def run(experiment: Experiment, workdir: Path, interrupt: Interrupt | None = Non
         generator = None
         if started.tokenizer is not None:  # one for previews and scores: sampling takes as long to compile as training
             generator = Generator(experiment, started.networks, started.tokenizer)
+        decoders = None
+        if experiment.stage is Stage.VIDEO_VAE:
+            decoders = Decoders(experiment, started.networks)
         step = Compiled(started.step, started.state)
         with refused_in_a_line(experiment, started.mesh):
             program = step.program(started.state, started.loader.shapes())
@@ -66,11 +69,11 @@ def run(experiment: Experiment, workdir: Path, interrupt: Interrupt | None = Non
             experiment=to_plain(experiment),
             checkpoints=checkpoints,
             log=log,
-            preview=Preview(started, shown / folder.previews.name, generator),
+            preview=Preview(started, shown / folder.previews.name, generator, decoders),
             interrupt=interrupt or Interrupt(),
         )
         plot_curves(read_lines(shown / "metrics.jsonl"), shown / "curves.png")
-        scores = _final_scores(started, merge(state.ema, state.frozen), generator, folder)
+        scores = _final_scores(started, merge(state.ema, state.frozen), generator, decoders, folder)
         write_json(shown / folder.metrics.name, scores)
     if hosts.leads():
         for line in table(scores):
@@ -81,11 +84,13 @@ def _checkpoints(experiment: Experiment, workdir: Path) -> Checkpoints:
     return Checkpoints(workdir, keep_last=experiment.train.keep_last, keep_every=experiment.train.keep_every)
 
 
-def _final_scores(started: Started, params: Params, generator: Generator | None, folder: WorkFolder) -> Scores:
+def _final_scores(
+    started: Started, params: Params, generator: Generator | None, decoders: Decoders | None, folder: WorkFolder
+) -> Scores:
     if generator is not None:
         return score_denoiser(generator, params)
-    if started.experiment.stage is Stage.VIDEO_VAE:
-        return score_decoders(started.experiment, started.networks, params)
+    if decoders is not None:
+        return score_decoders(decoders, started.experiment, params)
     scores, scaling = score_reconstructions(started.experiment, started.networks, params)
     vae = replace(started.experiment.model.vae, scaling=scaling)
     model = replace(started.experiment.model, vae=vae)

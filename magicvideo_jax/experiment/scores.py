@@ -16,7 +16,7 @@ from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.evaluation.loss_by_time import run as loss_by_time
 from magicvideo_jax.evaluation.motion import run as motion
 from magicvideo_jax.experiment.config import Experiment, Stage
-from magicvideo_jax.experiment.decoders import score_decoders
+from magicvideo_jax.experiment.decoders import Decoders, score_decoders
 from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.held_out import unseen, unseen_batches, unseen_pictures
 from magicvideo_jax.experiment.networks import Networks
@@ -43,7 +43,7 @@ def score_folder(folder: WorkFolder, *, clips: int | None = None) -> Scores:
     if experiment.stage is Stage.VAE:
         return score_reconstructions(experiment, networks, params)[0]
     if experiment.stage is Stage.VIDEO_VAE:
-        return score_decoders(experiment, networks, params)
+        return score_decoders(Decoders(experiment, networks), experiment, params)
     tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
     return score_denoiser(Generator(experiment, networks, tokenizer), params)
 
