@@ -1,6 +1,7 @@
 """Meshes, places, and one train step on eight fake devices."""
 
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -96,6 +97,40 @@ def test_a_batch_lies_over_data_and_frames():
 def test_a_mesh_that_does_not_fit_is_named(shape, said):
     with pytest.raises(UserError, match=said):
         make_mesh(shape)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What JAX looks at in a TPU to arrange it."""
+
+    id: int
+    coords: tuple[int, ...]
+    slice_index: int
+    device_kind: str
+    core_on_chip: int = 0
+    process_index: int = 0
+    platform: str = "tpu"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sides", "slices", "shape"),
+    [
+        ("TPU v6 lite", (16, 16, 1), 1, MeshShape(fsdp=8)),
+        ("TPU v6 lite", (8, 8, 1), 2, MeshShape(fsdp=16, frames=2)),
+        ("TPU v5", (4, 4, 4), 1, MeshShape(fsdp=8)),
+        ("TPU v5 lite", (16, 16, 1), 1, MeshShape(fsdp=8, frames=4)),
+    ],
+)
+def test_chips_that_share_a_model_are_neighbours(kind, sides, slices, shape):
+    """Also where an axis of the mesh is no product of the torus' sides."""
+    places = [(of_slice, place) for of_slice in range(slices) for place in np.ndindex(*sides)]
+    chips = [Chip(i, place, of_slice, kind) for i, (of_slice, place) in enumerate(places)]
+    mesh = make_mesh(shape, chips)
+    assert sorted(chip.id for chip in mesh.devices.flat) == list(range(len(chips)))
+    for group in mesh.devices.reshape(mesh.shape["data"], -1):
+        assert len({chip.slice_index for chip in group}) == 1
+        corners = np.array([chip.coords for chip in group])
+        assert np.prod(np.ptp(corners, axis=0) + 1) == len(group)
 
 
 def test_a_batch_that_does_not_divide_is_named():
