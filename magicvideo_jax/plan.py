@@ -1,8 +1,9 @@
 """python -m magicvideo_jax.plan --config=configs/t2v.py:sd15 --topology=v5e:16x16 --config.mesh.fsdp=8
 
 Compiles the training step for TPUs that need not be there (`pip install -r requirements-plan.txt`; minutes), and says
-what a chip holds, computes and sends. `--quick` says what is held before activations, in seconds and without libtpu.
-`--table` does so for slices of v5e, v5p and v6e from 8 chips on, and shows what was compiled before.
+what a chip holds, computes and sends; `--what=sample` does so for the program that makes clips. `--quick` says what is
+held before activations, in seconds and without libtpu. `--table` does so for slices of v5e, v5p and v6e from 8 chips
+on, and shows what was compiled before.
 """
 
 import sys
@@ -17,6 +18,7 @@ from magicvideo_jax.core.errors import UserError, exit_with
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with :PRESET if it has presets.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "Chips and their arrangement: v5e:16x16, v5p:8x8x8, v6e:16x16.")
 SLICES = flags.DEFINE_integer("slices", 1, "How many of them, joined by the slower network between slices.")
+WHAT = flags.DEFINE_enum("what", "step", ["step", "sample"], "Training, or making clips.")
 QUICK = flags.DEFINE_bool("quick", False, "From shapes alone: compile nothing.")
 TABLE = flags.DEFINE_bool("table", False, "Many topologies (or those of --topology=A,B), quickly.")
 FSDP = flags.DEFINE_list("fsdp", ["1", "8", "32"], "With --table: sizes of mesh.fsdp.")
@@ -43,6 +45,8 @@ def plan() -> None:
     parse()
     if CONFIG.value is None or not (TOPOLOGY.value or TABLE.value):
         raise UserError("give --config=configs/t2v.py:sd15 and --topology=v5e:16x16, or --table (--help says more)")
+    if TABLE.value and WHAT.value != "step":
+        raise UserError(f"--what={WHAT.value}: a table is of steps; give --topology without --table")
     fsdp, clips = (_numbers(flag) for flag in (FSDP, CLIPS))
 
     import jax
@@ -54,6 +58,7 @@ def plan() -> None:
     from magicvideo_jax.experiment.config import read_experiment
     from magicvideo_jax.experiment.plan import compiled_plan, quick_plan, sweep
     from magicvideo_jax.experiment.plan_text import lines, table
+    from magicvideo_jax.experiment.planned import What
     from magicvideo_jax.parallel.topology import topology
 
     experiment = fitted(read_experiment(CONFIG.value))
@@ -63,7 +68,7 @@ def plan() -> None:
         text = table(plans)
     else:
         on = topology(str(TOPOLOGY.value), slices=SLICES.value)
-        plans = [(quick_plan if QUICK.value else compiled_plan)(experiment, on)]
+        plans = [(quick_plan if QUICK.value else compiled_plan)(experiment, on, What(WHAT.value))]
         text = lines(plans[0])
     for line in text:
         print(line)

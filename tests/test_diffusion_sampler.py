@@ -20,7 +20,7 @@ from magicvideo_jax.diffusion.schedule import schedule_of
 from magicvideo_jax.diffusion.settings import BetaSchedule, NoiseSettings, Spacing
 
 SHAPE = (2, 1, 2, 2, 3)
-KEY = key_for(0, 0, "a test")
+KEYS = jax.random.split(key_for(0, 0, "a test"), SHAPE[0])
 NOISE = jax.random.normal(key_for(0, 0, "latents"), SHAPE)
 STEP_COUNTS = [1, 2, 5, 20]
 EVERY_SETTING = [
@@ -38,9 +38,9 @@ def network(z, time, told):
 
 
 def step_noise(number: int) -> torch.Tensor:
-    """The noise of a step, by the key that the sampler documents."""
-    noise = jax.random.normal(jax.random.fold_in(named(KEY, "sampler noise"), number), SHAPE, jnp.float32)
-    return torch.from_numpy(np.array(noise))
+    """The noise of a step, by the keys that the sampler documents."""
+    keys = [jax.random.fold_in(named(key, "sampler noise"), number) for key in KEYS]
+    return torch.from_numpy(np.stack([jax.random.normal(key, SHAPE[1:], jnp.float32) for key in keys]))
 
 
 def scheduler_of(kind, settings: NoiseSettings, **others):
@@ -77,7 +77,7 @@ def walked_by_euler(settings: NoiseSettings, z, steps: int, *, begin_at: int = 0
 @jax.jit
 def path_of(plan, z):
     """One compilation for all plans of as many steps and one kind of prediction."""
-    return trajectory(network, z, None, plan=plan, key=KEY)
+    return trajectory(network, z, None, plan=plan, keys=KEYS)
 
 
 def assert_same_path(plan, theirs, z=NOISE, *, within=1e-4):
@@ -250,18 +250,18 @@ def test_one_scan_one_question_one_compile():
         asked.append(z.shape)
         return network(z, time, told)
 
-    def run(plan, z, key):
-        return sample(counted, z, None, plan=plan, key=key)
+    def run(plan, z, keys):
+        return sample(counted, z, None, plan=plan, keys=keys)
 
     compiled = jax.jit(run)
     for sampler in (ddim, euler, dpm_solver):
         plan = sampler(NoiseSettings(), 7)
-        got = compiled(plan, NOISE, KEY)
+        got = compiled(plan, NOISE, KEYS)
         np.testing.assert_allclose(got, path_of(plan, NOISE)[-1], rtol=1e-5, atol=1e-6)
     assert len(asked) == 1
-    compiled(ddpm(NoiseSettings(), 7), NOISE, KEY)
+    compiled(ddpm(NoiseSettings(), 7), NOISE, KEYS)
     assert len(asked) == 2
-    program = str(jax.make_jaxpr(run)(ddpm(NoiseSettings(), 7), NOISE, KEY))
+    program = str(jax.make_jaxpr(run)(ddpm(NoiseSettings(), 7), NOISE, KEYS))
     assert program.count("scan[") == 1
     assert "length=7" in program
     assert program.count("sin ") == 1
@@ -271,7 +271,7 @@ def test_every_sampler_finds_the_only_clip_there_is():
     """A network that knows the answer brings any noise to it."""
     answer, settings = jnp.linspace(-1, 1, 24).reshape(SHAPE), NoiseSettings(prediction_type=Prediction.X0)
     for plan in (ddpm(settings, 6), euler(settings, 6), dpm_solver(settings, 6)):
-        got = sample(lambda z, time, told: answer, NOISE, None, plan=plan, key=KEY)
+        got = sample(lambda z, time, told: answer, NOISE, None, plan=plan, keys=KEYS)
         np.testing.assert_allclose(got, answer, atol=1e-6)
 
 
@@ -291,11 +291,11 @@ def test_latents_keep_their_type_and_are_carried_in_float32():
 
 def test_strict_promotion():
     with jax.numpy_dtype_promotion("strict"):
-        sample(lambda z, time, told: z, NOISE.astype(jnp.bfloat16), None, plan=ddpm(NoiseSettings(), 3), key=KEY)
+        sample(lambda z, time, told: z, NOISE.astype(jnp.bfloat16), None, plan=ddpm(NoiseSettings(), 3), keys=KEYS)
 
 
 def test_noise_needs_a_key_and_its_absence_does_not():
-    with pytest.raises(UserError, match="key: this sampler adds noise"):
+    with pytest.raises(UserError, match="keys: this sampler adds noise"):
         sample(network, NOISE, None, plan=ddpm(NoiseSettings(), 3))
     assert not ddim(NoiseSettings(), 3).is_stochastic
     sample(network, NOISE, None, plan=ddim(NoiseSettings(), 3))

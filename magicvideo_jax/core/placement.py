@@ -6,7 +6,7 @@ sends each device what it lacks (an all-to-all) where one meets the other; left 
 """
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
 CLIPS, WITHIN = ("data", "fsdp"), "frames"
@@ -35,4 +35,4 @@ _gathered.defvjp(lambda parameter: (_gathered(parameter), None), lambda _, gradi
 
 def _is_spread() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and mesh.size > 1
+    return mesh.size > 1 and AxisType.Auto in mesh.axis_types  # in `jax.shard_map` every device is alone

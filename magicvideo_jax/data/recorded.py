@@ -9,7 +9,7 @@ import numpy as np
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.loader import Example
 from magicvideo_jax.data.records import from_png
-from magicvideo_jax.data.tokenizer import CaptionTokenizer
+from magicvideo_jax.data.tokenizer import Tokenize
 
 CAPTIONS = ("captions", "caption", "text")
 PIXELS = ("video", "image", "pixels")
@@ -27,7 +27,7 @@ class FromRecord:
     frames: int
     scaling: float
     """Of the model's latents."""
-    tokenizer: CaptionTokenizer | None = None
+    tokenizer: Tokenize | None = None
     reads_text: bool = False
     """Whether the record's own text states stand for the ids of its caption."""
 

@@ -1,7 +1,7 @@
 """CLIP's tokenizer: captions to ids, and a small vocabulary of the same kind for captions of few words."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,9 @@ from jaxtyping import Int32
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from magicvideo_jax.core.errors import UserError
+
+Tokenize = Callable[[Sequence[str]], Int32[np.ndarray, "b l"]]
+"""Captions to ids: a `CaptionTokenizer` does it."""
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 

@@ -3,15 +3,15 @@
     x_0 = what the network's output implies (process.py);   z <- a z + b x_0 + c x_0' + d noise    (plan.py, eq. 1)
 
 The latents are carried in float32 whatever their type, because rounding to bfloat16 at every step adds up; the
-network is given the type that came in, and the result has it. The noise of step i is
-`normal(fold_in(named(key, "sampler noise"), i))`, in float32.
+network is given the type that came in, and the result has it. The noise of an example at step i is
+`normal(fold_in(named(its key, "sampler noise"), i))`, in float32.
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import named
@@ -31,26 +31,34 @@ def begin(
 
 
 def sample(
-    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, key: PRNGKeyArray | None = None
+    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, keys: Key[Array, "b"] | None = None
 ) -> Float[Array, "b *axes"]:
-    """Clean latents from `z`, which `begin` makes. Only a plan that adds noise needs a key."""
-    return _walk(denoise, z, condition, plan=plan, key=key, keep=False)[0]
+    """Clean latents from `z`, which `begin` makes. Only a plan that adds noise needs keys."""
+    return _walk(denoise, z, condition, plan=plan, keys=keys, keep=False)[0]
 
 
 def trajectory(
-    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, key: PRNGKeyArray | None = None
+    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, keys: Key[Array, "b"] | None = None
 ) -> Float[Array, "s b *axes"]:
     """The latents after every step; the last are those of `sample`."""
-    return _walk(denoise, z, condition, plan=plan, key=key, keep=True)[1]
+    return _walk(denoise, z, condition, plan=plan, keys=keys, keep=True)[1]
 
 
 def _walk(
-    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, key: PRNGKeyArray | None, keep: bool
+    denoise: Denoise,
+    z: Float[Array, "b *axes"],
+    condition: Any,
+    *,
+    plan: Plan,
+    keys: Key[Array, "b"] | None,
+    keep: bool,
 ) -> tuple[Array, Any]:
-    if plan.is_stochastic and key is None:
-        raise UserError("key: this sampler adds noise at its steps; give a random key")
+    if plan.is_stochastic and keys is None:
+        raise UserError("keys: this sampler adds noise at its steps; give a random key for each example")
     shape, dtype = z.shape, z.dtype
-    noise_key = named(key, "sampler noise") if plan.is_stochastic and key is not None else None
+
+    def noise(key: PRNGKeyArray, number: Array) -> Array:
+        return jax.random.normal(jax.random.fold_in(named(key, "sampler noise"), number), shape[1:], jnp.float32)
 
     def step(carry: tuple[Array, Array], row: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array | None]:
         z, x0_before = carry
@@ -60,8 +68,8 @@ def _walk(
         if plan.clip is not None:
             x0 = jnp.clip(x0, -plan.clip, plan.clip)
         z = a * z + b * x0 + c * x0_before
-        if noise_key is not None:
-            z += d * jax.random.normal(jax.random.fold_in(noise_key, number), shape, jnp.float32)
+        if plan.is_stochastic and keys is not None:
+            z += d * jax.vmap(noise, (0, None))(keys, number)
         return (z, x0), z.astype(dtype) if keep else None
 
     start = z.astype(jnp.float32)

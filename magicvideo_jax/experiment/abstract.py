@@ -11,11 +11,12 @@ import optax
 from jax.sharding import AbstractMesh, Mesh
 
 from magicvideo_jax.data.recorded import FromRecord
+from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, check_experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.other_vae import initial_of
 from magicvideo_jax.experiment.recorded import open_clips
-from magicvideo_jax.experiment.step import Tokenize, make_step, state_places
+from magicvideo_jax.experiment.step import make_step, state_places
 from magicvideo_jax.experiment.streams import frames_of
 from magicvideo_jax.experiment.workfolder import components_of, shapes_of
 from magicvideo_jax.parallel.batch import batch_sharding, check_batch
@@ -61,11 +62,12 @@ def abstract_run(
         optimizer,
         state_places(shapes_of(networks, experiment), experiment, optimizer, mesh),
         batch_places(experiment, networks, mesh),
-        make_step(experiment, networks, optimizer, tokenize or _any_ids(experiment.model.text.tokens)),
+        make_step(experiment, networks, optimizer, tokenize or any_ids(experiment.model.text.tokens)),
     )
 
 
-def _any_ids(tokens: int) -> Tokenize:
+def any_ids(tokens: int) -> Tokenize:
+    """In place of a tokenizer that is not here: the right shape."""
     return lambda prompts: np.zeros((len(prompts), tokens), np.int32)
 
 

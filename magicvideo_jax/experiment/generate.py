@@ -1,12 +1,15 @@
 """Prompts to clips with an experiment's networks: what `sample`, previews and scores share."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import UInt8
 
 from magicvideo_jax.core.compilation import jit
@@ -14,7 +17,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.progress import Progress
 from magicvideo_jax.core.protocols import Params
-from magicvideo_jax.data.tokenizer import CaptionTokenizer
+from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import Experiment, Stage
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.streams import frames_of
@@ -35,13 +38,14 @@ class Request:
 
 
 class Generator:
-    """Compiled once for a batch size; `generate` fills it with as many prompts as there are, padding the last."""
+    """Compiled once for a number of clips: `at_once`, or the next that all devices share evenly; `generate` fills it
+    with as many prompts as there are, padding the last."""
 
     def __init__(
         self,
         experiment: Experiment,
         networks: Networks,
-        tokenizer: CaptionTokenizer,
+        tokenizer: Tokenize,
         *,
         at_once: int | None = None,
         sample: SampleConfig | None = None,
@@ -70,23 +74,47 @@ class Generator:
             )
             return decode_clips(z, networks.decoder(params), experiment.decode)
 
-        self._run: Callable[..., jax.Array] = jit(run)
+        self._run = run
+        self._programs: dict[Mesh | None, Any] = {}
+
+    def at_once(self, mesh: Mesh | AbstractMesh | None) -> int:
+        """Clips that are made together over the devices of a mesh (none: on one device)."""
+        devices = 1 if mesh is None else mesh.size
+        return devices * math.ceil(self._at_once / devices)
+
+    def program(self, mesh: Mesh | None) -> Any:
+        """`program(params, ids, null_ids, fps, keys)`, jitted: every device has whole parameters, gathered where they
+        are spread, and makes clips of its own; they say nothing to one another until all are done."""
+        if mesh not in self._programs:
+            run, platform = self._run, None
+            if mesh is not None:
+                platform = mesh.devices.flat[0].platform
+            if mesh is not None and mesh.size > 1:
+                clips, same = PartitionSpec(mesh.axis_names), PartitionSpec()
+                run = jax.shard_map(
+                    run, mesh=mesh, in_specs=(same, clips, same, clips, clips), out_specs=clips, check_vma=False
+                )
+            self._programs[mesh] = jit(run, platform=platform)
+        return self._programs[mesh]
+
+    def inputs(self, request: Request, first: int, at_once: int) -> tuple[Any, ...]:
+        """What a program takes beside the parameters, of a request's clips from the first on."""
+        prompts = request.prompts[first : first + at_once]
+        missing = at_once - len(prompts)
+        ids = np.pad(self.tokenizer(prompts), ((0, missing), (0, 0)), mode="edge")
+        fps = np.pad(np.asarray(request.fps[first : first + at_once], np.float32), (0, missing), mode="edge")
+        keys = jax.vmap(lambda i: key_for(request.seed, i, "clip"))(jnp.arange(first, first + at_once))
+        return ids, self.tokenizer([request.negative])[0], fps, keys
 
     def generate(self, params: Params, request: Request, *, what: str = "sample") -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt. Clip i of a seed is the same whatever stands beside it."""
-        null_ids = self.tokenizer([request.negative])[0]
-        clips = []
+        mesh = getattr(jax.tree.leaves(params)[0].sharding, "mesh", None)
+        program, at_once, clips = self.program(mesh), self.at_once(mesh), []
         with Progress(len(request.prompts), what, unit="clip") as progress:
-            for first in range(0, len(request.prompts), self._at_once):
-                prompts = request.prompts[first : first + self._at_once]
-                fps = np.asarray(request.fps[first : first + self._at_once], np.float32)
-                missing = self._at_once - len(prompts)
-                ids = np.pad(self.tokenizer(prompts), ((0, missing), (0, 0)), mode="edge")
-                numbers = jnp.arange(first, first + self._at_once)
-                keys = jax.vmap(lambda i: key_for(request.seed, i, "clip"))(numbers)
-                made = self._run(params, ids, null_ids, np.pad(fps, (0, missing), mode="edge"), keys)
-                clips.append(fetch(made)[: len(prompts)])
-                progress.advance(len(prompts))
+            for first in range(0, len(request.prompts), at_once):
+                made = fetch(program(params, *self.inputs(request, first, at_once)))
+                clips.append(made[: len(request.prompts) - first])
+                progress.advance(len(clips[-1]))
         return np.concatenate(clips)
 
 

@@ -14,7 +14,7 @@ from magicvideo_jax.data.loader import Example, Source
 from magicvideo_jax.data.recorded import FromRecord, caption_of, frame_count, pixels_of
 from magicvideo_jax.data.records import VALIDATION
 from magicvideo_jax.data.shapes import Scene, clip_of, held_out, held_out_images, image_of
-from magicvideo_jax.data.tokenizer import CaptionTokenizer
+from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Experiment
 from magicvideo_jax.experiment.recorded import open_source
 from magicvideo_jax.experiment.streams import example, frames_of
@@ -53,7 +53,7 @@ def unseen_pictures(experiment: Experiment, number: int) -> UInt8[np.ndarray, "n
     )
 
 
-def unseen_batches(experiment: Experiment, tokenizer: CaptionTokenizer | None) -> Iterator[Example]:
+def unseen_batches(experiment: Experiment, tokenizer: Tokenize | None) -> Iterator[Example]:
     """`evaluate.clips` examples, `evaluate.at_once` a batch; the last batch begins them again."""
     number, at_once = experiment.evaluate.clips, experiment.evaluate.at_once
     examples = itertools.cycle(_examples(experiment, tokenizer, number))
@@ -67,7 +67,7 @@ def is_drawn(experiment: Experiment) -> bool:
     return experiment.data.sources[0].path == DRAWN
 
 
-def _examples(experiment: Experiment, tokenizer: CaptionTokenizer | None, number: int) -> Iterator[Example]:
+def _examples(experiment: Experiment, tokenizer: Tokenize | None, number: int) -> Iterator[Example]:
     frames, size = frames_of(experiment), experiment.data.size
     if is_drawn(experiment):
         for scene in _scenes(experiment, number):

@@ -1,4 +1,4 @@
-"""What a training step takes on chips that nobody need have: quickly from shapes alone, or compiled for them by XLA."""
+"""What a training step, or sampling, takes on chips that nobody need have: quickly from shapes alone, or compiled."""
 
 import functools
 import hashlib
@@ -17,13 +17,12 @@ from magicvideo_jax.core.compilation import cache_folder
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.flops import flops
 from magicvideo_jax.core.settings import from_plain, to_plain
-from magicvideo_jax.experiment.abstract import AbstractRun, abstract_run, bytes_by_part
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.planned import Planned, What, planned
 from magicvideo_jax.parallel.collectives import by_kind, collectives
 from magicvideo_jax.parallel.mesh import MeshShape, make_mesh, mesh_without_devices
 from magicvideo_jax.parallel.topology import Topology, compile_only_devices, topology
-from magicvideo_jax.training.step import Compiled
 
 PLATFORM = "tpu"
 
@@ -35,11 +34,11 @@ _SHORT_SEARCH = {"xla_jf_convolution_performance_target": "0.5"}
 
 @dataclass(frozen=True)
 class Costs:
-    """Of the compiled step; bytes and XLA's numbers are those of one chip."""
+    """Of the compiled program; bytes and XLA's numbers are those of one chip."""
 
     fits: bool
     refusal: str = ""
-    """XLA's words where the step does not fit: what it would take, and its largest buffers."""
+    """XLA's words where it does not fit: what it would take, and its largest buffers."""
     arguments: int = 0
     temporaries: int = 0
     outputs: int = 0
@@ -51,34 +50,36 @@ class Costs:
     """As XLA counts them: what it computes twice counts twice, a loop's body once."""
     bytes_accessed: float = 0.0
     collectives: dict[str, Any] = field(default_factory=dict)
-    """By kind: `operations` in a step, and `bytes_sent`."""
+    """By kind: `operations`, and `bytes_sent`."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Of CPU time, by what took it."""
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
-        """Bytes of a chip's memory while a step runs."""
+        """Bytes of a chip's memory while it runs."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.program
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a step on a topology; bytes are those of one chip."""
+    """What is known of a program on a topology; bytes are those of one chip."""
 
+    what: What
     topology: str
     slices: int
     chips: int
     mesh: dict[str, int]
     batch_size: int
     inputs: dict[str, str]
-    """Arrays of an example, by name."""
+    """Arrays of an example, or of a clip to be, by name."""
     memory: int
     """Of a chip."""
     parts: dict[str, int]
-    """`parameters`, `average`, `moments`, `frozen`, `inputs` and `gradients`: at least these are there at once."""
+    """Of a step `parameters`, `average`, `moments`, `frozen`, `inputs` and `gradients`, of sampling `parameters`,
+    `gathered` and `inputs`: at least these are there at once."""
     flops: int = 0
-    """Of a step over all chips, counted in the program as it is written; 0 where it was not traced."""
+    """Over all chips, counted in the program as it is written; 0 where it was not traced."""
     costs: Costs | None = None
 
     @property
@@ -87,55 +88,56 @@ class Plan:
         return sum(self.parts.values())
 
 
-def quick_plan(experiment: Experiment, on: Topology) -> Plan:
+def quick_plan(experiment: Experiment, on: Topology, what: What = What.STEP) -> Plan:
     """From shapes alone, in seconds, without libtpu. Errors: what a run of it would say of mesh and batch."""
     mesh = mesh_without_devices(experiment.mesh, on.chips, on.slices)
-    return _plan(abstract_run(experiment, Networks(experiment.model, PLATFORM), mesh), on)
+    return _plan(planned(what, experiment, Networks(experiment.model, PLATFORM), mesh), on)
 
 
-def compiled_plan(experiment: Experiment, on: Topology) -> Plan:
-    """With what XLA makes of the step, which takes minutes; kept in the user's cache folder.
+def compiled_plan(experiment: Experiment, on: Topology, what: What = What.STEP) -> Plan:
+    """With what XLA makes of it, which takes minutes; kept in the user's cache folder.
 
     Errors: those of `quick_plan`; no libtpu; slices it does not know.
     """
     mesh = make_mesh(experiment.mesh, compile_only_devices(on))
-    run = abstract_run(experiment, Networks(experiment.model, PLATFORM), mesh)
-    kept = _kept(run, on)
+    program = planned(what, experiment, Networks(experiment.model, PLATFORM), mesh)
+    kept = _kept(program, on)
     if not kept.is_file():
-        write_json(kept, to_plain(_with_costs(_plan(run, on), run)))
+        write_json(kept, to_plain(_with_costs(_plan(program, on), program)))
     return _read(kept)
 
 
 def sweep(experiment: Experiment, names: Iterable[str], *, fsdp: Iterable[int], clips: Iterable[int]) -> Iterator[Plan]:
-    """Quick plans of several slices, ways to spread the state, and clips a chip; with their costs, those that were
-    compiled before. What does not divide is left out."""
+    """Quick plans of the step, for several slices, ways to spread the state, and clips a chip; with their costs, those
+    that were compiled before. What does not divide is left out."""
     networks = Networks(experiment.model, PLATFORM)
     for on, ways, number in itertools.product(map(topology, names), fsdp, clips):
         if on.chips % ways:
             continue
         batch = number * on.chips * experiment.train.accumulate
         asked = replace(experiment, mesh=MeshShape(fsdp=ways), train=replace(experiment.train, batch_size=batch))
-        run = abstract_run(asked, networks, mesh_without_devices(asked.mesh, on.chips))
-        kept = _kept(run, on)
-        yield _read(kept) if kept.is_file() else _plan(run, on)
+        program = planned(What.STEP, asked, networks, mesh_without_devices(asked.mesh, on.chips))
+        kept = _kept(program, on)
+        yield _read(kept) if kept.is_file() else _plan(program, on)
 
 
-def _plan(run: AbstractRun, on: Topology) -> Plan:
+def _plan(program: Planned, on: Topology) -> Plan:
     return Plan(
+        what=program.what,
         topology=on.name,
         slices=on.slices,
         chips=on.chips,
-        mesh=dict(run.mesh.shape),
-        batch_size=run.experiment.train.batch_size,
-        inputs=_described(run.batch),
+        mesh=dict(program.mesh.shape),
+        batch_size=program.batch_size,
+        inputs=_described(program.inputs),
         memory=on.chip.hbm,
-        parts=bytes_by_part(run),
+        parts=program.parts,
     )
 
 
-def _with_costs(plan: Plan, run: AbstractRun) -> Plan:
+def _with_costs(plan: Plan, program: Planned) -> Plan:
     clock = _Clock()
-    traced = Compiled(run.step, run.state).traced(run.state, run.batch)
+    traced = program.trace()
     clock.lap("trace")
     plan = replace(plan, flops=flops(traced.jaxpr))
     lowered = traced.lower()
@@ -188,9 +190,10 @@ def _described(batch: Any) -> dict[str, str]:
     return {".".join(str(key.key) for key in path): f"{x.dtype} {x.shape[1:]}" for path, x in leaves}
 
 
-def _kept(run: AbstractRun, on: Topology) -> Path:
+def _kept(program: Planned, on: Topology) -> Path:
     """Where the plan of this very program is kept: of this config, these inputs, this source and these versions."""
-    asked = [to_plain(run.experiment), _described(run.batch), on.name, on.slices, _versions(), _source()]
+    config, inputs = to_plain(program.experiment), _described(program.inputs)
+    asked = [program.what.value, config, inputs, on.name, on.slices, _versions(), _source()]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
     return cache_folder() / "plans" / f"{key}.json"
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from magicvideo_jax.experiment.plan import Costs, Plan
+from magicvideo_jax.experiment.planned import What
 
 MIB, GIB = 2**20, 2**30
 
@@ -10,8 +11,11 @@ MIB, GIB = 2**20, 2**30
 def lines(plan: Plan) -> Iterator[str]:
     """All of one plan."""
     mesh = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
-    yield f"{plan.chips} chips of {_slices(plan)} ({mesh}), {plan.batch_size} examples a step"
-    yield "an example   " + ", ".join(f"{name} {described}" for name, described in plan.inputs.items())
+    together = "examples a step" if plan.what is What.STEP else "clips together"
+    yield f"{plan.chips} chips of {_slices(plan)} ({mesh}), {plan.batch_size} {together}"
+    yield f"{'an example' if plan.what is What.STEP else 'a clip':<13}" + ", ".join(
+        f"{name} {described}" for name, described in plan.inputs.items()
+    )
     yield ""
     yield "MiB a chip"
     for name, size in plan.parts.items():
@@ -36,11 +40,11 @@ def _of_costs(plan: Plan, costs: Costs) -> Iterator[str]:
     yield f"  {'in all':<14}{costs.total / MIB:12,.1f}"
     yield f"  {'memory':<14}{plan.memory / MIB:12,.1f}  {verdict(plan)}"
     yield ""
-    yield "GFLOP a step          all chips       a chip"
+    yield "GFLOP                 all chips       a chip"
     for name, everywhere in (("as it is written", plan.flops), ("as XLA counts", costs.flops_xla * plan.chips)):
         yield f"  {name:<17}{everywhere / 1e9:12,.1f}{everywhere / plan.chips / 1e9:13,.2f}"
     yield ""
-    yield f"{'a step and chip':<24}operations   MiB sent"
+    yield f"{'a chip':<24}operations   MiB sent"
     for kind, of_kind in costs.collectives.items():
         yield f"  {kind:<22}{of_kind['operations']:10,}{of_kind['bytes_sent'] / MIB:11,.1f}"
 

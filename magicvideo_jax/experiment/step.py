@@ -5,12 +5,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import Experiment, Stage
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import split_trained
@@ -21,9 +21,6 @@ from magicvideo_jax.training.objectives import autoencoding, denoising, joint
 from magicvideo_jax.training.state import TrainState, fresh_state
 from magicvideo_jax.training.step import Objective, accumulated, train_step
 from magicvideo_jax.training.video_vae import VideoVAEConfig, video_autoencoding
-
-Tokenize = Callable[[list[str]], np.ndarray]
-"""Prompts to ids (b l)."""
 
 
 def make_objective(experiment: Experiment, networks: Networks, tokenize: Tokenize | None) -> Objective:

@@ -12,7 +12,7 @@ from magicvideo_jax.data.loader import Example, Source, Stream, beside, by_batch
 from magicvideo_jax.data.recorded import FromRecord, captions_of
 from magicvideo_jax.data.records import open_records
 from magicvideo_jax.data.shapes import Clip, ShapeClips, ShapeImages, vocabulary
-from magicvideo_jax.data.tokenizer import CaptionTokenizer
+from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig
 from magicvideo_jax.experiment.encoded import encoded
 from magicvideo_jax.experiment.networks import Networks
@@ -25,9 +25,7 @@ _SURVEYED = 20_000
 """Records whose words are counted."""
 
 
-def training_stream(
-    experiment: Experiment, networks: Networks, tokenizer: CaptionTokenizer | None, frozen: Params
-) -> Stream:
+def training_stream(experiment: Experiment, networks: Networks, tokenizer: Tokenize | None, frozen: Params) -> Stream:
     """Examples for the stage; of joint training `{"video": example, "image": example}`.
 
     Errors: `UserError` for sources that are not there, or do not fit the model.
@@ -57,7 +55,7 @@ def frames_of(experiment: Experiment) -> int:
     return experiment.data.frames if experiment.stage.has_clips else 1
 
 
-def example(drawn: Clip, _: Any = None, *, tokenizer: CaptionTokenizer | None) -> Example:
+def example(drawn: Clip, _: Any = None, *, tokenizer: Tokenize | None) -> Example:
     """What a stage learns from a drawn clip: a VAE from pixels alone, the others from ids too."""
     pixels: dict[str, np.ndarray] = {"pixels": drawn.pixels}
     if tokenizer is None:
@@ -78,7 +76,7 @@ def _mixed(
     frames: int,
     experiment: Experiment,
     networks: Networks,
-    tokenizer: CaptionTokenizer | None,
+    tokenizer: Tokenize | None,
     frozen: Params,
 ) -> Stream:
     """The sources of one field of `config.data`, by their weights."""
@@ -122,7 +120,7 @@ def _shapes(one: Example | None) -> Shapes:
 
 
 def _drawn(
-    frames: int, experiment: Experiment, networks: Networks, tokenizer: CaptionTokenizer | None, frozen: Params
+    frames: int, experiment: Experiment, networks: Networks, tokenizer: Tokenize | None, frozen: Params
 ) -> Stream:
     data, seed, prepare = experiment.data, experiment.seed, partial(example, tokenizer=tokenizer)
     source = drawn_source(experiment, frames)

@@ -11,18 +11,16 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import jax
-
 from magicvideo_jax.core import hosts
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.settings import to_plain
-from magicvideo_jax.core.tree import flatten, merge, split, unflatten
+from magicvideo_jax.core.tree import merge, split
 from magicvideo_jax.experiment.config import Component, Experiment, Stage, read_experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
-from magicvideo_jax.parallel.rules import parameter_shardings
+from magicvideo_jax.parallel.rules import in_places
 from magicvideo_jax.training.checkpoint import Saved
 from magicvideo_jax.training.optimizer import trains
 
@@ -127,17 +125,7 @@ def trained_params(folder: WorkFolder, networks: Networks, experiment: Experimen
 
     The number of devices need not be that of the training.
     """
-    mesh = make_mesh(MeshShape())
-
-    def placed(shapes: Params) -> Params:
-        shardings = flatten(parameter_shardings(shapes, mesh))
-        return unflatten(
-            {
-                path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[path])
-                for path, leaf in flatten(shapes).items()
-            }
-        )
-
-    trained, frozen = split_trained(placed(shapes_of(networks, experiment)), experiment)
+    places = in_places(shapes_of(networks, experiment), make_mesh(MeshShape()))
+    trained, frozen = split_trained(places, experiment)
     saved = Saved(folder.path)
     return merge(saved.restore_ema(trained), saved.restore_frozen(frozen))

@@ -26,6 +26,15 @@ def parameter_shardings(
     )
 
 
+def in_places(shapes: dict[str, Any], mesh: Mesh | AbstractMesh) -> dict[str, Any]:
+    """Shapes with their shardings."""
+
+    def place(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(place, shapes, parameter_shardings(shapes, mesh))
+
+
 def on_this_host(shapes: dict[str, Any]) -> dict[str, Any]:
     """A sharding for every leaf: whole, on this host's own first device."""
     here = SingleDeviceSharding(jax.local_devices()[0])

@@ -59,9 +59,7 @@ def keyframes(
     guidance: float,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
-    """Scaled latents of `shape` (t h w c) for each text; clip i begins at the noise of keys[i].
-
-    Samplers that add noise at their steps draw it for the batch, from the first key.
+    """Scaled latents of `shape` (t h w c) for each text; all noise of clip i is from keys[i].
 
     `denoise(params, z, time, condition)` is the network; `null_text` is what guidance pushes away from.
     """
@@ -71,4 +69,4 @@ def keyframes(
 
     eps = jax.vmap(lambda key: jax.random.normal(named(key, "noise"), shape))(keys)
     told = guided(network, guidance, Condition(null_text, fps))
-    return sample(told, begin(plan, eps), Condition(text, fps), plan=plan, key=named(keys[0], "sampler"))
+    return sample(told, begin(plan, eps), Condition(text, fps), plan=plan, keys=keys)

@@ -1,0 +1,86 @@
+"""What plans are of: the training step of a run, and the program that makes its clips; no device need be there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.experiment.abstract import abstract_run, any_ids, bytes_by_part
+from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.generate import Generator, Request
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.workfolder import shapes_of
+from magicvideo_jax.parallel.mesh import replicated
+from magicvideo_jax.parallel.rules import bytes_a_device, in_places
+from magicvideo_jax.training.step import Compiled
+
+
+class What(Enum):
+    """By the name to ask for it."""
+
+    STEP = "step"
+    SAMPLE = "sample"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A program that cannot be run."""
+
+    what: What
+    experiment: Experiment
+    mesh: Mesh | AbstractMesh
+    batch_size: int
+    """Examples of a step, or clips that are made together."""
+    inputs: dict[str, Any]
+    """One of each of them, stacked: shapes in their places."""
+    parts: dict[str, int]
+    """Bytes a chip that are there at once, before anything is computed."""
+    trace: Callable[[], Any]
+    """As JAX has it: `.jaxpr`, and `.lower().compile()`; of a mesh with devices."""
+
+
+def planned(what: What, experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh) -> Planned:
+    """Of a fitted experiment. Errors: a batch that the mesh does not divide; clips of a stage that makes none."""
+    return (_step if what is What.STEP else _sample)(experiment, networks, mesh)
+
+
+def _step(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh) -> Planned:
+    run = abstract_run(experiment, networks, mesh)
+
+    def trace() -> Any:
+        return Compiled(run.step, run.state).traced(run.state, run.batch)
+
+    return Planned(What.STEP, experiment, mesh, experiment.train.batch_size, run.batch, bytes_by_part(run), trace)
+
+
+def _sample(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh) -> Planned:
+    """As previews and scores make them, of parameters as a run spreads them."""
+    if not experiment.stage.has_text:
+        raise UserError(f"--what=sample: stage={experiment.stage.value} makes nothing from prompts; plan its step")
+    generator = Generator(experiment, networks, any_ids(experiment.model.text.tokens))
+    params, clips = in_places(shapes_of(networks, experiment), mesh), generator.at_once(mesh)
+    request = Request(prompts=[""] * clips, fps=[experiment.sample.fps] * clips)
+    over_all = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+    def place(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    ids, null_ids, fps, keys = generator.inputs(request, 0, clips)
+    inputs = {"ids": place(ids, over_all), "fps": place(fps, over_all), "keys": place(keys, over_all)}
+    null_ids = place(null_ids, replicated(mesh))
+
+    def trace() -> Any:
+        assert isinstance(mesh, Mesh)
+        return generator.program(mesh).trace(params, inputs["ids"], null_ids, inputs["fps"], inputs["keys"])
+
+    is_spread = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
+    parts = {
+        "parameters": bytes_a_device(params),
+        "gathered": sum(leaf.size * leaf.dtype.itemsize for leaf in is_spread),
+        "inputs": bytes_a_device(inputs),
+    }
+    return Planned(What.SAMPLE, experiment, mesh, clips, inputs, parts, trace)
