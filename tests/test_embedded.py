@@ -10,7 +10,7 @@ import magicvideo_jax as mv
 from magicvideo_jax.data.shapes import held_out_images
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.experiment.config import Component, EvaluateConfig, read_experiment
-from magicvideo_jax.experiment.decoders import Decoders, score_decoders
+from magicvideo_jax.experiment.decoders import Decoders
 from magicvideo_jax.experiment.initial import EMBEDDED
 from magicvideo_jax.experiment.other_vae import initial_of
 
@@ -50,7 +50,7 @@ def test_the_video_vae_flickers_less_than_the_decoder_of_images():
     experiment = replace(experiment, vae_from="embedded_video_vae", evaluate=few)
     model, networks, params = initial_of(experiment).opened(Component.VAE)
     experiment = replace(experiment, model=model)
-    scores = score_decoders(Decoders(experiment, networks), experiment, params)
+    scores = Decoders(experiment, networks).scores(params)
     image, video = scores["image"], scores["video"]
     assert scores["less_flicker"] > 0.25, scores
     assert video["warped_error"] < image["warped_error"]

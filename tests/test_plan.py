@@ -22,6 +22,7 @@ from magicvideo_jax.experiment.config import Component, Compute, Stage
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.plan import compiled_plan, quick_plan, sweep
 from magicvideo_jax.experiment.plan_text import lines, table, verdict
+from magicvideo_jax.experiment.planned import What
 from magicvideo_jax.experiment.start import start
 from magicvideo_jax.experiment.workfolder import WorkFolder
 from magicvideo_jax.models.unet import Level
@@ -70,6 +71,21 @@ def test_a_chip_holds_what_a_hand_counts(name, chips, fsdp):
     assert 0 < plan.parts["moments"] - 2 * 4 * held <= 16  # and the counts of steps
     assert (plan.chips, plan.mesh) == (chips, {"data": chips // fsdp, "fsdp": fsdp, "frames": 1})
     assert not any(line.startswith("compiled") for line in lines(plan))
+
+
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_sampling_holds_what_a_hand_counts(fsdp):
+    """Parameters as they are spread; what is spread is gathered, as bfloat16; as many clips as chips, at least."""
+    experiment = experiment_of(fsdp=fsdp)
+    plan = quick_plan(experiment, topology("v5e:4x4"), What.SAMPLE)
+    networks = Networks(experiment.model, "tpu").by_component.items()
+    shapes = [network.shapes for component, network in networks if component is not Component.DISCRIMINATOR]
+    sizes = [leaf.size for leaf in jax.tree.leaves(shapes)]
+    spread = sum(size for size in sizes if size >= SMALLEST_SPREAD) if fsdp > 1 else 0
+    assert plan.parts["parameters"] == 4 * (sum(sizes) - spread + spread // fsdp)
+    assert plan.parts["gathered"] == 2 * spread
+    assert plan.batch_size == 16
+    assert next(lines(plan)).endswith("16 clips together")
 
 
 def test_state_shrinks_as_fsdp_grows_and_a_table_leaves_out_what_does_not_divide():
@@ -157,6 +173,9 @@ def test_arithmetic_inside_of_loops_and_calls_is_counted():
 
     assert traced_flops(rounds, x) == 6 * square
     assert traced_flops(jax.checkpoint(lambda x: x @ x), x) == square
+    spec = PartitionSpec(("data", "fsdp", "frames"))
+    each_its_own = jax.shard_map(lambda x: x @ x, mesh=make_mesh(MeshShape()), in_specs=spec, out_specs=spec)
+    assert traced_flops(each_its_own, jnp.zeros((32, 4, 4))) == 32 * square
     assert traced_flops(lambda x: jnp.einsum("i,j->ij", x, x), jnp.zeros(4)) == 0
 
 
@@ -246,6 +265,7 @@ def test_what_cannot_be_planned_is_named(name, slices, changes, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--config=tests/tiny_config.py", "--table", "--what=sample"], "--what=sample: a table is of steps"),
         ([], "give --config=configs/t2v.py:sd15 and --topology=v5e:16x16, or --table"),
         (["--config=tests/tiny_config.py", "--table", "--fsdp=0"], "--fsdp=0: give whole numbers"),
         (
@@ -276,6 +296,27 @@ def test_the_verb_writes_what_it_says(tmp_path):
     written = json.loads(out.read_text())
     assert written["chips"] == 8
     assert re.search(r"at least +\d", done.stdout)
+
+
+def test_a_vae_samples_nothing():
+    with pytest.raises(UserError, match="--what=sample: stage=vae makes nothing from prompts"):
+        quick_plan(tiny(Stage.VAE), topology("v5e:2x4"), What.SAMPLE)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_libtpu_compiles_sampling(monkeypatch, tmp_path):
+    """Chips gather parameters and say nothing else to one another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    plan = compiled_plan(experiment_of(fsdp=8), topology("v5e:2x4"), What.SAMPLE)
+    costs = plan.costs
+    assert costs is not None
+    assert costs.fits
+    sent = {kind for kind, of_kind in costs.collectives.items() if of_kind["bytes_sent"]}
+    assert sent == {"all-gather"}
+    # Once, as bfloat16, but for the table of words.
+    assert costs.collectives["all-gather"]["bytes_sent"] < 1.5 * plan.parts["gathered"] * 7 / 8
+    assert 0 < costs.flops_xla * plan.chips < plan.flops
 
 
 @needs_libtpu

@@ -1,4 +1,4 @@
-"""What a VideoVAE is compared with: its own decoder, and the decoder of images that it was made of, side by side."""
+"""Of a VideoVAE: clips it has not seen through its own decoder and the decoder of images it was made of."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +14,10 @@ from magicvideo_jax.core.progress import say
 from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.evaluation.reconstruction import compare
 from magicvideo_jax.experiment.config import Component, Experiment
-from magicvideo_jax.experiment.held_out import unseen_batches
+from magicvideo_jax.experiment.held_out import unseen, unseen_batches
 from magicvideo_jax.experiment.initial import initial_weights
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.outcome import Rows, Scores
 from magicvideo_jax.parallel.batch import fetch
 from magicvideo_jax.sampling.decode import Decode, decode_clips
 from magicvideo_jax.training.objectives import unit
@@ -25,9 +26,13 @@ IMAGE, STILLS, VIDEO = "image", "stills", "video"
 """The decoder of images at the beginning, the trained one without its temporal layers, and with them."""
 
 
+SHOWN = 3
+"""Clips, in rows of their own for each decoder."""
+
+
 class Decoders:
-    """Functions of a run's whole parameters. The decoder of images is that of `init_from`; where that is not there any
-    more, it is left out with a message."""
+    """An `Outcome`. The decoder of images is that of `init_from`; where that is not there any more, it is left out with
+    a message."""
 
     def __init__(self, experiment: Experiment, networks: Networks):
         @jit
@@ -42,44 +47,44 @@ class Decoders:
         def stills(params: Params, z: jax.Array) -> jax.Array:
             return decode_clips(z, _as_images(networks, params), experiment.decode)
 
+        self._experiment = experiment
         self._encode, self._decode, self._stills = encode, decode, stills
         self._images = _decoder_of_images(experiment)
 
-    def latents(self, params: Params, pixels: UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b t h2 w2 c"]:
+    def rows(self, params: Params) -> Rows:
+        """Clip by clip the source, what each decoder makes of it, and where each flickers: how far its change from the
+        frame before is from the source's, on black, four times as bright."""
+        true = next(unseen_batches(self._experiment, None))["pixels"][:SHOWN]
+        z = self._latents(params, true)
+        made = {name: decode(z) for name, decode in self._by_name(params).items() if name != STILLS}
+        shown = [("source", true)] + [(f"{name} decoder", clips) for name, clips in made.items()]
+        shown += [(f"{name} decoder, flicker x 4", _flicker(clips, true)) for name, clips in made.items()]
+        asked = unseen(self._experiment, len(true))
+        return [(f"{name}: {one.prompt}", clips[i]) for i, one in enumerate(asked) for name, clips in shown]
+
+    def scores(self, params: Params) -> Scores:
+        """By each decoder (`evaluation/reconstruction.py`), and by how much the VideoVAE's changes from frame to frame
+        are nearer to the source's: 0.3 is 30 %."""
+        clips = (batch["pixels"] for batch in unseen_batches(self._experiment, None))
+        held_out = ((self._latents(params, pixels), pixels) for pixels in clips)
+        compared = compare(self._by_name(params), held_out)
+        scores: Scores = dict(compared)
+        if IMAGE in compared:
+            image, video = (compared[name]["difference_error"] for name in (IMAGE, VIDEO))
+            scores["less_flicker"] = 1 - video / image
+        return scores
+
+    def _latents(self, params: Params, pixels: UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b t h2 w2 c"]:
         """The mean of q(z | x), unscaled."""
         return fetch(self._encode(params, pixels))
 
-    def by_name(self, params: Params) -> dict[str, Callable[[Any], UInt8[np.ndarray, "b t h w 3"]]]:
+    def _by_name(self, params: Params) -> dict[str, Callable[[Any], UInt8[np.ndarray, "b t h w 3"]]]:
         """Latents to pixels."""
         images = {} if self._images is None else {IMAGE: self._images}
         return images | {
             STILLS: lambda z: fetch(self._stills(params, z)),
             VIDEO: lambda z: fetch(self._decode(params, z)),
         }
-
-
-def score_decoders(decoders: Decoders, experiment: Experiment, params: Params) -> dict[str, Any]:
-    """Held-out clips by each decoder (`evaluation/reconstruction.py`), and by how much the VideoVAE's changes from
-    frame to frame are nearer to the source's: 0.3 is 30 %."""
-    clips = (batch["pixels"] for batch in unseen_batches(experiment, None))
-    held_out = ((decoders.latents(params, pixels), pixels) for pixels in clips)
-    scores: dict[str, Any] = dict(compare(decoders.by_name(params), held_out))
-    if IMAGE in scores:
-        image, video = (scores[name]["difference_error"] for name in (IMAGE, VIDEO))
-        scores["less_flicker"] = 1 - video / image
-    return scores
-
-
-def side_by_side(
-    decoders: dict[str, Callable[[Any], UInt8[np.ndarray, "b t h w 3"]]],
-    z: Float[np.ndarray, "b t h2 w2 c"],
-    true: UInt8[np.ndarray, "b t h w 3"],
-) -> list[tuple[str, UInt8[np.ndarray, "b t h w 3"]]]:
-    """The source, what each decoder makes of it, and where each flickers: how far its change from the frame before is
-    from the source's, on black, four times as bright."""
-    made = {name: decode(z) for name, decode in decoders.items() if name != STILLS}
-    shown = [("source", true)] + [(f"{name} decoder", clips) for name, clips in made.items()]
-    return shown + [(f"{name} decoder, flicker x 4", _flicker(clips, true)) for name, clips in made.items()]
 
 
 def _flicker(made: UInt8[np.ndarray, "b t h w 3"], true: UInt8[np.ndarray, "b t h w 3"]) -> np.ndarray:

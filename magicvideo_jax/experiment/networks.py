@@ -29,7 +29,7 @@ class Networks:
     the parameters of each."""
 
     def __init__(self, model: ModelConfig, platform: str | None = None):
-        dtype = compute_dtype(model, platform)
+        self.dtype = dtype = compute_dtype(model, platform)
         self._model = model
         self.by_component: dict[Component, Network] = {
             Component.UNET: bind(lambda keys: VideoUNet(model.unet, keys=keys, dtype=dtype, remat=model.remat)),

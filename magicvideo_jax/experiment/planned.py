@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from magicvideo_jax.core.errors import UserError
@@ -80,7 +81,7 @@ def _sample(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMes
     is_spread = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
     parts = {
         "parameters": bytes_a_device(params),
-        "gathered": sum(leaf.size * leaf.dtype.itemsize for leaf in is_spread),
+        "gathered": sum(leaf.size for leaf in is_spread) * jnp.dtype(networks.dtype).itemsize,
         "inputs": bytes_a_device(inputs),
     }
     return Planned(What.SAMPLE, experiment, mesh, clips, inputs, parts, trace)

@@ -11,17 +11,16 @@ from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.interrupt import Interrupt
 from magicvideo_jax.core.lock import locked
 from magicvideo_jax.core.progress import say
-from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.settings import to_plain
 from magicvideo_jax.core.tree import merge
 from magicvideo_jax.experiment.config import Experiment, Stage
-from magicvideo_jax.experiment.decoders import Decoders, score_decoders
-from magicvideo_jax.experiment.generate import Generator
+from magicvideo_jax.experiment.held_out import unseen
+from magicvideo_jax.experiment.outcome import Scores
 from magicvideo_jax.experiment.preview import Preview
 from magicvideo_jax.experiment.report import say_costs
 from magicvideo_jax.experiment.room import check_program, refused_in_a_line
-from magicvideo_jax.experiment.scores import Scores, score_denoiser, score_reconstructions, table
-from magicvideo_jax.experiment.start import Started, start
+from magicvideo_jax.experiment.scores import outcome_of, table
+from magicvideo_jax.experiment.start import start
 from magicvideo_jax.experiment.workfolder import WorkFolder
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.curves import plot_curves
@@ -50,12 +49,7 @@ def run(experiment: Experiment, workdir: Path, interrupt: Interrupt | None = Non
         wandb_project = experiment.train.wandb_project if hosts.leads() else ""
         log = MetricsLog(shown, first=first, wandb_project=wandb_project, config=to_plain(experiment))
         stack.enter_context(closing(log))
-        generator = None
-        if started.tokenizer is not None:  # one for previews and scores: sampling takes as long to compile as training
-            generator = Generator(experiment, started.networks, started.tokenizer)
-        decoders = None
-        if experiment.stage is Stage.VIDEO_VAE:
-            decoders = Decoders(experiment, started.networks)
+        outcome = outcome_of(experiment, started.networks, started.tokenizer)
         step = Compiled(started.step, started.state)
         with refused_in_a_line(experiment, started.mesh):
             program = step.program(started.state, started.loader.shapes())
@@ -69,11 +63,13 @@ def run(experiment: Experiment, workdir: Path, interrupt: Interrupt | None = Non
             experiment=to_plain(experiment),
             checkpoints=checkpoints,
             log=log,
-            preview=Preview(started, shown / folder.previews.name, generator, decoders),
+            preview=Preview(outcome, shown / folder.previews.name, fps=float(unseen(experiment, 1)[0].fps)),
             interrupt=interrupt or Interrupt(),
         )
         plot_curves(read_lines(shown / "metrics.jsonl"), shown / "curves.png")
-        scores = _final_scores(started, merge(state.ema, state.frozen), generator, decoders, folder)
+        scores = outcome.scores(merge(state.ema, state.frozen))
+        if experiment.stage is Stage.VAE:
+            _write_scaling(scores, experiment, folder)
         write_json(shown / folder.metrics.name, scores)
     if hosts.leads():
         for line in table(scores):
@@ -84,15 +80,9 @@ def _checkpoints(experiment: Experiment, workdir: Path) -> Checkpoints:
     return Checkpoints(workdir, keep_last=experiment.train.keep_last, keep_every=experiment.train.keep_every)
 
 
-def _final_scores(
-    started: Started, params: Params, generator: Generator | None, decoders: Decoders | None, folder: WorkFolder
-) -> Scores:
-    if generator is not None:
-        return score_denoiser(generator, params)
-    if decoders is not None:
-        return score_decoders(decoders, started.experiment, params)
-    scores, scaling = score_reconstructions(started.experiment, started.networks, params)
-    vae = replace(started.experiment.model.vae, scaling=scaling)
-    model = replace(started.experiment.model, vae=vae)
-    folder.write_config(replace(started.experiment, model=model))
-    return scores
+def _write_scaling(scores: Scores, experiment: Experiment, folder: WorkFolder) -> None:
+    """Latents of a new VAE are to have variance 1."""
+    deviation = scores["latent_std"]
+    assert isinstance(deviation, float)
+    vae = replace(experiment.model.vae, scaling=1 / deviation)
+    folder.write_config(replace(experiment, model=replace(experiment.model, vae=vae)))
