@@ -21,64 +21,51 @@ import jax
 import numpy as np
 
 from magicvideo_jax.core.flops import flops
-from magicvideo_jax.core.protocols import Params
-from magicvideo_jax.core.tree import count, flatten, unflatten
-from magicvideo_jax.experiment.config import Experiment, read_experiment
+from magicvideo_jax.core.tree import count
+from magicvideo_jax.experiment.abstract import AbstractRun, abstract_run, fitted
+from magicvideo_jax.experiment.config import read_experiment
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.workfolder import shapes_of, split_trained
-from magicvideo_jax.training.objectives import denoising
-from magicvideo_jax.training.optimizer import make_optimizer
+from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.training.state import fresh_state
-from magicvideo_jax.training.step import Compiled, train_step
+from magicvideo_jax.training.step import Compiled
 
 ROUNDS = 10
 
 
-def experiment_of(config: str, remat: str) -> Experiment:
-    """A preset of a config file."""
+def run_of(config: str, batch: int, remat: str) -> AbstractRun:
+    """A preset of a config file, on clips as `prepare` leaves them: latents, and captions as ids."""
     file, _, preset = config.partition(":")
     chosen = runpy.run_path(file)["get_config"](preset)
-    chosen.model.remat = remat
-    return read_experiment(chosen)
+    chosen.model.remat, chosen.train.batch_size = remat, batch
+    chosen.data.update(sources=({"path": "latents that need not be here"},), encoded=0)
+    experiment = fitted(read_experiment(chosen))
+    return abstract_run(experiment, Networks(experiment.model), make_mesh(experiment.mesh))
 
 
-def random_params(shapes: Params) -> Params:
-    """Small numbers everywhere: their values take no part in the time of a step."""
-    some = 0.02 * np.random.default_rng(0).standard_normal(2**20, np.float32)
-    return unflatten({path: np.resize(some, s.shape) for path, s in flatten(shapes).items()})
+def random_like(shapes: Any) -> Any:
+    """Small numbers in their places: their values take no part in the time of a step."""
+    rng = np.random.default_rng(0)
+    some = 0.02 * rng.standard_normal(2**20, np.float32)
 
+    def one(x: jax.ShapeDtypeStruct) -> jax.Array:
+        is_number = np.issubdtype(x.dtype, np.floating)
+        values = np.resize(some, x.shape) if is_number else rng.integers(0, 1000, x.shape)
+        return jax.device_put(values.astype(x.dtype), x.sharding)
 
-def random_batch(experiment: Experiment, networks: Networks, batch: int) -> dict[str, np.ndarray]:
-    """Clips as `prepare` leaves them: latents, and captions as ids."""
-    rng = np.random.default_rng(1)
-    shape = (batch, *networks.latent_shape(experiment.data.frames, experiment.data.size))
-    return {
-        "latents": rng.standard_normal(shape, np.float32),
-        "ids": rng.integers(0, experiment.model.text.vocabulary, (batch, experiment.model.text.tokens), np.int32),
-        "fps": np.full(batch, 8, np.float32),
-    }
+    return jax.tree.map(one, shapes)
 
 
 class Steps:
     """A run's step with a state of its own."""
 
-    def __init__(self, experiment: Experiment, params: Params, batch: int):
-        networks = Networks(experiment.model)
-        optimizer = make_optimizer(experiment.optim, experiment.train.steps)
-        trained, frozen = split_trained(params, experiment)
-        create = jax.jit(partial(fresh_state, optimizer=optimizer), donate_argnums=0)
-        self._state = create(jax.device_put(trained))._replace(frozen=jax.device_put(frozen))
-        self._batch = jax.device_put(random_batch(experiment, networks, batch))
-        objective = denoising(
-            networks.parts(),
-            experiment.model.noise,
-            experiment.denoising,
-            null_ids=np.zeros(experiment.model.text.tokens, np.int32),
+    def __init__(self, run: AbstractRun):
+        places = jax.tree.map(lambda x: x.sharding, run.state)
+        create = jax.jit(
+            partial(fresh_state, optimizer=run.optimizer), donate_argnums=0, out_shardings=places._replace(frozen={})
         )
-        step = partial(
-            train_step, objective=objective, optimizer=optimizer, ema_decay=experiment.optim.ema, seed=experiment.seed
-        )
-        self._step = Compiled(step, self._state)
+        self._state = create(random_like(run.state.params))._replace(frozen=random_like(run.state.frozen))
+        self._batch = random_like(run.batch)
+        self._step = Compiled(run.step, run.state)
         began = time.perf_counter()
         self.flops = flops(self._step.traced(self._state, self._batch).jaxpr)
         self.program = self._step.program(self._state, self._batch)
@@ -119,9 +106,8 @@ def _operation(origin: str) -> str:
 
 def measure(config: str, batch: int, remat: str, trace: Path | None) -> dict[str, Any]:
     """One line of results; with `trace`, its operations beside it."""
-    experiment = experiment_of(config, remat)
-    params = random_params(shapes_of(Networks(experiment.model), experiment))
-    steps = Steps(experiment, params, batch)
+    run = run_of(config, batch, remat)
+    steps = Steps(run)
     steps.run(2)
     seconds = [steps.run(1) for _ in range(ROUNDS)]
     memory = jax.local_devices()[0].memory_stats() or {}
@@ -130,7 +116,7 @@ def measure(config: str, batch: int, remat: str, trace: Path | None) -> dict[str
         "device": jax.local_devices()[0].device_kind,
         "config": config,
         "remat": remat,
-        "parameters": count(params),
+        "parameters": count(run.state.params) + count(run.state.frozen),
         "clips": batch,
         "seconds": round(float(np.median(seconds)), 4),
         "clips_per_second": round(batch / float(np.median(seconds)), 3),

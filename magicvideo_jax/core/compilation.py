@@ -27,3 +27,9 @@ def keep_compiled() -> None:
 def cache_folder() -> Path:
     """Where this user's programs keep what they can make again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "magicvideo_jax"
+
+
+def refusal(error: Exception) -> str | None:
+    """XLA's words where an error says that a program does not fit the memory."""
+    _, refused, words = str(error).partition("RESOURCE_EXHAUSTED: ")
+    return words if refused else None

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from magicvideo_jax.core.compilation import cache_folder
+from magicvideo_jax.core.compilation import cache_folder, refusal
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.flops import flops
 from magicvideo_jax.core.settings import from_plain, to_plain
@@ -145,10 +145,11 @@ def _with_costs(plan: Plan, program: Planned) -> Plan:
     try:
         compiled = lowered.compile(_SHORT_SEARCH)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        words = refusal(error)
+        if words is None:
             raise
         clock.lap("compile")
-        return replace(plan, costs=Costs(False, str(error), seconds=clock.seconds, versions=_versions()))
+        return replace(plan, costs=Costs(False, words, seconds=clock.seconds, versions=_versions()))
     clock.lap("compile")
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return replace(

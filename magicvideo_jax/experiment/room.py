@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
+from magicvideo_jax.core.compilation import refusal
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.abstract import AbstractRun, abstract_run, bytes_by_part
 from magicvideo_jax.experiment.config import Component, Experiment
@@ -61,10 +62,12 @@ def refused_in_a_line(experiment: Experiment, mesh: Mesh) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        words = refusal(error)
+        if words is None:
             raise
-        said = str(error).splitlines()[0].partition("RESOURCE_EXHAUSTED: ")[2]
-        raise UserError(f"XLA refuses the step ({said}): give {_listed(_smaller_step(experiment, mesh))}") from None
+        raise UserError(
+            f"XLA refuses the step ({words.splitlines()[0]}): give {_listed(_smaller_step(experiment, mesh))}"
+        ) from None
 
 
 def _smaller_state(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh, limit: int) -> Iterator[str]:
