@@ -17,6 +17,7 @@ from tiny_experiment import tiny
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.flops import flops
+from magicvideo_jax.core.hlo import Array, largest
 from magicvideo_jax.experiment.abstract import abstract_run, batch_places
 from magicvideo_jax.experiment.config import Component, Compute, Stage
 from magicvideo_jax.experiment.networks import Networks
@@ -244,6 +245,53 @@ def test_what_libtpu_writes_in_its_own_way_is_read():
         Collective("all-gather", 4 * 32, 4, 1),
         Collective("collective-permute", 4 * 8, 8, 3),
     }
+
+
+ARRAYS = """HloModule jit_step
+%fused (p: f32[100]) -> f32[100] {
+  ROOT %inside = f32[4096]{0:T(1024)} exponential(%p)
+}
+%body (p: (s32[], bf16[2,3,5,200])) -> (s32[], bf16[2,3,5,200]) {
+  %p = (s32[]{:T(128)}, bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)}) parameter(0)
+  %old = bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)} get-tuple-element(%p), index=1
+  %new = bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)} fusion(%old), calls=%fused, metadata={op_name="step/while/exp" id=1}
+  ROOT %t = (s32[]{:T(128)}, bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)}) tuple(%i, %new)
+}
+ENTRY %main (a: f32[1000]) -> (f32[1000], f32[300]) {
+  %a = f32[1000]{0:T(1024)} parameter(0)
+  %near = f32[900]{0:T(1024)S(1)} fusion(%a), kind=kLoop, calls=%fused
+  %two = (f32[800]{0:T(1024)}, f32[800]{0:T(1024)S(1)}) fusion(%a), calls=%fused, metadata={op_name="step/two"}
+  %one = f32[800]{0:T(1024)} get-tuple-element(%two), index=0
+  %other = f32[800]{0:T(1024)S(1)} get-tuple-element(%two), index=1
+  %start = (f32[800]{0:T(1024)}, f32[800]{0:T(1024)}, u32[]{:S(2)}) copy-start(%one)
+  %done = f32[800]{0:T(1024)} copy-done(%start)
+  %loop = (s32[]{:T(128)}, bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)}) while(%t), condition=%cond, body=%body
+  %last = bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)} get-tuple-element(%loop), index=1
+  %sum = f32[300]{0:T(1024)} fusion(%done, %last), kind=kLoop, calls=%fused
+  ROOT %out = (f32[1000]{0:T(1024)}, f32[300]{0:T(1024)}) tuple(%a, %sum)
+}
+%cond (p: s32[]) -> pred[] {
+  ROOT %less = pred[] compare(%p, %p), direction=LT
+}
+"""
+
+
+def test_the_largest_arrays_of_a_program():
+    """In tiles of main memory; not what comes in or goes out, nor what stays in vector memory or within a fusion."""
+    assert largest(ARRAYS, 2) == [
+        Array("bf16[2,3,5,200]", 2 * 2 * 3 * 8 * 256, 1, "step/while/exp"),
+        Array("f32[800]", 4 * 1024, 2, "step/two"),
+    ]
+    assert [one.shape for one in largest(ARRAYS, 9)[2:]] == ["pred[]"]
+
+
+def test_the_largest_arrays_of_a_compiled_program():
+    def program(x):
+        outer = jnp.sin(x)[:, None] * jnp.cos(x)[None]
+        return jax.lax.sort(outer, dimension=0).sum()
+
+    text = jax.jit(program).lower(jnp.zeros(96)).compile().as_text()
+    assert {(one.shape, one.bytes) for one in largest(text, 1)} == {("f32[96,96]", 4 * 96 * 96)}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import jax
 from magicvideo_jax.core.compilation import cache_folder, refusal
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.flops import flops
+from magicvideo_jax.core.hlo import Array, largest
 from magicvideo_jax.core.settings import from_plain, to_plain
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
@@ -30,6 +31,9 @@ PLATFORM = "tpu"
 # holds to be half as good (docs/plans.md). Runs keep the default, whose memory may differ a little: no whole step was
 # compiled with it.
 _SHORT_SEARCH = {"xla_jf_convolution_performance_target": "0.5"}
+
+_LARGEST = 10
+"""Arrays that are listed."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Costs:
     bytes_accessed: float = 0.0
     collectives: dict[str, Any] = field(default_factory=dict)
     """By kind: `operations`, and `bytes_sent`."""
+    largest: tuple[Array, ...] = ()
+    """The largest arrays that it makes."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Of CPU time, by what took it."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -151,7 +157,7 @@ def _with_costs(plan: Plan, program: Planned) -> Plan:
         clock.lap("compile")
         return replace(plan, costs=Costs(False, words, seconds=clock.seconds, versions=_versions()))
     clock.lap("compile")
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    text, memory, cost = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
     return replace(
         plan,
         costs=Costs(
@@ -163,7 +169,8 @@ def _with_costs(plan: Plan, program: Planned) -> Plan:
             program=memory.generated_code_size_in_bytes,
             flops_xla=float(cost.get("flops", 0)),
             bytes_accessed=float(cost.get("bytes accessed", 0)),
-            collectives=by_kind(collectives(compiled.as_text(), plan.chips)),
+            collectives=by_kind(collectives(text, plan.chips)),
+            largest=tuple(largest(text, _LARGEST)),
             seconds=clock.seconds,
             versions=_versions(),
         ),

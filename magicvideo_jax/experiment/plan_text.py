@@ -47,6 +47,10 @@ def _of_costs(plan: Plan, costs: Costs) -> Iterator[str]:
     yield f"{'a chip':<24}operations   MiB sent"
     for kind, of_kind in costs.collectives.items():
         yield f"  {kind:<22}{of_kind['operations']:10,}{of_kind['bytes_sent'] / MIB:11,.1f}"
+    yield ""
+    yield "largest arrays it makes       MiB  number"
+    for one in costs.largest:
+        yield f"  {one.shape:<24}{one.bytes / MIB:9,.1f}{one.number:8}  {one.operation}"
 
 
 def table(plans: Iterable[Plan]) -> Iterator[str]:

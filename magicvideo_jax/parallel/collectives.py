@@ -15,12 +15,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from magicvideo_jax.core.hlo import ARRAY, computations, size
+
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
-_BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # of others the name says it: f32, s8, u4, f8e4m3fn
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _LOOP = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
@@ -49,16 +48,16 @@ class Collective:
 
 def collectives(program: str, devices: int) -> list[Collective]:
     """All of a program's (`compiled.as_text()`), which runs on so many devices."""
-    computations, entry = _computations(program)
+    by_name, entry = computations(program)
     found: dict[tuple[str, str], Collective] = {}
-    for name, times in _calls(computations, entry, 1):
-        for number, line in enumerate(computations[name]):
+    for name, times in _calls(by_name, entry, 1):
+        for number, line in enumerate(by_name[name]):
             match = _COLLECTIVE.search(line)
             if not match:
                 continue
             result, kind, starts = match.groups()
             group = _group_size(line, devices)
-            sizes = [_size(*array) for array in _ARRAY.findall(result)]
+            sizes = [size(dtype, shape) for dtype, shape, _ in ARRAY.findall(result)]
             if starts and kind in ("all-gather", "collective-permute"):
                 sizes = sizes[1:2]  # (operand, result, ..)
             whole = sum(sizes) * (group if kind == "reduce-scatter" else 1)
@@ -82,35 +81,21 @@ def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:
     }
 
 
-def _computations(program: str) -> tuple[dict[str, list[str]], str]:
-    """Lines by the computation they stand in, and which one is the entry."""
-    computations: dict[str, list[str]] = {}
-    entry, lines = "", []
-    for line in program.splitlines():
-        header = _COMPUTATION.match(line)
-        if header:
-            lines = computations.setdefault(header[2], [])
-            entry = header[2] if header[1] else entry
-        elif line.startswith("  "):
-            lines.append(line)
-    return computations, entry
-
-
-def _calls(computations: dict[str, list[str]], name: str, times: int) -> Iterator[tuple[str, int]]:
+def _calls(by_name: dict[str, list[str]], name: str, times: int) -> Iterator[tuple[str, int]]:
     """Every computation that runs, and how often, once for each place it is called from."""
     yield name, times
-    for line in computations.get(name, []):
+    for line in by_name.get(name, []):
         loop = _LOOP.search(line)
         if loop:
-            rounds = _rounds(line, computations.get(loop[1], []))
-            yield from _calls(computations, loop[2], times * rounds)
+            rounds = _rounds(line, by_name.get(loop[1], []))
+            yield from _calls(by_name, loop[2], times * rounds)
             continue
         called = _CALLED.findall(line)
         for branches in _BRANCHES.findall(line):
             called += re.findall(r"[\w.\-]+", branches)
         for one in called:
-            if one in computations:
-                yield from _calls(computations, one, times)
+            if one in by_name:
+                yield from _calls(by_name, one, times)
 
 
 def _rounds(loop: str, condition: list[str]) -> int:
@@ -132,9 +117,3 @@ def _group_size(line: str, devices: int) -> int:
         axes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
         return math.prod(axes[axis] for axis in re.findall(r"'([^']+)'", match[2]))
     return devices
-
-
-def _size(dtype: str, shape: str) -> int:
-    number = re.search(r"\d+", dtype)
-    bits = _BITS.get(dtype) or (int(number[0]) if number else 0)  # tokens have none
-    return math.prod(int(size) for size in shape.split(",") if size) * bits // 8
