@@ -45,13 +45,13 @@ class Generator:
         self,
         experiment: Experiment,
         networks: Networks,
-        tokenizer: Tokenize,
+        tokenize: Tokenize,
         *,
         at_once: int | None = None,
         sample: SampleConfig | None = None,
         frames: int | None = None,
     ):
-        self.experiment, self.networks, self.tokenizer = experiment, networks, tokenizer
+        self._tokenize = tokenize
         self._at_once = experiment.evaluate.at_once if at_once is None else at_once
         sample = sample or experiment.sample
         frames = frames_of(experiment) if frames is None else frames
@@ -86,9 +86,8 @@ class Generator:
         """`program(params, ids, null_ids, fps, keys)`, jitted: every device has whole parameters, gathered where they
         are spread, and makes clips of its own; they say nothing to one another until all are done."""
         if mesh not in self._programs:
-            run, platform = self._run, None
-            if mesh is not None:
-                platform = mesh.devices.flat[0].platform
+            run = self._run
+            platform = None if mesh is None else mesh.devices.flat[0].platform
             if mesh is not None and mesh.size > 1:
                 clips, same = PartitionSpec(mesh.axis_names), PartitionSpec()
                 run = jax.shard_map(
@@ -101,14 +100,14 @@ class Generator:
         """What a program takes beside the parameters, of a request's clips from the first on."""
         prompts = request.prompts[first : first + at_once]
         missing = at_once - len(prompts)
-        ids = np.pad(self.tokenizer(prompts), ((0, missing), (0, 0)), mode="edge")
+        ids = np.pad(self._tokenize(prompts), ((0, missing), (0, 0)), mode="edge")
         fps = np.pad(np.asarray(request.fps[first : first + at_once], np.float32), (0, missing), mode="edge")
         keys = jax.vmap(lambda i: key_for(request.seed, i, "clip"))(jnp.arange(first, first + at_once))
-        return ids, self.tokenizer([request.negative])[0], fps, keys
+        return ids, self._tokenize([request.negative])[0], fps, keys
 
     def generate(self, params: Params, request: Request, *, what: str = "sample") -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt. Clip i of a seed is the same whatever stands beside it."""
-        mesh = getattr(jax.tree.leaves(params)[0].sharding, "mesh", None)
+        mesh = getattr(getattr(jax.tree.leaves(params)[0], "sharding", None), "mesh", None)  # numpy has neither
         program, at_once, clips = self.program(mesh), self.at_once(mesh), []
         with Progress(len(request.prompts), what, unit="clip") as progress:
             for first in range(0, len(request.prompts), at_once):
