@@ -1,4 +1,4 @@
-"""The train step of a preset on this machine's accelerator: seconds, clips a second, memory, and where its time goes.
+"""The train step of a preset on one accelerator: seconds, clips a second, memory, and where its time goes.
 
     python benchmarks/accelerator.py [--config configs/t2v.py:sd15] [--batch 4] [--remat none] [--trace DIR]
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from magicvideo_jax.core.flops import flops
@@ -25,7 +26,7 @@ from magicvideo_jax.core.tree import count
 from magicvideo_jax.experiment.abstract import AbstractRun, abstract_run, fitted
 from magicvideo_jax.experiment.config import read_experiment
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.parallel.mesh import make_mesh
+from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
 from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import Compiled
 
@@ -39,7 +40,7 @@ def run_of(config: str, batch: int, remat: str) -> AbstractRun:
     chosen.model.remat, chosen.train.batch_size = remat, batch
     chosen.data.update(sources=({"path": "latents that need not be here"},), encoded=0)
     experiment = fitted(read_experiment(chosen))
-    return abstract_run(experiment, Networks(experiment.model), make_mesh(experiment.mesh))
+    return abstract_run(experiment, Networks(experiment.model), make_mesh(MeshShape(), jax.devices()[:1]))
 
 
 def random_like(shapes: Any) -> Any:
@@ -48,7 +49,7 @@ def random_like(shapes: Any) -> Any:
     some = 0.02 * rng.standard_normal(2**20, np.float32)
 
     def one(x: jax.ShapeDtypeStruct) -> jax.Array:
-        is_number = np.issubdtype(x.dtype, np.floating)
+        is_number = jnp.issubdtype(x.dtype, jnp.floating)
         values = np.resize(some, x.shape) if is_number else rng.integers(0, 1000, x.shape)
         return jax.device_put(values.astype(x.dtype), x.sharding)
 

@@ -283,6 +283,12 @@ def test_the_largest_arrays_of_a_program():
         Array("f32[800]", 4 * 1024, 2, "step/two"),
     ]
     assert [one.shape for one in largest(ARRAYS, 9)[2:]] == ["pred[]"]
+    alone = """ENTRY %main (a: f32[9]) -> f32[20] {
+  ROOT %out = f32[20]{0} fusion(%big), calls=%fused
+  %big = f32[5000]{0} fusion(%a), calls=%fused
+}
+"""
+    assert [one.shape for one in largest(alone, 9)] == ["f32[5000]"]
 
 
 def test_the_largest_arrays_of_a_compiled_program():

@@ -31,5 +31,5 @@ def cache_folder() -> Path:
 
 def refusal(error: Exception) -> str | None:
     """XLA's words where an error says that a program does not fit the memory."""
-    _, refused, words = str(error).partition("RESOURCE_EXHAUSTED: ")
-    return words if refused else None
+    _, refused, words = str(error).partition("RESOURCE_EXHAUSTED")
+    return (words.strip(": \n") or "out of memory") if refused else None

@@ -23,7 +23,7 @@ def flops(jaxpr: Any) -> int:
             total += _of_convolution(equation)
         elif name == "scan":
             total += params["length"] * flops(params["jaxpr"])
-        elif name == "shard_map":  # over all axes of its mesh: what is written is one device's part
+        elif name == "shard_map":  # over all axes of its mesh, here: what is written is one device's part
             total += params["mesh"].size * flops(params["jaxpr"])
         elif name == "cond":
             total += min(map(flops, params["branches"]))

@@ -11,7 +11,7 @@ ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # of others the name says it: f32, s8, u4, f8e4m3fn
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(
-    r"^  (?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<result>\(.*?\)|\S+) (?P<kind>[\w\-]+)\((?P<rest>.*)"
+    r"^  (?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<result>\(.*?\)|\S+) (?P<kind>[\w\-]+)\((?P<rest>.*)"
 )
 _RUNS = re.compile(r"\b(?:body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
@@ -76,7 +76,7 @@ def largest(text: str, number: int) -> list[Array]:
     for name in _in_memory(found, entry):
         lines = [match for line in found[name] if (match := _INSTRUCTION.match(line))]
         maker = {match["name"]: match for match in lines if match["kind"] not in _NAMES}
-        returned = _operands(lines[-1]) if name == entry else []
+        returned = [one for match in lines if match["root"] for one in _returned(match)] if name == entry else []
         for match in lines:
             made_by = maker.get(match["name"])
             if match["kind"] == "get-tuple-element":  # of what an operation makes that makes several
@@ -102,6 +102,10 @@ def _in_memory(found: dict[str, list[str]], name: str) -> Iterator[str]:
             inside += re.findall(r"[\w.\-]+", branches)
         for one in inside:
             yield from _in_memory(found, one)
+
+
+def _returned(root: re.Match[str]) -> list[str]:
+    return _operands(root) if root["kind"] == "tuple" else [root["name"]]
 
 
 def _operands(instruction: re.Match[str]) -> list[str]:

@@ -122,7 +122,7 @@ class EvaluateConfig:
     clips: int = 64
     """Held-out captions that are sampled and read back."""
     at_once: int = 8
-    """Clips in memory together; previews are made as many at once."""
+    """Clips that are made together, previews too; rounded up to a multiple of the devices."""
 
 
 @dataclass(frozen=True)

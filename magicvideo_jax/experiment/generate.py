@@ -1,7 +1,8 @@
 """Prompts to clips with an experiment's networks: what `sample`, previews and scores share."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import UInt8
 
-from magicvideo_jax.core.compilation import jit
+from magicvideo_jax.core.compilation import jit, refusal
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.progress import Progress
@@ -23,6 +24,7 @@ from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.streams import frames_of
 from magicvideo_jax.models.temporal import Position
 from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.parallel.mesh import over_all
 from magicvideo_jax.sampling.decode import decode_clips
 from magicvideo_jax.sampling.keyframes import SampleConfig, keyframes, make_plan
 
@@ -38,8 +40,8 @@ class Request:
 
 
 class Generator:
-    """Compiled once for a number of clips: `at_once`, or the next that all devices share evenly; `generate` fills it
-    with as many prompts as there are, padding the last."""
+    """Compiled once for a number of clips, those of `clips_together`; `generate` fills it with as many prompts as there
+    are, padding the last."""
 
     def __init__(
         self,
@@ -77,8 +79,8 @@ class Generator:
         self._run = run
         self._programs: dict[Mesh | None, Any] = {}
 
-    def at_once(self, mesh: Mesh | AbstractMesh | None) -> int:
-        """Clips that are made together over the devices of a mesh (none: on one device)."""
+    def clips_together(self, mesh: Mesh | AbstractMesh | None) -> int:
+        """`at_once`, rounded up to what the devices of a mesh (none: one device) share evenly."""
         devices = 1 if mesh is None else mesh.size
         return devices * math.ceil(self._at_once / devices)
 
@@ -89,7 +91,7 @@ class Generator:
             run = self._run
             platform = None if mesh is None else mesh.devices.flat[0].platform
             if mesh is not None and mesh.size > 1:
-                clips, same = PartitionSpec(mesh.axis_names), PartitionSpec()
+                clips, same = over_all(mesh).spec, PartitionSpec()
                 run = jax.shard_map(
                     run, mesh=mesh, in_specs=(same, clips, same, clips, clips), out_specs=clips, check_vma=False
                 )
@@ -106,15 +108,30 @@ class Generator:
         return ids, self._tokenize([request.negative])[0], fps, keys
 
     def generate(self, params: Params, request: Request, *, what: str = "sample") -> UInt8[np.ndarray, "b t h w 3"]:
-        """A clip for each prompt. Clip i of a seed is the same whatever stands beside it."""
+        """A clip for each prompt. But for rounding, clip i of a seed is the same whatever stands beside it."""
         mesh = getattr(getattr(jax.tree.leaves(params)[0], "sharding", None), "mesh", None)  # numpy has neither
-        program, at_once, clips = self.program(mesh), self.at_once(mesh), []
+        program, at_once, clips = self.program(mesh), self.clips_together(mesh), []
         with Progress(len(request.prompts), what, unit="clip") as progress:
             for first in range(0, len(request.prompts), at_once):
-                made = fetch(program(params, *self.inputs(request, first, at_once)))
-                clips.append(made[: len(request.prompts) - first])
+                with _refused_in_a_line(what, at_once):
+                    made = program(params, *self.inputs(request, first, at_once))
+                    clips.append(fetch(made, min(at_once, len(request.prompts) - first)))
                 progress.advance(len(clips[-1]))
         return np.concatenate(clips)
+
+
+@contextlib.contextmanager
+def _refused_in_a_line(what: str, at_once: int) -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        words = refusal(error)
+        if words is None:
+            raise
+        raise UserError(
+            f"{what}: no memory to make {at_once} clips together ({words.splitlines()[0]}): give fewer (evaluate.at_once, "
+            "--num; one a device at least), or decode in smaller parts (decode.frames, decode.tile)"
+        ) from None
 
 
 def _check_frames(experiment: Experiment, frames: int) -> None:

@@ -23,5 +23,5 @@ class Outcome(Protocol):
         ...
 
     def scores(self, params: Params) -> Scores:
-        """`evaluate.clips` examples are scored."""
+        """Of `evaluate.clips` examples, or four times as many pictures."""
         ...

@@ -79,7 +79,7 @@ class Pipeline:
         negative_prompt: str = "",
         at_once: int = 1,
     ) -> UInt8[np.ndarray, "b t h w 3"]:
-        """A clip for each prompt, `at_once` of them in memory; `fps` is a rate for each, else all have the sample's."""
+        """A clip for each prompt, `at_once` of them together; `fps` is a rate for each, else all have the sample's."""
         for i, prompt in enumerate(prompts):
             if not prompt.strip():
                 raise UserError(f"--prompt: prompt {i} is empty: say what is to be seen")

@@ -83,7 +83,7 @@ class Plan:
     """Of a chip."""
     parts: dict[str, int]
     """Of a step `parameters`, `average`, `moments`, `frozen`, `inputs` and `gradients`, of sampling `parameters`,
-    `gathered` and `inputs`: at least these are there at once."""
+    `gathered` (about) and `inputs`: at least these are there at once."""
     flops: int = 0
     """Over all chips, counted in the program as it is written; 0 where it was not traced."""
     costs: Costs | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.abstract import abstract_run, any_ids, bytes_by_part
@@ -15,13 +15,13 @@ from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import shapes_of
-from magicvideo_jax.parallel.mesh import replicated
+from magicvideo_jax.parallel.mesh import over_all, replicated
 from magicvideo_jax.parallel.rules import bytes_a_device, in_places
 from magicvideo_jax.training.step import Compiled
 
 
 class What(Enum):
-    """By the name to ask for it."""
+    """Which program: the values of `--what`."""
 
     STEP = "step"
     SAMPLE = "sample"
@@ -29,7 +29,7 @@ class What(Enum):
 
 @dataclass(frozen=True)
 class Planned:
-    """A program that cannot be run."""
+    """A program, and what a chip holds for it."""
 
     what: What
     experiment: Experiment
@@ -37,7 +37,7 @@ class Planned:
     batch_size: int
     """Examples of a step, or clips that are made together."""
     inputs: dict[str, Any]
-    """One of each of them, stacked: shapes in their places."""
+    """Of all of them: shapes in their places."""
     parts: dict[str, int]
     """Bytes a chip that are there at once, before anything is computed."""
     trace: Callable[[], Any]
@@ -59,29 +59,31 @@ def _step(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh)
 
 
 def _sample(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh) -> Planned:
-    """As previews and scores make them, of parameters as a run spreads them."""
+    """As a run makes previews and scores, of parameters as it spreads them; `sample` and `evaluate` have them whole.
+
+    What is gathered is counted in the type that networks compute in; XLA leaves out the VAE's encoder, and may gather
+    the table of words as it is."""
     if not experiment.stage.has_text:
         raise UserError(f"--what=sample: stage={experiment.stage.value} makes nothing from prompts; plan its step")
     generator = Generator(experiment, networks, any_ids(experiment.model.text.tokens))
-    params, clips = in_places(shapes_of(networks, experiment), mesh), generator.at_once(mesh)
+    params, clips = in_places(shapes_of(networks, experiment), mesh), generator.clips_together(mesh)
     request = Request(prompts=[""] * clips, fps=[experiment.sample.fps] * clips)
-    over_all = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
     def place(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     ids, null_ids, fps, keys = generator.inputs(request, 0, clips)
-    inputs = {"ids": place(ids, over_all), "fps": place(fps, over_all), "keys": place(keys, over_all)}
+    inputs = {"ids": place(ids, over_all(mesh)), "fps": place(fps, over_all(mesh)), "keys": place(keys, over_all(mesh))}
     null_ids = place(null_ids, replicated(mesh))
 
     def trace() -> Any:
         assert isinstance(mesh, Mesh)
         return generator.program(mesh).trace(params, inputs["ids"], null_ids, inputs["fps"], inputs["keys"])
 
-    is_spread = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
+    spread = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
     parts = {
         "parameters": bytes_a_device(params),
-        "gathered": sum(leaf.size for leaf in is_spread) * jnp.dtype(networks.dtype).itemsize,
+        "gathered": sum(leaf.size for leaf in spread) * jnp.dtype(networks.dtype).itemsize,
         "inputs": bytes_a_device(inputs),
     }
     return Planned(What.SAMPLE, experiment, mesh, clips, inputs, parts, trace)

@@ -1,4 +1,4 @@
-"""The scores of a work folder: what `evaluate` prints and the last line of a training run."""
+"""The outcome of each stage, and the scores of a work folder: what `evaluate` prints."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.placement import CLIPS, WITHIN
-from magicvideo_jax.parallel.mesh import batch_shards
+from magicvideo_jax.parallel.mesh import batch_shards, replicated
 
 
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int = 1) -> None:
@@ -58,8 +58,12 @@ def place(batch: Any, mesh: Mesh, batch_size: int) -> Any:
     return jax.tree.map(put, batch)
 
 
-def fetch(x: jax.Array | np.ndarray) -> np.ndarray:
-    """A global array as numpy, on every host; numpy stays what it is."""
+def fetch(x: jax.Array | np.ndarray, rows: int | None = None) -> np.ndarray:
+    """A global array, or the first of its rows, as numpy, on every host; numpy stays what it is. Of several hosts every
+    device holds all that is fetched."""
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
-        return np.asarray(process_allgather(x, tiled=True))
-    return np.asarray(x)
+        if rows is None:
+            return np.asarray(process_allgather(x, tiled=True))
+        assert isinstance(x.sharding, NamedSharding)
+        x = jax.jit(lambda x: x[:rows], out_shardings=replicated(x.sharding.mesh))(x)
+    return np.asarray(x)[:rows]

@@ -50,6 +50,11 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def over_all(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """The first axis over all devices."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """How many ways the batch axis is split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
