@@ -129,8 +129,8 @@ def _refused_in_a_line(what: str, at_once: int) -> Iterator[None]:
         if words is None:
             raise
         raise UserError(
-            f"{what}: no memory to make {at_once} clips together ({words.splitlines()[0]}): give fewer (evaluate.at_once, "
-            "--num; one a device at least), or decode in smaller parts (decode.frames, decode.tile)"
+            f"{what}: no memory to make {at_once} clips together ({words.splitlines()[0]}): give fewer "
+            "(evaluate.at_once, --num; one a device at least), or decode in smaller parts (decode.frames, decode.tile)"
         ) from None
 
 
