@@ -27,8 +27,8 @@ def tokenize(prompts):
     return np.array([[(7 * ord(prompt[0]) + i) % 50 for i in range(24)] for prompt in prompts], np.int32)
 
 
-def generator_and_params(shape: MeshShape, devices: int, sampler: Sampler = Sampler.DDPM):
-    experiment = tiny(sample=SampleConfig(sampler, steps=3))
+def generator_and_params(shape: MeshShape, devices: int):
+    experiment = tiny(sample=SampleConfig(Sampler.DDPM, steps=3))
     networks = Networks(experiment.model)
     mesh = make_mesh(shape, jax.devices()[:devices])
     places = in_places(shapes_of(networks, experiment), mesh)

@@ -89,8 +89,8 @@ def test_a_refusal_of_the_compiler_is_one_line():
         pytest.raises(
             UserError, match=r"XLA refuses the step \(20G exceeds 15.75G\): give --config\.model\.remat=full"
         ),
-        room.refused_in_a_line(experiment, mesh),
+        room.step_refused_in_a_line(experiment, mesh),
     ):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 20G exceeds 15.75G\nallocations: ..")
-    with pytest.raises(jax.errors.JaxRuntimeError), room.refused_in_a_line(experiment, mesh):
+    with pytest.raises(jax.errors.JaxRuntimeError), room.step_refused_in_a_line(experiment, mesh):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")

@@ -1,11 +1,14 @@
 """`jax.jit` with what pays on this machine, and a cache of compiled programs that outlives the process."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from magicvideo_jax.core.errors import UserError
 
 # XLA:CPU's library of dot kernels also runs convolutions: 1.2 to 3 times as fast, forward and backward
 # (docs/benchmarks.md). An option of the compiler and not an XLA flag: it holds for our programs alone.
@@ -33,3 +36,15 @@ def refusal(error: Exception) -> str | None:
     """XLA's words where an error says that a program does not fit the memory."""
     _, refused, words = str(error).partition("RESOURCE_EXHAUSTED")
     return (words.strip(": \n") or "out of memory") if refused else None
+
+
+@contextlib.contextmanager
+def refused_in_a_line(line: Callable[[str], str]) -> Iterator[None]:
+    """Want of memory becomes a `UserError`: the line made of the first of XLA's words."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        words = refusal(error)
+        if words is None:
+            raise
+        raise UserError(line(words.splitlines()[0])) from None

@@ -13,7 +13,8 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(
     r"^  (?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<result>\(.*?\)|\S+) (?P<kind>[\w\-]+)\((?P<rest>.*)"
 )
-_RUNS = re.compile(r"\b(?:body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+_LOOP = re.compile(r"\b(?:body|condition)=%?([\w.\-]+)")
+_BRANCH = re.compile(r"\b(?:true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 # They name what another operation has made, or was there before.
 _NAMES = {
@@ -68,6 +69,12 @@ def size(dtype: str, shape: str, layout: str | None = None) -> int:
     return math.prod(sides) * bits // 8
 
 
+def branches(line: str) -> list[str]:
+    """Computations that an instruction chooses from."""
+    several = [name for names in _BRANCHES.findall(line) for name in re.findall(r"[\w.\-]+", names)]
+    return _BRANCH.findall(line) + several
+
+
 def largest(text: str, number: int) -> list[Array]:
     """The largest arrays of a program, alike ones as one. They need not be there at the same time: where an array
     ends another may begin. What a fusion keeps to itself is none."""
@@ -97,10 +104,7 @@ def _in_memory(found: dict[str, list[str]], name: str) -> Iterator[str]:
     """Computations whose results lie in memory: the entry, and what it loops over and branches into."""
     yield name
     for line in found[name]:
-        inside = _RUNS.findall(line)
-        for branches in _BRANCHES.findall(line):
-            inside += re.findall(r"[\w.\-]+", branches)
-        for one in inside:
+        for one in _LOOP.findall(line) + branches(line):
             yield from _in_memory(found, one)
 
 

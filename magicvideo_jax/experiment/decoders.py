@@ -25,7 +25,6 @@ from magicvideo_jax.training.objectives import unit
 IMAGE, STILLS, VIDEO = "image", "stills", "video"
 """The decoder of images at the beginning, the trained one without its temporal layers, and with them."""
 
-
 SHOWN = 3
 """Clips, in rows of their own for each decoder."""
 

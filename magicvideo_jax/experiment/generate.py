@@ -1,8 +1,7 @@
 """Prompts to clips with an experiment's networks: what `sample`, previews and scores share."""
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import UInt8
 
-from magicvideo_jax.core.compilation import jit, refusal
+from magicvideo_jax.core.compilation import jit, refused_in_a_line
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.progress import Progress
@@ -113,25 +112,16 @@ class Generator:
         program, at_once, clips = self.program(mesh), self.clips_together(mesh), []
         with Progress(len(request.prompts), what, unit="clip") as progress:
             for first in range(0, len(request.prompts), at_once):
-                with _refused_in_a_line(what, at_once):
+                with refused_in_a_line(
+                    lambda words: (
+                        f"{what}: no memory to make {at_once} clips together ({words}): give fewer (evaluate.at_once, "
+                        "--num; one a device at least), or decode in smaller parts (decode.frames, decode.tile)"
+                    )
+                ):
                     made = program(params, *self.inputs(request, first, at_once))
                     clips.append(fetch(made, min(at_once, len(request.prompts) - first)))
                 progress.advance(len(clips[-1]))
         return np.concatenate(clips)
-
-
-@contextlib.contextmanager
-def _refused_in_a_line(what: str, at_once: int) -> Iterator[None]:
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        words = refusal(error)
-        if words is None:
-            raise
-        raise UserError(
-            f"{what}: no memory to make {at_once} clips together ({words.splitlines()[0]}): give fewer "
-            "(evaluate.at_once, --num; one a device at least), or decode in smaller parts (decode.frames, decode.tile)"
-        ) from None
 
 
 def _check_frames(experiment: Experiment, frames: int) -> None:

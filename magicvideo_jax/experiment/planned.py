@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.abstract import abstract_run, any_ids, bytes_by_part
@@ -16,7 +16,7 @@ from magicvideo_jax.experiment.generate import Generator, Request
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import shapes_of
 from magicvideo_jax.parallel.mesh import over_all, replicated
-from magicvideo_jax.parallel.rules import bytes_a_device, in_places
+from magicvideo_jax.parallel.rules import bytes_a_device, in_place, in_places
 from magicvideo_jax.training.step import Compiled
 
 
@@ -69,12 +69,13 @@ def _sample(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMes
     params, clips = in_places(shapes_of(networks, experiment), mesh), generator.clips_together(mesh)
     request = Request(prompts=[""] * clips, fps=[experiment.sample.fps] * clips)
 
-    def place(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
     ids, null_ids, fps, keys = generator.inputs(request, 0, clips)
-    inputs = {"ids": place(ids, over_all(mesh)), "fps": place(fps, over_all(mesh)), "keys": place(keys, over_all(mesh))}
-    null_ids = place(null_ids, replicated(mesh))
+    inputs = {
+        "ids": in_place(ids, over_all(mesh)),
+        "fps": in_place(fps, over_all(mesh)),
+        "keys": in_place(keys, over_all(mesh)),
+    }
+    null_ids = in_place(null_ids, replicated(mesh))
 
     def trace() -> Any:
         assert isinstance(mesh, Mesh)

@@ -16,6 +16,7 @@ from magicvideo_jax.sampling.decode import decode_clips
 from magicvideo_jax.training.objectives import unit
 
 SHOWN = 8
+"""Pictures of a preview."""
 
 
 class Reconstructions:

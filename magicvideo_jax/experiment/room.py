@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import jax
 from jax.sharding import AbstractMesh, Mesh
 
-from magicvideo_jax.core.compilation import refusal
+from magicvideo_jax.core.compilation import refused_in_a_line
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.abstract import AbstractRun, abstract_run, bytes_by_part
 from magicvideo_jax.experiment.config import Component, Experiment
@@ -56,18 +55,11 @@ def check_program(program: Any, experiment: Experiment, mesh: Mesh) -> None:
         )
 
 
-@contextlib.contextmanager
-def refused_in_a_line(experiment: Experiment, mesh: Mesh) -> Iterator[None]:
+def step_refused_in_a_line(experiment: Experiment, mesh: Mesh) -> contextlib.AbstractContextManager[None]:
     """Around compiling: TPU's compiler refuses by itself what does not fit."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        words = refusal(error)
-        if words is None:
-            raise
-        raise UserError(
-            f"XLA refuses the step ({words.splitlines()[0]}): give {_listed(_smaller_step(experiment, mesh))}"
-        ) from None
+    return refused_in_a_line(
+        lambda words: f"XLA refuses the step ({words}): give {_listed(_smaller_step(experiment, mesh))}"
+    )
 
 
 def _smaller_state(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh, limit: int) -> Iterator[str]:

@@ -18,7 +18,7 @@ from magicvideo_jax.experiment.held_out import unseen
 from magicvideo_jax.experiment.outcome import Scores
 from magicvideo_jax.experiment.preview import Preview
 from magicvideo_jax.experiment.report import say_costs
-from magicvideo_jax.experiment.room import check_program, refused_in_a_line
+from magicvideo_jax.experiment.room import check_program, step_refused_in_a_line
 from magicvideo_jax.experiment.scores import outcome_of, table
 from magicvideo_jax.experiment.start import start
 from magicvideo_jax.experiment.workfolder import WorkFolder
@@ -51,7 +51,7 @@ def run(experiment: Experiment, workdir: Path, interrupt: Interrupt | None = Non
         stack.enter_context(closing(log))
         outcome = outcome_of(experiment, started.networks, started.tokenizer)
         step = Compiled(started.step, started.state)
-        with refused_in_a_line(experiment, started.mesh):
+        with step_refused_in_a_line(experiment, started.mesh):
             program = step.program(started.state, started.loader.shapes())
         check_program(program, experiment, started.mesh)
         say_costs(started, program, workdir)

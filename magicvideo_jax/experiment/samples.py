@@ -1,6 +1,7 @@
 """Of a text-to-image or text-to-video model: what it draws for captions it has not seen, and its loss there."""
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from magicvideo_jax.core.compilation import jit
@@ -19,6 +20,7 @@ from magicvideo_jax.experiment.step import make_objective
 from magicvideo_jax.training.step import Metrics
 
 SHOWN = 8
+"""Clips of a preview."""
 
 
 class Samples:
@@ -30,9 +32,8 @@ class Samples:
 
     def rows(self, params: Params) -> Rows:
         """Held-out captions, sampled."""
-        asked = unseen(self._experiment, SHOWN)
-        clips = self._generator.generate(params, _request(asked), what="preview")
-        return [(one.prompt, clip) for one, clip in zip(asked, clips, strict=True)]
+        clips = self._generator.generate(params, _request(self._shown), what="preview")
+        return [(one.prompt, clip) for one, clip in zip(self._shown, clips, strict=True)]
 
     def scores(self, params: Params) -> Scores:
         """How much moves, of drawn shapes whether they are what was asked for, and the loss by diffusion time."""
@@ -45,6 +46,10 @@ class Samples:
         if made.shape[1] > 1:
             scores["motion"] = dict(motion(made))
         return scores | {"held_out_loss": self._losses(params)}
+
+    @cached_property
+    def _shown(self) -> list[Unseen]:
+        return unseen(self._experiment, SHOWN)
 
     def _losses(self, params: Params) -> dict[str, float]:
         told = replace(

@@ -16,7 +16,7 @@ from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.workfolder import split_trained
 from magicvideo_jax.models.lpips import has_lpips, lpips
 from magicvideo_jax.parallel.mesh import replicated
-from magicvideo_jax.parallel.rules import parameter_shardings
+from magicvideo_jax.parallel.rules import in_place, parameter_shardings
 from magicvideo_jax.training.objectives import autoencoding, denoising, joint
 from magicvideo_jax.training.state import TrainState, fresh_state
 from magicvideo_jax.training.step import Objective, accumulated, train_step
@@ -85,6 +85,6 @@ def state_places(
         names = tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
         # An optimizer of several puts its own name in front.
         sharding = by_path.get(names) or by_path.get(names[1:]) or replicated(mesh)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        return in_place(leaf, sharding)
 
     return jax.tree_util.tree_map_with_path(place, shapes)

@@ -15,13 +15,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from magicvideo_jax.core.hlo import ARRAY, computations, size
+from magicvideo_jax.core.hlo import ARRAY, branches, computations, size
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_CALLED = re.compile(r"\b(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_CALLED = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
 _LOOP = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 
 
@@ -90,10 +89,7 @@ def _calls(by_name: dict[str, list[str]], name: str, times: int) -> Iterator[tup
             rounds = _rounds(line, by_name.get(loop[1], []))
             yield from _calls(by_name, loop[2], times * rounds)
             continue
-        called = _CALLED.findall(line)
-        for branches in _BRANCHES.findall(line):
-            called += re.findall(r"[\w.\-]+", branches)
-        for one in called:
+        for one in _CALLED.findall(line) + branches(line):
             if one in by_name:
                 yield from _calls(by_name, one, times)
 

@@ -26,13 +26,14 @@ def parameter_shardings(
     )
 
 
+def in_place(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    """The shape of an array, or of a shape, where it is to lie."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
 def in_places(shapes: dict[str, Any], mesh: Mesh | AbstractMesh) -> dict[str, Any]:
-    """Shapes with their shardings."""
-
-    def place(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return jax.tree.map(place, shapes, parameter_shardings(shapes, mesh))
+    """Shapes of parameters, where `parameter_shardings` has them."""
+    return jax.tree.map(in_place, shapes, parameter_shardings(shapes, mesh))
 
 
 def on_this_host(shapes: dict[str, Any]) -> dict[str, Any]:
