@@ -4,7 +4,7 @@
 
 Weights and latents are random, and batches at hand: what is timed is the compiled step alone, as `train` runs it.
 Prints one JSON line; with --trace, the operations that the profiler saw, longest first. `tflops` is the arithmetic of
-the step as it is written (core/flops.py) over its time: without rematerialisation, over the chip's peak, the MFU.
+the step as it is written (planning/flops.py) over its time: without rematerialisation, over the chip's peak, the MFU.
 """
 
 import argparse
@@ -21,12 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magicvideo_jax.core.flops import flops
 from magicvideo_jax.core.tree import count
-from magicvideo_jax.experiment.abstract import AbstractRun, abstract_run, fitted
 from magicvideo_jax.experiment.config import read_experiment
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
+from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run, fit_to_weights
+from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
+from magicvideo_jax.planning.flops import flops
 from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import Compiled
 
@@ -39,8 +39,10 @@ def run_of(config: str, batch: int, remat: str) -> AbstractRun:
     chosen = runpy.run_path(file)["get_config"](preset)
     chosen.model.remat, chosen.train.batch_size = remat, batch
     chosen.data.update(sources=({"path": "latents that need not be here"},), encoded=0)
-    experiment = fitted(read_experiment(chosen))
-    return abstract_run(experiment, Networks(experiment.model), make_mesh(MeshShape(), jax.devices()[:1]))
+    experiment = fit_to_weights(read_experiment(chosen))
+    return abstract_run(
+        experiment, Networks(experiment.model), make_mesh(MeshConfig(), jax.devices()[:1])
+    )
 
 
 def random_like(shapes: Any) -> Any:
@@ -62,9 +64,13 @@ class Steps:
     def __init__(self, run: AbstractRun):
         places = jax.tree.map(lambda x: x.sharding, run.state)
         create = jax.jit(
-            partial(fresh_state, optimizer=run.optimizer), donate_argnums=0, out_shardings=places._replace(frozen={})
+            partial(fresh_state, optimizer=run.optimizer),
+            donate_argnums=0,
+            out_shardings=places._replace(frozen={}),
         )
-        self._state = create(random_like(run.state.params))._replace(frozen=random_like(run.state.frozen))
+        self._state = create(random_like(run.state.params))._replace(
+            frozen=random_like(run.state.frozen)
+        )
         self._batch = random_like(run.batch)
         self._step = Compiled(run.step, run.state)
         began = time.perf_counter()
@@ -95,7 +101,9 @@ def operations(trace: Path, program: str, steps: int) -> list[tuple[str, float]]
                 for event in line.events:
                     stats = dict(event.stats)
                     origin = origins.get(str(stats.get("hlo_op", "")), "")
-                    found[f"{_operation(origin)} | {event.name[:60]}"] += event.duration_ns / 1e6 / steps
+                    found[f"{_operation(origin)} | {event.name[:60]}"] += (
+                        event.duration_ns / 1e6 / steps
+                    )
     return sorted(found.items(), key=lambda pair: -pair[1])
 
 
@@ -133,7 +141,9 @@ def measure(config: str, batch: int, remat: str, trace: Path | None) -> dict[str
 
 
 if __name__ == "__main__":
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--config", default="configs/t2v.py:sd15")
     arguments.add_argument("--batch", type=int, default=4)
     arguments.add_argument("--remat", default="none")

@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from magicvideo_jax.core.tree import flatten, size_in_bytes, unflatten
-from magicvideo_jax.diffusion.settings import NoiseSettings
-from magicvideo_jax.models.clip import VIT_L
+from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
+from magicvideo_jax.models.clip_text import VIT_L
 from magicvideo_jax.models.unet import SD1
 from magicvideo_jax.models.vae import VAEConfig
-from magicvideo_jax.weights import parts
-from magicvideo_jax.weights.folders import write_diffusers
-from magicvideo_jax.weights.noise import noise_json
-from magicvideo_jax.weights.parts import Part, StableDiffusion
+from magicvideo_jax.weights import components as parts
+from magicvideo_jax.weights.components import ComponentWeights, StableDiffusion
+from magicvideo_jax.weights.scheduler_json import noise_json
+from magicvideo_jax.weights.write_folders import write_diffusers
 
 _CHUNK = 16 * 2**20
 
@@ -58,7 +58,8 @@ def main() -> None:
         "reading_s": [reading, reading_again],
         "copying_s": copying,
         "to_jax_s": [there["seconds"], there_again["seconds"]],
-        "to_jax_over_reading": min(there["seconds"], there_again["seconds"]) / min(reading, reading_again),
+        "to_jax_over_reading": min(there["seconds"], there_again["seconds"])
+        / min(reading, reading_again),
         "to_jax_over_copying": min(there["seconds"], there_again["seconds"]) / copying,
         "to_diffusers_s": back["seconds"],
         "bare_jax_rss_gb": bare["rss"] / 1e9,
@@ -73,7 +74,7 @@ def main() -> None:
 
 def _random_model() -> StableDiffusion:
     """Stable Diffusion 1.5 with cheap random weights, drawn when they are asked for."""
-    noise = NoiseSettings()
+    noise = NoiseScheduleConfig()
     return StableDiffusion(
         unet=_random_part(parts.UNET, SD1),
         vae=_random_part(parts.VAE, VAEConfig()),
@@ -84,13 +85,16 @@ def _random_model() -> StableDiffusion:
     )
 
 
-def _random_part(kind, config) -> Part:
+def _random_part(kind, config) -> ComponentWeights:
     def load(shapes, **_):
         rng = np.random.default_rng(0)
-        drawn = {path: rng.standard_normal(x.shape, dtype=np.float32) for path, x in flatten(shapes).items()}
-        return parts.part_of(kind, config, unflatten(drawn)).load(shapes)
+        drawn = {
+            path: rng.standard_normal(x.shape, dtype=np.float32)
+            for path, x in flatten(shapes).items()
+        }
+        return parts.component_weights(kind, config, unflatten(drawn)).load(shapes)
 
-    return replace(parts.part_of(kind, config, {}), load=load)
+    return replace(parts.component_weights(kind, config, {}), load=load)
 
 
 def _read(folder: Path) -> float:
@@ -113,7 +117,15 @@ def _copy(source: Path, target: Path) -> float:
 
 
 def _convert(source: Path, target: Path, dtype: str) -> dict[str, float]:
-    command = ["-m", "magicvideo_jax.convert", str(source), str(target), "--overwrite", "--dtype", dtype]
+    command = [
+        "-m",
+        "magicvideo_jax.convert",
+        str(source),
+        str(target),
+        "--overwrite",
+        "--dtype",
+        dtype,
+    ]
     return _child([sys.executable, *command])
 
 
@@ -158,8 +170,12 @@ def _short(value: object) -> object:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the source's files")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="of the source's files"
+    )
     parser.add_argument("--folder", help="where to put the scratch files (default: the system's)")
     return parser.parse_args()
 

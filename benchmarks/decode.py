@@ -15,18 +15,24 @@ import numpy as np
 from side_by_side import side_by_side
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.data.captions import MOVIES
-from magicvideo_jax.data.decode import Timeline, choose_frames, read_frames, timeline
+from magicvideo_jax.media.frame_reader import Timeline, choose_frames, read_frames, timeline
+from magicvideo_jax.preparation.clip_listing import MOVIES
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    looks = {path: look for path in clips_of(asked.paths) if (look := look_at(path, asked.frames)) is not None}
+    looks = {
+        path: look
+        for path in clips_of(asked.paths)
+        if (look := look_at(path, asked.frames)) is not None
+    }
 
     def ours() -> None:
         for path, (_, which) in looks.items():
@@ -50,7 +56,9 @@ def main() -> None:
 
 
 def clips_of(paths: list[Path]) -> list[Path]:
-    found = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    found = [
+        file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+    ]
     return [file for file in found if file.suffix.lower() in MOVIES]
 
 
@@ -60,7 +68,9 @@ def look_at(path: Path, frames: int) -> tuple[Timeline, np.ndarray] | None:
         shown = timeline(path)
         if shown.ticks is None:
             raise UserError("its frames have no times of their own")
-        return shown, choose_frames(shown, np.random.default_rng(0), frames=frames, fps_range=(1, 24))[0]
+        return shown, choose_frames(
+            shown, np.random.default_rng(0), frames=frames, fps_range=(1, 24)
+        )[0]
     except UserError as error:
         print(f"{path.name}: {error}")
         return None

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from magicvideo_jax.data.loader import Loader, stream
-from magicvideo_jax.data.recorded import FromRecord
+from magicvideo_jax.data.record_examples import FromRecord
 from magicvideo_jax.data.records import (
     TRAIN,
     Record,
@@ -36,8 +36,8 @@ from magicvideo_jax.data.records import (
     write_records,
 )
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
-from magicvideo_jax.experiment.initial import EMBEDDED
-from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
+from magicvideo_jax.experiment.initial_weights import EMBEDDED
+from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.training.metrics import read_lines
 
 FRAMES, BATCH, SHARDS = 16, 4, 64
@@ -54,7 +54,9 @@ print(length, took, psutil.Process().memory_info().rss / 2**20)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workdir", type=Path)
     parser.add_argument("--clips", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -75,10 +77,14 @@ def main() -> None:
             ("latents", latent_features((FRAMES, 8, 8, 16)), latents),
             ("frames", frame_features(), frames),
         ):
-            write_set(folder / name, features, [(record(i) | content() for i in range(asked.clips))])
+            write_set(
+                folder / name, features, [(record(i) | content() for i in range(asked.clips))]
+            )
         for name in ("latents", "frames"):
             for workers in (0, 1):
-                found[f"{name}_workers_{workers}"] = round(delivered(folder / name, workers, asked.seconds), 1)
+                found[f"{name}_workers_{workers}"] = round(
+                    delivered(folder / name, workers, asked.seconds), 1
+                )
         found |= opened(folder / "million", asked.records)
     if asked.workdir is not None:
         found |= consumed(asked.workdir, found["latents_workers_0"])
@@ -88,7 +94,8 @@ def main() -> None:
 def write_set(folder: Path, features: Any, shards: Sequence[Iterable[Record]]) -> None:
     folder.mkdir()
     lengths = [
-        write_records(shard_path(folder, TRAIN, i, len(shards)), records, features) for i, records in enumerate(shards)
+        write_records(shard_path(folder, TRAIN, i, len(shards)), records, features)
+        for i, records in enumerate(shards)
     ]
     write_metadata(folder, features, {TRAIN: lengths}, "noise")
 
@@ -101,7 +108,7 @@ def delivered(folder: Path, workers: int, for_seconds: float) -> float:
     """Clips a second, on their device, after the first batches."""
     tokenizer = CaptionTokenizer(EMBEDDED["embedded"] / "tokenizer", length=24)
     examples = stream(open_records(folder), prepare=FromRecord(FRAMES, 1.0, tokenizer), seed=0)
-    loader = Loader(examples, batch_size=BATCH, mesh=make_mesh(MeshShape()), workers=workers)
+    loader = Loader(examples, batch_size=BATCH, mesh=make_mesh(MeshConfig()), workers=workers)
     for _ in range(20):
         next(loader)
     began, number = time.perf_counter(), 0
@@ -116,9 +123,15 @@ def opened(folder: Path, number: int) -> dict[str, float]:
     features = tfds.features.FeaturesDict({"fps": np.float32})
     small: Record = {"fps": np.float32(8)}
     write_set(folder, features, [itertools.repeat(small, number // SHARDS) for _ in range(SHARDS)])
-    done = subprocess.run([sys.executable, "-c", OPEN, str(folder)], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN, str(folder)], check=True, capture_output=True, text=True
+    )
     length, took, memory = done.stdout.split()
-    return {"records": int(length), "open_seconds": round(float(took), 2), "open_mb": round(float(memory))}
+    return {
+        "records": int(length),
+        "open_seconds": round(float(took), 2),
+        "open_mb": round(float(memory)),
+    }
 
 
 def consumed(workdir: Path, delivery: float) -> dict[str, float]:

@@ -13,7 +13,8 @@ def side_by_side(
     times = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
     columns = list(zip(*times, strict=True))
     found: dict[str, Any] = {
-        f"{name}_seconds": [round(time, 3) for time in column] for name, column in zip(names, columns, strict=True)
+        f"{name}_seconds": [round(time, 3) for time in column]
+        for name, column in zip(names, columns, strict=True)
     }
     return found | {"ratio": round(min(columns[0]) / min(columns[1]), 3)}
 

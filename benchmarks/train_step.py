@@ -13,7 +13,9 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+arguments = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 arguments.add_argument("--frames", type=int, default=8)
 arguments.add_argument("--size", type=int, default=32)
 arguments.add_argument("--rounds", type=int, default=4)
@@ -36,8 +38,8 @@ from side_by_side import side_by_side
 
 from magicvideo_jax.core.tree import count
 from magicvideo_jax.models.bind import bind
-from magicvideo_jax.models.temporal import Temporal
-from magicvideo_jax.models.unet import Level, UNetConfig, VideoUNet
+from magicvideo_jax.models.temporal import TemporalConfig
+from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig, VideoUNet
 from magicvideo_jax.training.optimizer import OptimConfig, make_optimizer
 from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import Compiled, train_step
@@ -48,14 +50,23 @@ Batch = dict[str, np.ndarray]
 
 
 def of_jax(batch: Batch) -> tuple[Callable[[], object], int]:
-    levels = tuple(Level(width, HEADS if i < len(WIDTHS) - 1 else 0) for i, width in enumerate(WIDTHS))
-    network = bind(lambda keys: VideoUNet(UNetConfig(levels=levels, temporal=Temporal(asked.frames)), keys=keys))
+    levels = tuple(
+        UNetLevelConfig(width, HEADS if i < len(WIDTHS) - 1 else 0)
+        for i, width in enumerate(WIDTHS)
+    )
+    network = bind(
+        lambda keys: VideoUNet(
+            UNetConfig(levels=levels, temporal=TemporalConfig(asked.frames)), keys=keys
+        )
+    )
 
     def objective(params, batch, key, step):
         output = network.apply(params, batch["z"], batch["time"], batch["text"], batch["fps"])
         return ((output - batch["target"]) ** 2).mean(), {}
 
-    optimizer = make_optimizer(OptimConfig(lr=LR, warmup=0, clip=CLIP, ema=EMA), steps=100)
+    optimizer = make_optimizer(
+        OptimConfig(lr=LR, warmup=0, grad_clip_norm=CLIP, ema_decay=EMA), steps=100
+    )
     create = jax.jit(lambda: fresh_state(network.init(jax.random.key(0)), optimizer))
     state, placed = create(), jax.device_put(batch)
     step = partial(train_step, objective=objective, optimizer=optimizer, ema_decay=EMA, seed=0)
@@ -76,11 +87,15 @@ class Adaptor(torch.nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.scale, self.shift = (torch.nn.Parameter(torch.zeros(asked.frames, channels)) for _ in range(2))
+        self.scale, self.shift = (
+            torch.nn.Parameter(torch.zeros(asked.frames, channels)) for _ in range(2)
+        )
 
     def forward(self, _module, _inputs, z: torch.Tensor) -> torch.Tensor:
         # (frames, c, h, w) of a convolution, (frames, l, c) of an attention
-        scale, shift = ((p[:, :, None, None] if z.ndim == 4 else p[:, None]) for p in (self.scale, self.shift))
+        scale, shift = (
+            (p[:, :, None, None] if z.ndim == 4 else p[:, None]) for p in (self.scale, self.shift)
+        )
         return z * (1 + scale) + shift
 
 
@@ -100,7 +115,8 @@ class DirectedAttention(torch.nn.Module):
         f, c, h, w = z.shape
         tokens = self.norm(z.permute(2, 3, 0, 1).reshape(h * w, f, c))
         q, k, v = (
-            project(tokens).reshape(h * w, f, HEADS, c // HEADS).transpose(1, 2) for project in (self.q, self.k, self.v)
+            project(tokens).reshape(h * w, f, HEADS, c // HEADS).transpose(1, 2)
+            for project in (self.q, self.k, self.v)
         )
         seen = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         seen = self.out(seen.transpose(1, 2).reshape(h * w, f, c))
@@ -115,13 +131,17 @@ class FrameRate(torch.nn.Module):
         self.embedding, self.inputs = TimestepEmbedding(inputs, width), inputs
 
     def forward(self, _module, _inputs, embedding: torch.Tensor) -> torch.Tensor:
-        sinusoids = get_timestep_embedding(self.fps, self.inputs, flip_sin_to_cos=True, downscale_freq_shift=0)
+        sinusoids = get_timestep_embedding(
+            self.fps, self.inputs, flip_sin_to_cos=True, downscale_freq_shift=0
+        )
         return embedding + self.embedding(sinusoids)
 
 
 def of_torch(batch: Batch) -> tuple[Callable[[], object], int]:
     torch.set_num_threads(asked.threads)
-    unet = UNet2DConditionModel(block_out_channels=WIDTHS, cross_attention_dim=768, attention_head_dim=HEADS)
+    unet = UNet2DConditionModel(
+        block_out_channels=WIDTHS, cross_attention_dim=768, attention_head_dim=HEADS
+    )
     rate = FrameRate(WIDTHS[0], 4 * WIDTHS[0])
     unet.time_embedding.register_forward_hook(rate)
     added: list[torch.nn.Module] = [rate]

@@ -10,7 +10,9 @@ import json
 import os
 from collections.abc import Callable
 
-arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+arguments = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 arguments.add_argument("--frames", type=int, default=4)
 arguments.add_argument("--size", type=int, default=32)
 arguments.add_argument("--rounds", type=int, default=4)
@@ -27,10 +29,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from side_by_side import side_by_side
 
-from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.tree import count
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.unet import SD1, VideoUNet
+from magicvideo_jax.runtime.compilation import jit
 
 
 def of_jax(z: np.ndarray, text: np.ndarray) -> tuple[Callable[[], object], int]:

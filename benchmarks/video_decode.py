@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 
-arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+arguments = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 arguments.add_argument("--frames", type=int, default=16)
 arguments.add_argument("--size", type=int, default=256)
 arguments.add_argument("--chunks", type=int, nargs="+", default=[1, 4, 16])
@@ -32,18 +34,20 @@ from functools import partial
 import jax
 import numpy as np
 
-from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
-from magicvideo_jax.models.video_vae import VideoDecoder
-from magicvideo_jax.sampling.decode import DecodeConfig, decode_clips
+from magicvideo_jax.models.video_vae import TemporalDecoderConfig
+from magicvideo_jax.runtime.compilation import jit
+from magicvideo_jax.sampling.decoding import DecodeConfig, decode_clips
 
-config = VAEConfig(temporal=VideoDecoder())
+config = VAEConfig(temporal=TemporalDecoderConfig())
 network = bind(lambda keys: AutoencoderKL(config, keys=keys))
 decode_next = network.method(AutoencoderKL.decode_next)
 parts = DecodeConfig(frames=asked.chunks[0], tile=asked.tile)
 side = asked.size // config.factor
-z = np.random.default_rng(0).standard_normal((1, asked.frames, side, side, config.latent_channels), np.float32)
+z = np.random.default_rng(0).standard_normal(
+    (1, asked.frames, side, side, config.latent_channels), np.float32
+)
 
 
 def decode(params, z):
@@ -66,5 +70,8 @@ if asked.rounds:
         began = time.perf_counter()
         jax.block_until_ready(program(params, z))
         times.append(round(time.perf_counter() - began, 1))
-    found |= {"seconds": times, "peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)}
+    found |= {
+        "seconds": times,
+        "peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+    }
 print(json.dumps(found), flush=True)

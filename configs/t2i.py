@@ -5,12 +5,12 @@ python -m magicvideo_jax.train --config=configs/t2i.py:emoji --workdir=DIR --con
 """
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict
+from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, config_dict
 
 
 def get_config(preset: str = ""):
     config = config_dict(Experiment())
-    config.stage, config.init_from = Stage.IMAGE.value, "scratch"
+    config.stage, config.init_from = TrainingStage.IMAGE.value, "scratch"
     config.model.trained = (Component.UNET.value, Component.TEXT.value)
     config.model.unet.update(
         levels=({"width": 48, "heads": 2}, {"width": 96, "heads": 4}),
@@ -24,17 +24,24 @@ def get_config(preset: str = ""):
     config.model.text.update(width=64, layers=2, heads=2, hidden=256, tokens=24)
     # Pure noise at the last time (Lin et al. 2305.08891): with less, sixteen frames together still show what a clip
     # holds, and a network learns to look at them instead of at the caption.
-    config.model.noise.update(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
-    config.data.encoded = 40_000
-    config.train.update(steps=14_000, batch_size=32, save_every=2000, preview_every=2000, log_every=50)
-    config.optim.update(lr=1.5e-3, warmup=200, decay=True, ema=0.998)
+    config.model.noise.update(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    config.data.precompute_examples = 40_000
+    config.train.update(
+        steps=14_000, batch_size=32, save_every=2000, preview_every=2000, log_every=50
+    )
+    config.optim.update(lr=1.5e-3, warmup=200, decay=True, ema_decay=0.998)
     config.sample.update(steps=20, guidance=3.0)
     match preset:
         case "":
             pass
         case "emoji":
             # Still ones, and single frames of those that move.
-            config.data.update(sources=({"path": "emoji/sprites_set"}, {"path": "emoji/clips_set"}), encoded=0)
+            config.data.update(
+                sources=({"path": "emoji/sprites_set"}, {"path": "emoji/clips_set"}),
+                precompute_examples=0,
+            )
             config.train.update(steps=3000, save_every=1000, preview_every=1000)
             config.optim.warmup = 100
         case _:

@@ -7,36 +7,38 @@ python -m magicvideo_jax.train --config=configs/t2v.py:emoji --workdir=DIR --con
 python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --config.init_from=SD_WEIGHTS
 """
 
+from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.settings import to_plain
-from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict
-from magicvideo_jax.models.temporal import Mask, Position, Temporal
+from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, config_dict
+from magicvideo_jax.models.temporal import Mask, Position, TemporalConfig
 from magicvideo_jax.models.unet import Remat
 
 
 def get_config(preset: str = ""):
     config = config_dict(Experiment())
-    config.stage = Stage.VIDEO.value
+    config.stage = TrainingStage.VIDEO.value
     match preset:
         case "":
             minutes(config)
         case "long":
             minutes(config)
-            config.data.encoded = 8192
+            config.data.precompute_examples = 8192
             config.train.update(steps=8000, save_every=1000, preview_every=2000)
-            config.optim.update(lr=8e-4, temporal_lr=8e-3, warmup=100, ema=0.999)
+            config.optim.update(lr=8e-4, temporal_lr=8e-3, warmup=100, ema_decay=0.999)
             config.sample.guidance = 5.0
         case "scratch":
             minutes(config)
-            config.model.fresh = (Component.UNET.value,)
+            config.model.reinitialize = (Component.UNET.value,)
         case "emoji":
             minutes(config)
             config.vae_from = ""  # the VAE of --config.init_from knows the pictures
-            config.data.update(sources=({"path": "emoji/clips_set"},), encoded=0)
+            config.data.update(sources=({"path": "emoji/clips_set"},), precompute_examples=0)
         case "sd15":
             stable_diffusion(config)
         case _:
-            raise UserError(f"--config=configs/t2v.py:{preset}: the presets are long, scratch, emoji and sd15, or none")
+            raise UserError(
+                f"--config=configs/t2v.py:{preset}: the presets are long, scratch, emoji and sd15, or none"
+            )
     return config
 
 
@@ -44,22 +46,24 @@ def minutes(config):
     """The embedded default: what two CPU cores learn in minutes."""
     config.init_from, config.vae_from = "embedded", "embedded_video_vae"
     # The paper's attention is directed and knows no positions. These were chosen for minutes: docs/results.md.
-    config.model.unet.temporal = to_plain(Temporal(frames=16, mask=Mask.NONE, position=Position.ROPE))
+    config.model.unet.temporal = to_plain(
+        TemporalConfig(frames=16, mask=Mask.NONE, position=Position.ROPE)
+    )
     # CLIP knows words for motion; a text encoder that has only seen stills tells "resting" from "orbiting" by chance.
     config.model.trained = (Component.UNET.value, Component.TEXT.value)
-    config.data.encoded = 2048
+    config.data.precompute_examples = 2048
     config.denoising.time_shift = 4.0
     config.train.update(steps=2200, batch_size=4, save_every=1100, preview_every=1100)
-    config.optim.update(lr=1e-3, temporal_lr=1e-2, warmup=30, decay=True, b2=0.99, ema=0.99)
+    config.optim.update(lr=1e-3, temporal_lr=1e-2, warmup=30, decay=True, b2=0.99, ema_decay=0.99)
     config.sample.update(steps=20, guidance=3.0)
 
 
 def stable_diffusion(config):
     """The paper's model."""
     config.init_from = ""
-    config.model.unet.temporal = to_plain(Temporal(frames=16))
+    config.model.unet.temporal = to_plain(TemporalConfig(frames=16))
     config.model.remat = Remat.FULL.value
     config.data.update(frames=16, size=256)
     config.train.update(steps=100_000, batch_size=64, save_every=1000, preview_every=1000)
-    config.optim.update(lr=1e-5, warmup=1000, ema=0.9999)
+    config.optim.update(lr=1e-5, warmup=1000, ema_decay=0.9999)
     config.sample.update(steps=50, guidance=7.5)

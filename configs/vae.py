@@ -5,17 +5,17 @@ python -m magicvideo_jax.train --config=configs/vae.py:emoji --workdir=DIR    fr
 """
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict
+from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, config_dict
 
 
 def get_config(preset: str = ""):
     config = config_dict(Experiment())
-    config.stage, config.init_from = Stage.VAE.value, "scratch"
+    config.stage, config.init_from = TrainingStage.VAE.value, "scratch"
     config.model.trained = (Component.VAE.value,)
     config.model.vae.update(widths=(8, 16, 32, 64), blocks=1, groups=2, latent_channels=8)
     config.autoencoding.kl = 1e-4
     config.train.update(steps=2400, batch_size=16, save_every=600, preview_every=300)
-    config.optim.update(lr=2e-3, warmup=100, decay=True, ema=0.998, weight_decay=0.0)
+    config.optim.update(lr=2e-3, warmup=100, decay=True, ema_decay=0.998, weight_decay=0.0)
     match preset:
         case "":
             pass
@@ -23,7 +23,7 @@ def get_config(preset: str = ""):
             config.init_from = "embedded"
             config.data.sources = ({"path": "emoji/pixels"},)
             config.train.update(steps=1500, save_every=500, preview_every=500)
-            config.optim.update(warmup=50, ema=0.995)
+            config.optim.update(warmup=50, ema_decay=0.995)
         case _:
             raise UserError(f"--config=configs/vae.py:{preset}: the preset is emoji, or none")
     return config

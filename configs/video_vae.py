@@ -7,33 +7,43 @@ python -m magicvideo_jax.train --config=configs/video_vae.py:sd15 --workdir=DIR 
 Of the losses LPIPS needs a package of its own: pip install --no-deps -r requirements-metrics.txt
 """
 
+from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.settings import to_plain
-from magicvideo_jax.experiment.config import Component, Experiment, Stage, config_dict
+from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, config_dict
 from magicvideo_jax.models.lpips import Trunk
-from magicvideo_jax.models.video_vae import VideoDecoder
+from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.training.optimizer import Freeze
 
 
 def get_config(preset: str = ""):
     config = config_dict(Experiment())
-    config.stage = Stage.VIDEO_VAE.value
+    config.stage = TrainingStage.VIDEO_VAE.value
     config.model.trained = (Component.VAE.value,)
-    config.model.vae.temporal = to_plain(VideoDecoder())
+    config.model.vae.temporal = to_plain(TemporalDecoderConfig())
     match preset:
         case "":
             config.init_from = "embedded"
             config.model.vae.temporal.places = (0, 1, 2)
             config.optim.freeze = Freeze.DECODER.value
-            config.video_vae.update(difference=4.0, lpips=0.05, images=0.5, trunk=Trunk.ALEXNET.value)
+            config.video_vae.update(
+                frame_difference_weight=4.0, lpips=0.05, image_weight=0.5, trunk=Trunk.ALEXNET.value
+            )
             config.train.update(steps=4000, batch_size=2, save_every=500, preview_every=1000)
-            config.optim.update(lr=1e-3, temporal_lr=4e-3, warmup=50, decay=True, b2=0.99, ema=0.99, weight_decay=0.0)
+            config.optim.update(
+                lr=1e-3,
+                temporal_lr=4e-3,
+                warmup=50,
+                decay=True,
+                b2=0.99,
+                ema_decay=0.99,
+                weight_decay=0.0,
+            )
         case "sd15":
             config.init_from, config.optim.freeze = "", Freeze.TEMPORAL.value
             config.data.update(frames=16, size=256)
             config.video_vae.update(adversarial=0.1, adversarial_from=10_000)
             config.train.update(steps=50_000, batch_size=16, save_every=1000, preview_every=1000)
-            config.optim.update(lr=1e-4, warmup=500, ema=0.999)
+            config.optim.update(lr=1e-4, warmup=500, ema_decay=0.999)
         case _:
             raise UserError(f"--config=configs/video_vae.py:{preset}: the preset is sd15, or none")
     return config

@@ -15,7 +15,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     if name == "save_video":
-        from magicvideo_jax.data.video import save_video
+        from magicvideo_jax.media.clip_files import save_video
 
         return save_video
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

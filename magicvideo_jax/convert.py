@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magicvideo_jax.core.errors import UserError, exit_with
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.runtime.exit import exit_with
 
 if TYPE_CHECKING:
-    from magicvideo_jax.weights.parts import StableDiffusion
-    from magicvideo_jax.weights.place import Tick
-    from magicvideo_jax.weights.taesd import TAESDSource
+    from magicvideo_jax.weights.components import StableDiffusion
+    from magicvideo_jax.weights.streaming import Tick
+    from magicvideo_jax.weights.taesd_files import TAESDSource
 
 _EXIT_INTERRUPTED = 130
 
@@ -41,12 +42,16 @@ def convert(asked: argparse.Namespace) -> None:
     source, target = Path(asked.source), Path(asked.target)
     if not source.exists():
         raise UserError(f"SOURCE {source}: no such file or folder")
-    inside, outside = sorted((source.resolve(), target.resolve()), key=lambda path: len(path.parts), reverse=True)
+    inside, outside = sorted(
+        (source.resolve(), target.resolve()), key=lambda path: len(path.parts), reverse=True
+    )
     if inside.is_relative_to(outside):
-        raise UserError(f"TARGET {target}: lies within SOURCE {source} or the other way round; give another folder")
+        raise UserError(
+            f"TARGET {target}: lies within SOURCE {source} or the other way round; give another folder"
+        )
 
     # Only now: JAX takes seconds to import, and help and mistakes should not.
-    from magicvideo_jax.weights.sources import is_jax_folder
+    from magicvideo_jax.weights.open import is_jax_folder
     from magicvideo_jax.weights.staging import check_target, staged
 
     check_target(target, overwrite=asked.overwrite)
@@ -64,16 +69,16 @@ def convert(asked: argparse.Namespace) -> None:
 
 def _open(source: Path, asked: argparse.Namespace) -> "StableDiffusion | TAESDSource":
     from magicvideo_jax.diffusion.process import Prediction
-    from magicvideo_jax.weights.sources import open_source
-    from magicvideo_jax.weights.taesd import is_taesd, open_taesd
+    from magicvideo_jax.weights.open import open_source
+    from magicvideo_jax.weights.taesd_files import is_taesd, open_taesd
 
     if is_taesd(source):
         return open_taesd(source)
     if _is_work_folder(source):
-        from magicvideo_jax.experiment.initial import run_as_source
-        from magicvideo_jax.experiment.workfolder import WorkFolder
+        from magicvideo_jax.experiment.initial_weights import run_as_source
+        from magicvideo_jax.experiment.run_folder import RunFolder
 
-        return run_as_source(WorkFolder(source))
+        return run_as_source(RunFolder(source))
     tokenizer = None if asked.tokenizer is None else Path(asked.tokenizer)
     if tokenizer is not None and not tokenizer.is_dir():
         raise UserError(f"--tokenizer {tokenizer}: no such folder")
@@ -86,12 +91,14 @@ def _is_work_folder(source: Path) -> bool:
     return (source / "config.json").is_file() and (source / "checkpoints").is_dir()
 
 
-def _write(model: "StableDiffusion | TAESDSource", folder: Path, *, to_jax: bool, dtype: str) -> None:
+def _write(
+    model: "StableDiffusion | TAESDSource", folder: Path, *, to_jax: bool, dtype: str
+) -> None:
     import ml_dtypes
     import numpy as np
 
-    from magicvideo_jax.weights.folders import write_diffusers, write_jax
-    from magicvideo_jax.weights.taesd import TAESDSource, write_taesd, write_taesd_jax
+    from magicvideo_jax.weights.taesd_files import TAESDSource, write_taesd, write_taesd_jax
+    from magicvideo_jax.weights.write_folders import write_diffusers, write_jax
 
     kind = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
     if isinstance(model, TAESDSource):
@@ -117,7 +124,9 @@ def _progress(name: str, total: int) -> "Iterator[Tick]":
         return
     started = time.monotonic()
     yield lambda _: None
-    print(f"{name} {total / 1e6:.1f} MB of parameters: {time.monotonic() - started:.1f} s", flush=True)
+    print(
+        f"{name} {total / 1e6:.1f} MB of parameters: {time.monotonic() - started:.1f} s", flush=True
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -129,23 +138,31 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("source", metavar="SOURCE", help="folder or file to read")
     parser.add_argument("target", metavar="TARGET", help="folder to write")
     parser.add_argument(
-        "--to", choices=("jax", "diffusers"), help="what to write (default: the other side of SOURCE's)"
+        "--to",
+        choices=("jax", "diffusers"),
+        help="what to write (default: the other side of SOURCE's)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace TARGET if this command wrote it before")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace TARGET if this command wrote it before"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "float16", "bfloat16"),
         default="float32",
         help="of weights written for PyTorch (JAX parameters are always float32)",
     )
-    parser.add_argument("--ema", action="store_true", help="of a single file: the averaged U-Net (model_ema.*)")
+    parser.add_argument(
+        "--ema", action="store_true", help="of a single file: the averaged U-Net (model_ema.*)"
+    )
     parser.add_argument(
         "--prediction_type",
         choices=("epsilon", "v_prediction", "sample"),
         help="of a single file, which does not say it: default epsilon for 1.x, v_prediction for 2.x "
         "(the 512-pixel 2.x base models need epsilon)",
     )
-    parser.add_argument("--tokenizer", metavar="FOLDER", help="the tokenizer's files, which single files lack")
+    parser.add_argument(
+        "--tokenizer", metavar="FOLDER", help="the tokenizer's files, which single files lack"
+    )
     return parser.parse_args()
 
 

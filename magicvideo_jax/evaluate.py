@@ -6,7 +6,7 @@ python -m magicvideo_jax.evaluate --workdir=DIR
 import argparse
 from pathlib import Path
 
-from magicvideo_jax.core.errors import exit_with
+from magicvideo_jax.runtime.exit import exit_with
 
 
 def main() -> None:
@@ -18,13 +18,13 @@ def evaluate(asked: argparse.Namespace) -> None:
     """Sample held-out captions from the newest checkpoint and read them back."""
     # Only now: JAX takes seconds to import, and help should not.
     from magicvideo_jax.core.files import write_json
-    from magicvideo_jax.experiment.scores import score_folder, table
-    from magicvideo_jax.experiment.workfolder import WorkFolder
+    from magicvideo_jax.experiment.run_folder import RunFolder
+    from magicvideo_jax.experiment.scores import evaluate_run, metrics_table
 
-    folder = WorkFolder(Path(asked.workdir))
-    scores = score_folder(folder, clips=asked.clips)
+    folder = RunFolder(Path(asked.workdir))
+    scores = evaluate_run(folder, clips=asked.clips)
     write_json(folder.metrics, scores)
-    for line in table(scores):
+    for line in metrics_table(scores):
         print(line)
 
 
@@ -35,7 +35,9 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--workdir", required=True, help="a work folder of train")
-    parser.add_argument("--clips", type=int, help="held-out captions to sample (default: the config's)")
+    parser.add_argument(
+        "--clips", type=int, help="held-out captions to sample (default: the config's)"
+    )
     return parser.parse_args()
 
 

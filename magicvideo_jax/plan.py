@@ -12,12 +12,19 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from magicvideo_jax.core.command_line import parse
-from magicvideo_jax.core.errors import UserError, exit_with
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.runtime.command_line import parse
+from magicvideo_jax.runtime.exit import exit_with
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with :PRESET if it has presets.")
-TOPOLOGY = flags.DEFINE_string("topology", None, "Chips and their arrangement: v5e:16x16, v5p:8x8x8, v6e:16x16.")
-SLICES = flags.DEFINE_integer("slices", 1, "How many of them, joined by the slower network between slices.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/, with :PRESET if it has presets."
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "Chips and their arrangement: v5e:16x16, v5p:8x8x8, v6e:16x16."
+)
+SLICES = flags.DEFINE_integer(
+    "slices", 1, "How many of them, joined by the slower network between slices."
+)
 WHAT = flags.DEFINE_enum("what", "step", ["step", "sample"], "Training, or making clips.")
 QUICK = flags.DEFINE_bool("quick", False, "From shapes alone: compile nothing.")
 TABLE = flags.DEFINE_bool("table", False, "Many topologies (or those of --topology=A,B), quickly.")
@@ -44,36 +51,44 @@ def plan() -> None:
     """Parse, then plan. Errors: what the command line or the config file gets wrong."""
     parse()
     if CONFIG.value is None or not (TOPOLOGY.value or TABLE.value):
-        raise UserError("give --config=configs/t2v.py:sd15 and --topology=v5e:16x16, or --table (--help says more)")
+        raise UserError(
+            "give --config=configs/t2v.py:sd15 and --topology=v5e:16x16, or --table (--help says more)"
+        )
     if TABLE.value and WHAT.value != "step":
-        raise UserError(f"--what={WHAT.value}: a table is of steps; give --topology without --table")
+        raise UserError(
+            f"--what={WHAT.value}: a table is of steps; give --topology without --table"
+        )
     fsdp, clips = (_numbers(flag) for flag in (FSDP, CLIPS))
 
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # whatever this machine has: it computes nothing
+    from magicvideo_jax.core.dataclass_dict import to_plain
     from magicvideo_jax.core.files import write_json
-    from magicvideo_jax.core.settings import to_plain
-    from magicvideo_jax.experiment.abstract import fitted
     from magicvideo_jax.experiment.config import read_experiment
-    from magicvideo_jax.experiment.plan import compiled_plan, quick_plan, sweep
-    from magicvideo_jax.experiment.plan_text import lines, table
-    from magicvideo_jax.experiment.planned import What
-    from magicvideo_jax.parallel.topology import topology
+    from magicvideo_jax.experiment.shapes import fit_to_weights
+    from magicvideo_jax.planning.plan_text import plan_lines, plan_table
+    from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep
+    from magicvideo_jax.planning.programs import ProgramKind
+    from magicvideo_jax.planning.topology import topology
 
-    experiment = fitted(read_experiment(CONFIG.value))
+    experiment = fit_to_weights(read_experiment(CONFIG.value))
     if TABLE.value:
         names = TOPOLOGY.value.split(",") if TOPOLOGY.value else _TABLE
         plans = list(sweep(experiment, names, fsdp=fsdp, clips=clips))
-        text = table(plans)
+        text = plan_table(plans)
     else:
         on = topology(str(TOPOLOGY.value), slices=SLICES.value)
-        plans = [(quick_plan if QUICK.value else compiled_plan)(experiment, on, What(WHAT.value))]
-        text = lines(plans[0])
+        plans = [
+            (quick_plan if QUICK.value else compiled_plan)(experiment, on, ProgramKind(WHAT.value))
+        ]
+        text = plan_lines(plans[0])
     for line in text:
         print(line)
     if OUT.value:
-        write_json(Path(OUT.value), [to_plain(one) for one in plans] if TABLE.value else to_plain(plans[0]))
+        write_json(
+            Path(OUT.value), [to_plain(one) for one in plans] if TABLE.value else to_plain(plans[0])
+        )
 
 
 def _numbers(flag: "flags.FlagHolder[list[str]]") -> list[int]:

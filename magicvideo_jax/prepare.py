@@ -11,8 +11,9 @@ nothing of one another share it by --part=0/4 .. --part=3/4. In both, one --out.
 import argparse
 from pathlib import Path
 
-from magicvideo_jax.core import hosts
-from magicvideo_jax.core.errors import UserError, exit_with
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.runtime import processes
+from magicvideo_jax.runtime.exit import exit_with
 
 
 def main() -> None:
@@ -22,19 +23,19 @@ def main() -> None:
 
 def prepare(asked: argparse.Namespace) -> None:
     """Find, check, make."""
-    hosts.join()
+    processes.join()
     # Only now: help and mistakes should not wait for what these import.
-    from magicvideo_jax.data.preparing import Look
-    from magicvideo_jax.experiment.prepare import Request, check, run
+    from magicvideo_jax.preparation.command import PrepareRequest, check_data_set, prepare_data_set
+    from magicvideo_jax.preparation.data_set import ClipSamplingConfig
 
-    request = Request(
+    request = PrepareRequest(
         videos=Path(asked.videos),
         captions=Path(asked.captions) if asked.captions else None,
         out=Path(asked.out),
         vae=asked.vae,
         text=asked.text,
         pixels=asked.pixels,
-        look=Look(
+        look=ClipSamplingConfig(
             frames=asked.frames,
             sizes=_sizes(asked.size),
             fps=_range("--fps", asked.fps),
@@ -46,7 +47,7 @@ def prepare(asked: argparse.Namespace) -> None:
         timeout=asked.timeout,
         part=_part(asked.part),
     )
-    (check if asked.check else run)(request)
+    (check_data_set if asked.check else prepare_data_set)(request)
 
 
 def _range(argument: str, text: str) -> tuple[float, float]:
@@ -64,20 +65,24 @@ def _sizes(text: str) -> tuple[tuple[int, int], ...]:
         try:
             width, height = (int(side) for side in (one.split("x") if "x" in one else (one, one)))
         except ValueError:
-            raise UserError(f"--size={text}: give pixels, as in 64, or sizes, as in 64x64,80x48,48x80") from None
+            raise UserError(
+                f"--size={text}: give pixels, as in 64, or sizes, as in 64x64,80x48,48x80"
+            ) from None
         sizes.append((height, width))
     return tuple(sizes)
 
 
 def _part(text: str | None) -> tuple[int, int]:
     if text is None:
-        return hosts.index(), hosts.number()
+        return processes.process_index(), processes.process_count()
     try:
         part, parts = (int(number) for number in text.split("/"))
     except ValueError:
         part, parts = 0, 0
     if not 0 <= part < parts:
-        raise UserError(f"--part={text}: give the number of this process and how many there are, from 0/4 to 3/4")
+        raise UserError(
+            f"--part={text}: give the number of this process and how many there are, from 0/4 to 3/4"
+        )
     return part, parts
 
 
@@ -87,26 +92,47 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--videos", required=True, help="folder of clips: mp4, mkv, webm, mov, avi, gif, webp ..")
+    parser.add_argument(
+        "--videos", required=True, help="folder of clips: mp4, mkv, webm, mov, avi, gif, webp .."
+    )
     parser.add_argument("--captions", help="csv, tsv or jsonl (default: a .txt beside each clip)")
     parser.add_argument("--out", required=True, help="folder of the data set")
-    parser.add_argument("--vae", default="embedded", help="weights, a work folder, TAESD's files, or `embedded`")
     parser.add_argument(
-        "--text", help="keep a text encoder's states, too: weights as for --vae (default: captions alone)"
+        "--vae", default="embedded", help="weights, a work folder, TAESD's files, or `embedded`"
     )
-    parser.add_argument("--pixels", action="store_true", help="keep frames, not latents: to train VAEs")
+    parser.add_argument(
+        "--text",
+        help="keep a text encoder's states, too: weights as for --vae (default: captions alone)",
+    )
+    parser.add_argument(
+        "--pixels", action="store_true", help="keep frames, not latents: to train VAEs"
+    )
     parser.add_argument("--frames", type=int, default=16, help="frames that are kept of a clip")
     parser.add_argument(
-        "--size", default="64", help="pixels a side, or WxH, or of several the nearest: 64x64,80x48,48x80"
+        "--size",
+        default="64",
+        help="pixels a side, or WxH, or of several the nearest: 64x64,80x48,48x80",
     )
-    parser.add_argument("--fps", default="1-24", help="frame rates that a clip may be looked at with")
-    parser.add_argument("--validation", type=float, default=0.05, help="share of clips kept for evaluation")
+    parser.add_argument(
+        "--fps", default="1-24", help="frame rates that a clip may be looked at with"
+    )
+    parser.add_argument(
+        "--validation", type=float, default=0.05, help="share of clips kept for evaluation"
+    )
     parser.add_argument("--per_shard", type=int, default=256, help="clips a file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes that decode")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds after which a clip is skipped")
-    parser.add_argument("--part", help="which part of the shards this process makes, as in 0/4 (default: its share)")
-    parser.add_argument("--check", action="store_true", help="look at the input, say what would happen, write a sheet")
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, help="seconds after which a clip is skipped"
+    )
+    parser.add_argument(
+        "--part", help="which part of the shards this process makes, as in 0/4 (default: its share)"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="look at the input, say what would happen, write a sheet",
+    )
     return parser.parse_args()
 
 

@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from magicvideo_jax.core.errors import UserError, exit_with
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.runtime.exit import exit_with
 
 
 def main() -> None:
@@ -26,18 +27,28 @@ def sample(asked: argparse.Namespace) -> None:
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from dataclasses import replace
 
-    from magicvideo_jax.data.video import check_ending, save_video
     from magicvideo_jax.experiment.pipeline import load
+    from magicvideo_jax.media.clip_files import check_ending, save_video
     from magicvideo_jax.sampling.keyframes import Sampler
 
     targets = [_numbered(Path(asked.out), i, asked.num) for i in range(asked.num)]
     check_ending(asked.out)
-    print(f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}", file=sys.stderr)
+    print(
+        f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
+        file=sys.stderr,
+    )
     pipe = load(asked.workdir, vae=asked.vae)
     parts = {"frames": asked.decode_frames, "tile": asked.tile}
-    decode = replace(pipe.experiment.decode, **{name: value for name, value in parts.items() if value is not None})
+    decode = replace(
+        pipe.experiment.decode,
+        **{name: value for name, value in parts.items() if value is not None},
+    )
     pipe.experiment = replace(pipe.experiment, decode=decode)
-    given = {name: getattr(asked, name) for name in ("steps", "guidance", "fps") if getattr(asked, name) is not None}
+    given = {
+        name: getattr(asked, name)
+        for name in ("steps", "guidance", "fps")
+        if getattr(asked, name) is not None
+    }
     if asked.sampler is not None:
         given["sampler"] = Sampler(asked.sampler)
     settings = replace(pipe.experiment.sample, **given)
@@ -65,19 +76,37 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--workdir", required=True, help="a work folder of train; or weights (or `embedded`), for single frames"
+        "--workdir",
+        required=True,
+        help="a work folder of train; or weights (or `embedded`), for single frames",
     )
     parser.add_argument("--prompt", required=True, help="what is to be seen")
     parser.add_argument("--out", required=True, help="clip.mp4, clip.gif, or a folder for png")
-    parser.add_argument("--sampler", choices=("ddim", "dpm++2m", "euler", "ddpm"), help="default: the model's config")
-    parser.add_argument("--steps", type=int, help="denoising steps")
-    parser.add_argument("--guidance", type=float, help="scale of classifier-free guidance; 1 is none")
-    parser.add_argument("--fps", type=float, help="frames per second: told to the model and written to the file")
-    parser.add_argument("--frames", type=int, help="number of frames; at most what the model was trained for")
-    parser.add_argument("--vae", default="", help="weights whose VAE decodes: a VideoVAE made of the model's VAE")
-    parser.add_argument("--decode_frames", type=int, help="frames decoded together (default: the model's config)")
     parser.add_argument(
-        "--tile", type=int, help="latents along a side of the tiles in which frames are decoded; 0: none"
+        "--sampler",
+        choices=("ddim", "dpm++2m", "euler", "ddpm"),
+        help="default: the model's config",
+    )
+    parser.add_argument("--steps", type=int, help="denoising steps")
+    parser.add_argument(
+        "--guidance", type=float, help="scale of classifier-free guidance; 1 is none"
+    )
+    parser.add_argument(
+        "--fps", type=float, help="frames per second: told to the model and written to the file"
+    )
+    parser.add_argument(
+        "--frames", type=int, help="number of frames; at most what the model was trained for"
+    )
+    parser.add_argument(
+        "--vae", default="", help="weights whose VAE decodes: a VideoVAE made of the model's VAE"
+    )
+    parser.add_argument(
+        "--decode_frames", type=int, help="frames decoded together (default: the model's config)"
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        help="latents along a side of the tiles in which frames are decoded; 0: none",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--negative_prompt", default="", help="what is not to be seen")

@@ -12,14 +12,19 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from magicvideo_jax.core import hosts
-from magicvideo_jax.core.command_line import parse
-from magicvideo_jax.core.errors import UserError, exit_with
-from magicvideo_jax.core.interrupt import EXIT_PREEMPTED, Interrupt, Preempted
-from magicvideo_jax.core.progress import say
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.runtime import processes
+from magicvideo_jax.runtime.command_line import parse
+from magicvideo_jax.runtime.exit import exit_with
+from magicvideo_jax.runtime.preemption import EXIT_PREEMPTED, Preempted, PreemptionListener
+from magicvideo_jax.runtime.progress import say
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with :PRESET if it has presets.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder that the run writes to, and resumes from.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/, with :PRESET if it has presets."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The folder that the run writes to, and resumes from."
+)
 
 _EXIT_INTERRUPTED = 130
 
@@ -29,7 +34,7 @@ def main() -> None:
     if "--help" in sys.argv or "-h" in sys.argv:
         print(__doc__, flags.FLAGS.module_help(sys.modules[__name__]), sep="\n")
         sys.exit()
-    interrupt = Interrupt()
+    interrupt = PreemptionListener()
     interrupt.listen()
     try:
         exit_with(lambda: train(interrupt))
@@ -41,13 +46,13 @@ def main() -> None:
         sys.exit(_EXIT_INTERRUPTED)
 
 
-def train(interrupt: Interrupt) -> None:
+def train(interrupt: PreemptionListener) -> None:
     """Parse, then run. Errors: what the command line or the config file gets wrong; `Preempted`."""
     parse()
     if WORKDIR.value is None or CONFIG.value is None:
         raise UserError("give --config=configs/t2v.py and --workdir=DIR (--help says more)")
 
-    hosts.join()
+    processes.join()
     from magicvideo_jax.experiment.config import read_experiment
     from magicvideo_jax.experiment.run import run
 

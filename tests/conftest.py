@@ -14,7 +14,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("magicvideo_jax", "beartype.beartype")  # every annotated shape is checked while tests run
+install_import_hook(
+    "magicvideo_jax", "beartype.beartype"
+)  # every annotated shape is checked while tests run
 
 import jax
 import pytest
@@ -27,7 +29,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run also what takes minutes or full-size models")
+    parser.addoption(
+        "--slow", action="store_true", help="run also what takes minutes or full-size models"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

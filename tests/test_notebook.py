@@ -7,8 +7,8 @@ import pytest
 from nbclient import NotebookClient
 from tiny_experiment import tiny
 
-from magicvideo_jax.data.video import read_video
 from magicvideo_jax.experiment.run import run
+from magicvideo_jax.media.clip_files import read_video
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "sample.ipynb"
 
@@ -21,12 +21,16 @@ def executed(tmp_path_factory):
 
 
 def execute(notebook, folder):
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}
+    ).execute()
 
 
 def test_pictures_are_shown(executed):
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
-    assert any("image/png" in output.data for output in outputs if output.output_type == "execute_result")
+    assert any(
+        "image/png" in output.data for output in outputs if output.output_type == "execute_result"
+    )
 
 
 def test_a_clip_is_shown_from_a_work_folder(tmp_path):
@@ -37,5 +41,8 @@ def test_a_clip_is_shown_from_a_work_folder(tmp_path):
         cell.source = cell.source.replace('WEIGHTS = ""', f'WEIGHTS = "{tmp_path / "run"}"')
     notebook.cells = [notebook.cells[2], notebook.cells[-1]]
     execute(notebook, tmp_path)
-    assert any("<video" in output.get("data", {}).get("text/html", "") for output in notebook.cells[-1].outputs)
+    assert any(
+        "<video" in output.get("data", {}).get("text/html", "")
+        for output in notebook.cells[-1].outputs
+    )
     assert len(read_video(tmp_path / "clip.mp4")[0]) == 2

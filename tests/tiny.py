@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.types import Params
 
 
 def quick(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,7 +31,9 @@ def equations(jaxpr: Any) -> Iterator[Any]:
     """Every equation of a jaxpr, also inside of nested functions."""
     for equation in jaxpr.eqns:
         yield equation
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")
+        ):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from equations(inner)

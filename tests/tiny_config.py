@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_experiment import tiny
 
 from magicvideo_jax.experiment.config import config_dict
-from magicvideo_jax.parallel import rules
+from magicvideo_jax.parallel import shardings as rules
 
 
 def get_config(preset: str = ""):

@@ -8,27 +8,37 @@ from magicvideo_jax.experiment.config import (
     EvaluateConfig,
     Experiment,
     ModelConfig,
-    Stage,
+    TrainingStage,
 )
-from magicvideo_jax.models.clip import TextConfig
-from magicvideo_jax.models.temporal import Temporal
-from magicvideo_jax.models.unet import Level, UNetConfig
+from magicvideo_jax.models.clip_text import TextConfig
+from magicvideo_jax.models.temporal import TemporalConfig
+from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.optimizer import OptimConfig
 
 MODEL = ModelConfig(
-    unet=UNetConfig(levels=(Level(8, 2), Level(16, 0)), middle_heads=2, blocks=1, context=8, groups=4),
+    unet=UNetConfig(
+        levels=(UNetLevelConfig(8, 2), UNetLevelConfig(16, 0)),
+        middle_heads=2,
+        blocks=1,
+        context=8,
+        groups=4,
+    ),
     vae=VAEConfig(widths=(4, 8), blocks=1, groups=2),
     text=TextConfig(width=8, layers=1, heads=2, hidden=16, tokens=24),
 )
 
 
-def tiny(stage: Stage = Stage.VIDEO, **changes) -> Experiment:
+def tiny(stage: TrainingStage = TrainingStage.VIDEO, **changes) -> Experiment:
     """Two frames of 16 x 16 pixels; `changes` replace fields."""
-    unet = replace(MODEL.unet, temporal=Temporal(frames=2)) if stage is Stage.VIDEO else MODEL.unet
-    trained = (Component.VAE,) if stage is Stage.VAE else (Component.UNET,)
+    unet = (
+        replace(MODEL.unet, temporal=TemporalConfig(frames=2))
+        if stage is TrainingStage.VIDEO
+        else MODEL.unet
+    )
+    trained = (Component.VAE,) if stage is TrainingStage.VAE else (Component.UNET,)
     experiment = Experiment(
         stage=stage,
         init_from="scratch",
@@ -37,6 +47,6 @@ def tiny(stage: Stage = Stage.VIDEO, **changes) -> Experiment:
         train=TrainConfig(steps=4, batch_size=8, save_every=2, preview_every=4, log_every=2),
         optim=OptimConfig(warmup=1, lr=1e-3),
         sample=SampleConfig(steps=2),
-        evaluate=EvaluateConfig(clips=2, at_once=2),
+        evaluate=EvaluateConfig(clips=2, batch_size=2),
     )
     return replace(experiment, **changes)

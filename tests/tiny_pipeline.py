@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from magicvideo_jax.weights import compvis
 
 STATE = "diffusion_pytorch_model.safetensors"
-FILES = {"unet": f"unet/{STATE}", "vae": f"vae/{STATE}", "text_encoder": "text_encoder/model.safetensors"}
+FILES = {
+    "unet": f"unet/{STATE}",
+    "vae": f"vae/{STATE}",
+    "text_encoder": "text_encoder/model.safetensors",
+}
 
 
 def tiny_pipeline(*, second: bool = False) -> StableDiffusionPipeline:
@@ -53,9 +63,16 @@ def tiny_pipeline(*, second: bool = False) -> StableDiffusionPipeline:
             eos_token_id=len(VOCABULARY) - 1,
         )
     )
-    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    betas = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "steps_offset": 1,
+    }
     scheduler = (
-        DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction")
+        DDIMScheduler(
+            **betas, clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction"
+        )
         if second
         else PNDMScheduler(**betas, skip_prk_steps=True)
     )
@@ -74,14 +91,19 @@ def tiny_pipeline(*, second: bool = False) -> StableDiffusionPipeline:
 
 _LETTERS = [chr(c) for c in range(ord("a"), ord("z") + 1)]
 VOCABULARY = {
-    word: i for i, word in enumerate([*_LETTERS, *[f"{c}</w>" for c in _LETTERS], "<|startoftext|>", "<|endoftext|>"])
+    word: i
+    for i, word in enumerate(
+        [*_LETTERS, *[f"{c}</w>" for c in _LETTERS], "<|startoftext|>", "<|endoftext|>"]
+    )
 }
 
 
 def states(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     """All weights of a diffusers folder, by network; the text encoder's with the published prefix."""
     found = {name: load_file(folder / file) for name, file in FILES.items()}
-    found["text_encoder"] = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in found["text_encoder"].items()}
+    found["text_encoder"] = {
+        f"text_model.{k.removeprefix('text_model.')}": v for k, v in found["text_encoder"].items()
+    }
     return found
 
 
@@ -99,7 +121,11 @@ def single_file_of(folder: Path, *, second: bool = False) -> dict[str, torch.Ten
     else:
         single |= {compvis.TEXT_1 + k: v for k, v in found["text_encoder"].items()}
         single[f"{compvis.TEXT_1}text_model.embeddings.position_ids"] = torch.arange(77)[None]
-    noise = {"betas": torch.ones(10), "alphas_cumprod": torch.ones(10), "sqrt_alphas_cumprod": torch.ones(10)}
+    noise = {
+        "betas": torch.ones(10),
+        "alphas_cumprod": torch.ones(10),
+        "sqrt_alphas_cumprod": torch.ones(10),
+    }
     averages = {compvis.ema_key(k): v + 1 for k, v in single.items() if k.startswith(compvis.UNET)}
     return single | noise | averages | {"model_ema.decay": torch.tensor(0.5)}
 
@@ -112,9 +138,17 @@ def _open_clip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if key.endswith("[q]"):
             fused = key.removesuffix("[q]")
             single[fused] = torch.cat([split[f"{fused}[{name}]"] for name in "qkv"])
-    last = {k.replace("resblocks.1.", "resblocks.2."): v + 1 for k, v in single.items() if "resblocks.1." in k}
+    last = {
+        k.replace("resblocks.1.", "resblocks.2."): v + 1
+        for k, v in single.items()
+        if "resblocks.1." in k
+    }
     root = compvis.TEXT_2
-    return single | last | {f"{root}logit_scale": torch.tensor(1.0), f"{root}text_projection": torch.ones(64, 64)}
+    return (
+        single
+        | last
+        | {f"{root}logit_scale": torch.tensor(1.0), f"{root}text_projection": torch.ones(64, 64)}
+    )
 
 
 def save_shards(file: Path, parts: int) -> None:

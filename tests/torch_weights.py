@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten, unflatten
+from magicvideo_jax.core.types import Params
 from magicvideo_jax.weights.tables import TEXT, TEXT_ALIASES, Table, name_of, renamed
 
 

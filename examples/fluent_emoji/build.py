@@ -25,8 +25,9 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
-from magicvideo_jax.core.errors import UserError, exit_with
-from magicvideo_jax.core.progress import Progress
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.runtime.exit import exit_with
+from magicvideo_jax.runtime.progress import Progress
 
 ANIMATED = [f"@lobehub/fluent-emoji-anim-{i}@1.0.0" for i in range(1, 5)]
 STILL, NAMES = "@lobehub/fluent-emoji-3d@1.1.0", "unicode-emoji-json@0.9.0"
@@ -41,7 +42,9 @@ BACKGROUNDS = {
     "white": (250, 250, 250),
 }
 FEW = """alarm clock, birthday cake, bus, butterfly, fire, flying saucer, helicopter, hot beverage, octopus, penguin,
-rainbow, rocket, sailboat, snail, snowman, star, sun with face, tropical fish, turtle, umbrella""".replace("\n", " ")
+rainbow, rocket, sailboat, snail, snowman, star, sun with face, tropical fish, turtle, umbrella""".replace(
+    "\n", " "
+)
 SIDE, SPRITE = 64, 56
 """Pixels of a picture, and of the emoji in it."""
 
@@ -65,10 +68,14 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for everything")
     parser.add_argument("--few", action="store_true", help="twenty animations only")
-    parser.add_argument("--tones", type=int, default=4, help="backgrounds each is laid over, at most 8")
+    parser.add_argument(
+        "--tones", type=int, default=4, help="backgrounds each is laid over, at most 8"
+    )
     asked = parser.parse_args()
     if not 1 <= asked.tones <= len(BACKGROUNDS):
         parser.error(f"--tones={asked.tones}: give 1 to {len(BACKGROUNDS)}")
@@ -88,8 +95,12 @@ def fetch(folder: Path) -> dict[str, Path]:
         if not found[package].is_file():
             print(f"fetching {package}", flush=True)
             command = ["npm", "pack", "--silent", package]
-            if subprocess.run(command, cwd=folder, check=False, stdout=subprocess.DEVNULL).returncode:
-                raise UserError(f"npm cannot fetch {package}: look above, and run the same command again")
+            if subprocess.run(
+                command, cwd=folder, check=False, stdout=subprocess.DEVNULL
+            ).returncode:
+                raise UserError(
+                    f"npm cannot fetch {package}: look above, and run the same command again"
+                )
     return found
 
 
@@ -102,10 +113,15 @@ def names_by_character(archive: Path) -> dict[str, str]:
     return {without_variation(character): entry["name"] for character, entry in entries.items()}
 
 
-def named_pictures(archive: Path, names: dict[str, str], chosen: set[str] | None) -> Iterator[tuple[str, io.BytesIO]]:
+def named_pictures(
+    archive: Path, names: dict[str, str], chosen: set[str] | None
+) -> Iterator[tuple[str, io.BytesIO]]:
     """Name and content of each picture whose file name is the code points of an emoji without a skin tone."""
     with tarfile.open(archive) as tar:
-        members = sorted((member for member in tar if member.name.endswith(".webp")), key=lambda member: member.name)
+        members = sorted(
+            (member for member in tar if member.name.endswith(".webp")),
+            key=lambda member: member.name,
+        )
         with Progress(len(members), archive.stem, unit="file") as progress:
             for member in members:
                 name = names.get(character_of(Path(member.name).stem))
@@ -154,9 +170,19 @@ def write_sprite(file: io.BytesIO, background: tuple[int, int, int], path: Path)
 def write_clip(file: io.BytesIO, background: tuple[int, int, int], path: Path) -> None:
     """All frames, each as long as it was."""
     with Image.open(file, formats=["WEBP"]) as animation:
-        shown = [(over(frame, background), frame.info["duration"]) for frame in ImageSequence.Iterator(animation)]
+        shown = [
+            (over(frame, background), frame.info["duration"])
+            for frame in ImageSequence.Iterator(animation)
+        ]
     frames, milliseconds = zip(*shown, strict=True)
-    frames[0].save(path, format="PNG", save_all=True, append_images=frames[1:], duration=list(milliseconds), loop=0)
+    frames[0].save(
+        path,
+        format="PNG",
+        save_all=True,
+        append_images=frames[1:],
+        duration=list(milliseconds),
+        loop=0,
+    )
 
 
 class Rows:

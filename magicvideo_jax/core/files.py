@@ -13,7 +13,7 @@ from magicvideo_jax.core.errors import UserError
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A free name beside `path`. What is written there (a file or a folder) takes the place of `path` at the end, or is
     removed where anything failed.
 
@@ -23,14 +23,18 @@ def written_aside(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if path.parent.exists() and not path.parent.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))  # mkdir would say that it exists
+            raise NotADirectoryError(
+                errno.ENOTDIR, os.strerror(errno.ENOTDIR)
+            )  # mkdir would say that it exists
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         aside.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        if os.path.isdir(aside):  # unlike Path.is_dir, False where the folder may not even be looked into
+        if os.path.isdir(
+            aside
+        ):  # unlike Path.is_dir, False where the folder may not even be looked into
             shutil.rmtree(aside, ignore_errors=True)
         elif os.path.lexists(aside):
             aside.unlink()
@@ -38,5 +42,5 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: Any) -> None:
     """JSON for people: indented, whole or not at all."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n")

@@ -11,7 +11,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts -> one dict by dotted path, in the tree's own order."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        flat |= (
+            flatten(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{name}": value}
+        )
     return flat
 
 
@@ -37,7 +41,9 @@ def size_in_bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def split(tree: Mapping[str, Any], chosen: Callable[[str], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(
+    tree: Mapping[str, Any], chosen: Callable[[str], bool]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The leaves whose path is chosen, and the others, as trees that `merge` puts together again."""
     flat = flatten(tree)
     return (

@@ -16,7 +16,7 @@ from grain.experimental import ThreadPrefetchIterDataset
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from magicvideo_jax.parallel.batch import place, rows_here
+from magicvideo_jax.parallel.batch import local_rows, place_batch
 
 Example = Mapping[str, Any]
 """Arrays by name; of joint training, an example of each part by name."""
@@ -37,7 +37,9 @@ _ENDLESS = 2**53
 """An endless stream says sys.maxsize, which grain's float division rounds up to one more for batches of one."""
 
 
-def stream(source: Source, *, prepare: Callable[[Any, np.random.Generator], Example], seed: int) -> Stream:
+def stream(
+    source: Source, *, prepare: Callable[[Any, np.random.Generator], Example], seed: int
+) -> Stream:
     """A source, shuffled anew each round. What `prepare` draws follows from the seed and the place in the stream."""
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(prepare)
 
@@ -52,7 +54,9 @@ def by_batches(streams: Sequence[Stream], weights: Sequence[float], *, batch_siz
     if len(streams) == 1:
         return streams[0]
     turns = [grain.MapDataset.source(_Turns(which)) for which in range(len(streams))]
-    return grain.MapDataset.source(_ByBatches(streams, grain.MapDataset.mix(turns, weights), batch_size))
+    return grain.MapDataset.source(
+        _ByBatches(streams, grain.MapDataset.mix(turns, weights), batch_size)
+    )
 
 
 def beside(**streams: Stream) -> Stream:
@@ -65,15 +69,19 @@ class Loader:
     so many processes make the batches; without, threads of this one. The batches are the same."""
 
     def __init__(self, examples: Stream, *, batch_size: int, mesh: Mesh, workers: int = 0):
-        rows = rows_here(batch_size, mesh)
+        rows = local_rows(batch_size, mesh)
         share = _HostRows(examples, batch_size, rows)
         reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
         batches = grain.MapDataset.source(share).batch(len(rows)).to_iter_dataset(reading)
         if workers:
-            if not flags.FLAGS.is_parsed():  # grain hands absl's flags to its processes, whoever started this one
+            if (
+                not flags.FLAGS.is_parsed()
+            ):  # grain hands absl's flags to its processes, whoever started this one
                 flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _outlive_sigterm)
-        placed = batches.map(lambda batch: place(batch, mesh, batch_size))
+            batches = batches.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=workers), _outlive_sigterm
+            )
+        placed = batches.map(lambda batch: place_batch(batch, mesh, batch_size))
         self._iterator = iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
 
     def __next__(self) -> Any:
@@ -84,7 +92,9 @@ class Loader:
         here = self.position()
         batch = next(self)
         self.seek(here)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), batch)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), batch
+        )
 
     def position(self) -> dict[str, Any]:
         """To be saved beside the state."""

@@ -38,12 +38,16 @@ def latent_features(
 ) -> tfds.features.FeaturesDict:
     """Of a set of latents; `shape` is (t h w 2c), h and w None where clips differ in them, and `text` (l d) of
     a caption's states, where they are kept."""
-    return _features(latents=_half(shape), **({} if text is None else {"text_states": _half((None, *text))}))
+    return _features(
+        latents=_half(shape), **({} if text is None else {"text_states": _half((None, *text))})
+    )
 
 
 def frame_features() -> tfds.features.FeaturesDict:
     """Of a set of frames."""
-    return _features(frames=tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_)))
+    return _features(
+        frames=tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_))
+    )
 
 
 def _half(shape: tuple[int | None, ...]) -> tfds.features.Tensor:
@@ -70,7 +74,9 @@ def to_png(frames: UInt8[np.ndarray, "t h w 3"]) -> list[bytes]:
 
 def from_png(files: Sequence[bytes]) -> UInt8[np.ndarray, "t h w 3"]:
     """The frames again."""
-    return np.stack([np.asarray(Image.open(io.BytesIO(file), formats=["PNG"]).convert("RGB")) for file in files])
+    return np.stack(
+        [np.asarray(Image.open(io.BytesIO(file), formats=["PNG"]).convert("RGB")) for file in files]
+    )
 
 
 def shard_path(folder: Path, split: str, shard: int, shards: int) -> Path:
@@ -78,7 +84,9 @@ def shard_path(folder: Path, split: str, shard: int, shards: int) -> Path:
     return folder / f"{DATASET}-{split}.array_record-{shard:05d}-of-{shards:05d}"
 
 
-def write_records(path: Path, records: Iterable[Record], features: tfds.features.FeaturesDict) -> int:
+def write_records(
+    path: Path, records: Iterable[Record], features: tfds.features.FeaturesDict
+) -> int:
     """One file of records, and how many there were."""
     serializer = ExampleSerializer(cast(Any, features.get_serialized_info()))
     number = 0
@@ -96,16 +104,25 @@ def write_records(path: Path, records: Iterable[Record], features: tfds.features
 
 
 def write_metadata(
-    folder: Path, features: tfds.features.FeaturesDict, shard_lengths: Mapping[str, Sequence[int]], description: str
+    folder: Path,
+    features: tfds.features.FeaturesDict,
+    shard_lengths: Mapping[str, Sequence[int]],
+    description: str,
 ) -> None:
     """`dataset_info.json` and `features.json`, after which the folder is a data set."""
     splits = [
         tfds.core.SplitInfo(
             name=split,
             shard_lengths=list(lengths),
-            num_bytes=sum(shard_path(folder, split, i, len(lengths)).stat().st_size for i in range(len(lengths))),
+            num_bytes=sum(
+                shard_path(folder, split, i, len(lengths)).stat().st_size
+                for i in range(len(lengths))
+            ),
             filename_template=tfds.core.ShardedFileTemplate(
-                data_dir=tfds.core.Path(folder), dataset_name=DATASET, split=split, filetype_suffix="array_record"
+                data_dir=tfds.core.Path(folder),
+                dataset_name=DATASET,
+                split=split,
+                filetype_suffix="array_record",
             ),
         )
         for split, lengths in shard_lengths.items()
@@ -151,7 +168,9 @@ class Chosen:
         return self._records[int(self._which[index])]
 
 
-def by_size(records: Records, path: str | Path, split: str, *, argument: str = "data") -> list[Records | Chosen]:
+def by_size(
+    records: Records, path: str | Path, split: str, *, argument: str = "data"
+) -> list[Records | Chosen]:
     """The records of each size by themselves, of `records`, which are a split of `path`. Errors: `UserError` for a
     list of sizes that does not fit them."""
     sizes = tfds.core.Path(path) / SIZES
@@ -160,9 +179,13 @@ def by_size(records: Records, path: str | Path, split: str, *, argument: str = "
     try:
         which = np.array(json.loads(sizes.read_text())[split], np.int32)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{argument}={path}: {SIZES} cannot be read ({_first_line(error)}): prepare anew") from error
+        raise UserError(
+            f"{argument}={path}: {SIZES} cannot be read ({_first_line(error)}): prepare anew"
+        ) from error
     if which.shape != (len(records),):
-        raise UserError(f"{argument}={path}: {SIZES} has {len(which)} records and split {split} {len(records)}")
+        raise UserError(
+            f"{argument}={path}: {SIZES} has {len(which)} records and split {split} {len(records)}"
+        )
     return [Chosen(records, np.flatnonzero(which == size)) for size in np.unique(which)]
 
 
@@ -176,7 +199,9 @@ def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data"
     try:
         builder = tfds.builder_from_directory(str(path))
     except Exception as error:  # by kind of path and of damage, too
-        raise UserError(f"{named}: no TFDS data set there (dataset_info.json, features.json): run prepare") from error
+        raise UserError(
+            f"{named}: no TFDS data set there (dataset_info.json, features.json): run prepare"
+        ) from error
     if split not in builder.info.splits:
         there = ", ".join(builder.info.splits)
         raise UserError(f"{named}: there is no split {split}; there is {there or 'none'}")
@@ -186,7 +211,9 @@ def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data"
     try:
         return Records(f"{named}, split {split}", builder.as_data_source(split))  # pyright: ignore[reportCallIssue]
     except Exception as error:
-        raise UserError(f"{named}: split {split} cannot be opened ({_first_line(error)})") from error
+        raise UserError(
+            f"{named}: split {split} cannot be opened ({_first_line(error)})"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -24,14 +24,20 @@ class CaptionTokenizer:
         from transformers import CLIPTokenizer
 
         if not (folder / "vocab.json").is_file() and not (folder / "tokenizer.json").is_file():
-            raise UserError(f"{folder}: no tokenizer here (vocab.json and merges.txt, or tokenizer.json)")
+            raise UserError(
+                f"{folder}: no tokenizer here (vocab.json and merges.txt, or tokenizer.json)"
+            )
         self.folder = folder
         self._tokenizer = CLIPTokenizer.from_pretrained(str(folder))
         self._length = length
 
     def __call__(self, captions: Sequence[str]) -> Int32[np.ndarray, "b l"]:
         encoded = self._tokenizer(
-            list(captions), padding="max_length", truncation=True, max_length=self._length, return_tensors="np"
+            list(captions),
+            padding="max_length",
+            truncation=True,
+            max_length=self._length,
+            return_tensors="np",
         )
         return encoded["input_ids"].astype(np.int32)
 
@@ -46,10 +52,15 @@ def build_vocabulary(words: Iterable[str], folder: Path, *, length: int) -> None
     Any other text still has ids: it falls into smaller pieces.
     """
     words = sorted(set(words))
-    bpe = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>", continuing_subword_prefix=""))
+    bpe = Tokenizer(
+        models.BPE(unk_token=END, end_of_word_suffix="</w>", continuing_subword_prefix="")
+    )
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
@@ -64,8 +75,13 @@ def build_vocabulary(words: Iterable[str], folder: Path, *, length: int) -> None
     )
     bpe.train_from_iterator(words, trainer)
     model = json.loads(bpe.to_str())["model"]
-    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
-    pieces = alphabet + [letter + "</w>" for letter in alphabet] + ["".join(pair) for pair in merges]
+    merges = [
+        tuple(pair) if isinstance(pair, list) else tuple(pair.split(" "))
+        for pair in model["merges"]
+    ]
+    pieces = (
+        alphabet + [letter + "</w>" for letter in alphabet] + ["".join(pair) for pair in merges]
+    )
     vocabulary = {piece: i for i, piece in enumerate([*dict.fromkeys(pieces), START, END])}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False) + "\n")
@@ -73,5 +89,8 @@ def build_vocabulary(words: Iterable[str], folder: Path, *, length: int) -> None
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
     (folder / "tokenizer_config.json").write_text(
-        json.dumps(special | {"model_max_length": length, "tokenizer_class": "CLIPTokenizer"}, indent=2) + "\n"
+        json.dumps(
+            special | {"model_max_length": length, "tokenizer_class": "CLIPTokenizer"}, indent=2
+        )
+        + "\n"
     )

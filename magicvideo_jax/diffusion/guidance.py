@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.protocols import Denoise
+from magicvideo_jax.core.types import Denoise
 
 
 def guided(denoise: Denoise, scale: float, null_condition: Any, *, rescale: float = 0.0) -> Denoise:
@@ -28,7 +28,9 @@ def guided(denoise: Denoise, scale: float, null_condition: Any, *, rescale: floa
     if scale == 1:
         return denoise
 
-    def wrapped(z: Float[Array, "b *axes"], time: Float[Array, "b"], condition: Any, /) -> Float[Array, "b *axes"]:
+    def wrapped(
+        z: Float[Array, "b *axes"], time: Float[Array, "b"], condition: Any, /
+    ) -> Float[Array, "b *axes"]:
         conditions = jax.tree.map(_beside, null_condition, condition)
         both = denoise(jnp.repeat(z, 2, axis=0), jnp.repeat(time, 2), conditions)
         pairs = both.astype(jnp.float32).reshape(-1, 2, *both.shape[1:])
@@ -44,7 +46,9 @@ def guided(denoise: Denoise, scale: float, null_condition: Any, *, rescale: floa
 
 def _beside(null: Float[Array, "..."], told: Float[Array, "b *axes"]) -> Float[Array, "b2 *axes"]:
     """The two passes of an example as neighbours: a batch spread over devices then stays where it is."""
-    return jnp.stack([jnp.broadcast_to(null, told.shape), told], axis=1).reshape(-1, *told.shape[1:])
+    return jnp.stack([jnp.broadcast_to(null, told.shape), told], axis=1).reshape(
+        -1, *told.shape[1:]
+    )
 
 
 def _deviation(e: Float[Array, "b *axes"]) -> Float[Array, "b *ones"]:

@@ -13,7 +13,9 @@ from jaxtyping import Array, Float
 from magicvideo_jax.diffusion.process import Prediction
 
 
-def per_example_mse(output: Float[Array, "b *axes"], target: Float[Array, "b *axes"]) -> Float[Array, "b"]:
+def per_example_mse(
+    output: Float[Array, "b *axes"], target: Float[Array, "b *axes"]
+) -> Float[Array, "b"]:
     """Eq. 1 with w = 1, in float32."""
     error = output.astype(jnp.float32) - target.astype(jnp.float32)
     return jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))

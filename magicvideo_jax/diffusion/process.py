@@ -27,7 +27,10 @@ Coefficient = Float[Array, ""] | Float[Array, "b"]
 
 
 def corrupt(
-    z0: Float[Array, "b *axes"], eps: Float[Array, "b *axes"], alpha: Coefficient, sigma: Coefficient
+    z0: Float[Array, "b *axes"],
+    eps: Float[Array, "b *axes"],
+    alpha: Coefficient,
+    sigma: Coefficient,
 ) -> Float[Array, "b *axes"]:
     """Eq. 1: clean latents and noise -> noisy latents."""
     z0, eps = _wide(z0), _wide(eps)

@@ -15,13 +15,13 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import named
-from magicvideo_jax.core.protocols import Denoise
-from magicvideo_jax.diffusion.plan import Plan
+from magicvideo_jax.core.types import Denoise
 from magicvideo_jax.diffusion.process import corrupt, to_x0
+from magicvideo_jax.diffusion.solvers import SolverTable
 
 
-def begin(
-    plan: Plan, eps: Float[Array, "b *axes"], z0: Float[Array, "b *axes"] | None = None
+def initial_latents(
+    plan: SolverTable, eps: Float[Array, "b *axes"], z0: Float[Array, "b *axes"] | None = None
 ) -> Float[Array, "b *axes"]:
     """Where a plan begins: at unit noise `eps`, or at `z0` under as much of it as the first step expects."""
     if z0 is None:
@@ -30,17 +30,27 @@ def begin(
     return corrupt(z0, eps, alpha, sigma).astype(z0.dtype)
 
 
-def sample(
-    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, keys: Key[Array, "b"] | None = None
+def run_sampler(
+    denoise: Denoise,
+    z: Float[Array, "b *axes"],
+    condition: Any,
+    *,
+    plan: SolverTable,
+    keys: Key[Array, "b"] | None = None,
 ) -> Float[Array, "b *axes"]:
-    """Clean latents from `z`, which `begin` makes. Only a plan that adds noise needs keys."""
+    """Clean latents from `z`, which `initial_latents` makes. Only a plan that adds noise needs keys."""
     return _walk(denoise, z, condition, plan=plan, keys=keys, keep=False)[0]
 
 
 def trajectory(
-    denoise: Denoise, z: Float[Array, "b *axes"], condition: Any, *, plan: Plan, keys: Key[Array, "b"] | None = None
+    denoise: Denoise,
+    z: Float[Array, "b *axes"],
+    condition: Any,
+    *,
+    plan: SolverTable,
+    keys: Key[Array, "b"] | None = None,
 ) -> Float[Array, "s b *axes"]:
-    """The latents after every step; the last are those of `sample`."""
+    """The latents after every step; the last are those of `run_sampler`."""
     return _walk(denoise, z, condition, plan=plan, keys=keys, keep=True)[1]
 
 
@@ -49,18 +59,24 @@ def _walk(
     z: Float[Array, "b *axes"],
     condition: Any,
     *,
-    plan: Plan,
+    plan: SolverTable,
     keys: Key[Array, "b"] | None,
     keep: bool,
 ) -> tuple[Array, Any]:
     if plan.is_stochastic and keys is None:
-        raise UserError("keys: this sampler adds noise at its steps; give a random key for each example")
+        raise UserError(
+            "keys: this sampler adds noise at its steps; give a random key for each example"
+        )
     shape, dtype = z.shape, z.dtype
 
     def noise(key: PRNGKeyArray, number: Array) -> Array:
-        return jax.random.normal(jax.random.fold_in(named(key, "sampler noise"), number), shape[1:], jnp.float32)
+        return jax.random.normal(
+            jax.random.fold_in(named(key, "sampler noise"), number), shape[1:], jnp.float32
+        )
 
-    def step(carry: tuple[Array, Array], row: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array | None]:
+    def step(
+        carry: tuple[Array, Array], row: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array], Array | None]:
         z, x0_before = carry
         number, time, alpha, sigma, a, b, c, d = row
         output = denoise(z.astype(dtype), jnp.broadcast_to(time, shape[:1]), condition)

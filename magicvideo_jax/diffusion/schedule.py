@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
-from magicvideo_jax.diffusion.settings import BetaSchedule, NoiseSettings
+from magicvideo_jax.diffusion.noise_config import BetaSchedule, NoiseScheduleConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
     return Schedule(((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2)
 
 
-def schedule_of(settings: NoiseSettings) -> Schedule:
+def schedule_of(settings: NoiseScheduleConfig) -> Schedule:
     """The schedule that the settings describe."""
     times, start, end = settings.num_train_timesteps, settings.beta_start, settings.beta_end
     match settings.beta_schedule:

@@ -12,21 +12,29 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.diffusion.settings import NoiseSettings, Spacing
+from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig, Spacing
 
 
-def times(settings: NoiseSettings, steps: int, *, skip_last: bool = False) -> Int[np.ndarray, "s"]:
+def times(
+    settings: NoiseScheduleConfig, steps: int, *, skip_last: bool = False
+) -> Int[np.ndarray, "s"]:
     """Integer times; with `skip_last`, as DPM-Solver reads the spacing."""
     return np.rint(fractional_times(settings, steps, skip_last=skip_last)).astype(np.int64)
 
 
-def fractional_times(settings: NoiseSettings, steps: int, *, skip_last: bool = False) -> Float64[np.ndarray, "s"]:
+def fractional_times(
+    settings: NoiseScheduleConfig, steps: int, *, skip_last: bool = False
+) -> Float64[np.ndarray, "s"]:
     """Times that `LINSPACE` leaves between integers."""
     total, spacing = settings.num_train_timesteps, settings.timestep_spacing
-    one_more = skip_last and spacing is not Spacing.TRAILING  # trailing never reaches the end: nothing to skip
+    one_more = (
+        skip_last and spacing is not Spacing.TRAILING
+    )  # trailing never reaches the end: nothing to skip
     placed = steps + one_more
     if steps < 1 or placed > total:
-        raise UserError(f"steps={steps}: give 1 to {total - one_more} (the model was trained at {total} times)")
+        raise UserError(
+            f"steps={steps}: give 1 to {total - one_more} (the model was trained at {total} times)"
+        )
     match spacing:
         case Spacing.LEADING:
             found = np.arange(placed)[::-1] * float(total // placed) + settings.steps_offset

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from magicvideo_jax.data.drawing import coverage
-from magicvideo_jax.data.drawn_scene import CANVAS, HEADING, PAINT, Colour, Motion, Pose, Shape
+from magicvideo_jax.data.drawn.drawing import coverage
+from magicvideo_jax.data.drawn.scene import CANVAS, HEADING, PAINT, Colour, Motion, Pose, Shape
 
 FAINTEST = 60.0
 """A clip whose brightest parts pass its background by less than this (of 255) shows nothing."""
@@ -46,7 +46,9 @@ def read(clip: UInt8[np.ndarray, "t h w c"]) -> Reading:
     if covered is None:
         return Reading(None, None, None)
     found = measure(covered)
-    seen = found.area > 0.05 * np.max(found.area)  # frames where the shape has all but vanished say nothing
+    seen = found.area > 0.05 * np.max(
+        found.area
+    )  # frames where the shape has all but vanished say nothing
     covered, found = covered[seen], Moments(*(value[seen] for value in found))
     motion = read_motion(found) if len(found.area) > 2 else None
     return Reading(read_shape(covered, found), read_colour(clip[seen], covered), motion)
@@ -66,7 +68,10 @@ def segment(clip: UInt8[np.ndarray, "t h w c"]) -> Float[np.ndarray, "t h w"] | 
 def measure(covered: Float[np.ndarray, "t h w"]) -> Moments:
     """Area, centre and spread of every frame."""
     scale = CANVAS / covered.shape[-1]
-    x, y = (scale * (np.arange(side, dtype=np.float32) + 0.5) for side in (covered.shape[-1], covered.shape[-2]))
+    x, y = (
+        scale * (np.arange(side, dtype=np.float32) + 0.5)
+        for side in (covered.shape[-1], covered.shape[-2])
+    )
     columns, rows = covered.sum(axis=-2), covered.sum(axis=-1)
     mass = np.maximum(columns.sum(axis=-1), 1e-6)
     middle_x, middle_y = columns @ x / mass, rows @ y / mass
@@ -79,7 +84,9 @@ def read_colour(clip: UInt8[np.ndarray, "t h w c"], covered: Float[np.ndarray, "
     """The paint nearest to the mean colour of what is wholly covered."""
     inside = covered > 0.8
     mean = clip[inside if np.any(inside) else covered > 0].astype(np.float32).mean(axis=0)
-    return min(Colour, key=lambda colour: float(np.linalg.norm(mean - np.array(PAINT[colour], np.float32))))
+    return min(
+        Colour, key=lambda colour: float(np.linalg.norm(mean - np.array(PAINT[colour], np.float32)))
+    )
 
 
 def read_motion(found: Moments) -> Motion:
@@ -89,7 +96,9 @@ def read_motion(found: Moments) -> Motion:
     proportion = np.log(found.wide / found.high)
     if np.std(proportion) > 0.17:
         return Motion.TURNING
-    growth = np.polyfit(frames, np.log(found.area), 1)[0]  # twice the log of the size's ratio, last to first frame
+    growth = np.polyfit(frames, np.log(found.area), 1)[
+        0
+    ]  # twice the log of the size's ratio, last to first frame
     if abs(growth) > 0.45:
         return Motion.GROWING if growth > 0 else Motion.SHRINKING
 
@@ -100,7 +109,9 @@ def read_motion(found: Moments) -> Motion:
     straight = velocity[:, None] * frames
     if np.mean((path - straight) ** 2) < 0.15 * np.mean(path**2):
         facing = {motion: float(np.dot(heading, velocity)) for motion, heading in HEADING.items()}
-        facing[Motion.DIAGONAL] = float(np.sum(np.abs(velocity)) * np.sqrt(0.5))  # towards any corner
+        facing[Motion.DIAGONAL] = float(
+            np.sum(np.abs(velocity)) * np.sqrt(0.5)
+        )  # towards any corner
         return max(facing, key=lambda motion: facing[motion])
     across, along = np.std(path, axis=1)
     return Motion.CIRCLING if across > 0.4 * along else Motion.BOUNCING
@@ -131,7 +142,9 @@ def normalise(covered: Float[np.ndarray, "t h w"], found: Moments) -> Float[np.n
     right, down = (x - left)[:, None, :], (y - top)[:, :, None]
     frame, row, column = np.arange(len(covered))[:, None, None], top[:, :, None], left[:, None, :]
     upper = covered[frame, row, column] * (1 - right) + covered[frame, row, column + 1] * right
-    lower = covered[frame, row + 1, column] * (1 - right) + covered[frame, row + 1, column + 1] * right
+    lower = (
+        covered[frame, row + 1, column] * (1 - right) + covered[frame, row + 1, column + 1] * right
+    )
     return (upper * (1 - down) + lower * down).astype(np.float32)
 
 
@@ -139,7 +152,12 @@ def normalise(covered: Float[np.ndarray, "t h w"], found: Moments) -> Float[np.n
 def known_views(shape: Shape) -> Float[np.ndarray, "v s s"]:
     """A shape's normalised views: tilted to either side, turned a little, and from its back."""
     drawn = [
-        coverage(shape, tilt, Pose(np.array([32.0]), np.array([32.0]), np.array([14.0]), np.array([facing])), size=64)
+        coverage(
+            shape,
+            tilt,
+            Pose(np.array([32.0]), np.array([32.0]), np.array([14.0]), np.array([facing])),
+            size=64,
+        )
         for tilt in np.linspace(-0.35, 0.35, 8)
         for facing in (1.0, 0.8, -1.0, -0.8)
     ]

@@ -11,8 +11,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 
-def run(
-    measure: Callable[[Any, int], Mapping[str, ArrayLike]], batches: Iterable[Any], *, rounds: int = 4
+def loss_by_time(
+    measure: Callable[[Any, int], Mapping[str, ArrayLike]],
+    batches: Iterable[Any],
+    *,
+    rounds: int = 4,
 ) -> Iterator[tuple[str, float]]:
     """Yields `(name, loss)`: mean, then time_0 (least noise) to time_9, where a bin was met at all.
 

@@ -26,7 +26,7 @@ VISIBLE = 4.0
 """Blocks whose mean change, or whose contrast, is below this (of 255) are taken for still."""
 
 
-def run(clips: Iterable[Frames]) -> Iterator[tuple[str, float]]:
+def motion_metrics(clips: Iterable[Frames]) -> Iterator[tuple[str, float]]:
     """Yields `(name, mean over the clips)`: frame_difference and flicker in 0..255, motion in pixels per frame. Clips
     too short for a measure are left out of its mean, and a measure without a clip is absent."""
     rows = [(len(clip), clip) for clip in clips]
@@ -70,13 +70,17 @@ def displacements(
     shifts.sort(key=lambda shift: np.hypot(*shift))
     _, height, width = later.shape
     padded = np.pad(earlier, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="edge")
-    shifted = (padded[:, REACH + y : REACH + y + height, REACH + x : REACH + x + width] for y, x in shifts)
+    shifted = (
+        padded[:, REACH + y : REACH + y + height, REACH + x : REACH + x + width] for y, x in shifts
+    )
     left = np.stack([block_means(np.abs(later - frame)) for frame in shifted])
     change = left[0]
     contrast = np.sqrt(np.maximum(block_means(later**2) - block_means(later) ** 2, 0))
     least = np.min(left, axis=0)
     moved = (change > VISIBLE) & (contrast > VISIBLE) & (least < EXPLAINED * change)
-    nearest = np.argmax(left <= least + TIED * change, axis=0)  # the first, since shifts stand by their length
+    nearest = np.argmax(
+        left <= least + TIED * change, axis=0
+    )  # the first, since shifts stand by their length
     return np.where(moved, np.hypot(*np.array(shifts, np.float32).T)[nearest], 0)
 
 
@@ -87,8 +91,13 @@ def reduced(clip: Frames) -> tuple[Float[np.ndarray, "t h2 w2"], float]:
     return (block_means(grey, factor) if factor > 1 else grey), float(factor)
 
 
-def block_means(frames: Float[np.ndarray, "t h w"], side: int = BLOCK) -> Float[np.ndarray, "t rows columns"]:
+def block_means(
+    frames: Float[np.ndarray, "t h w"], side: int = BLOCK
+) -> Float[np.ndarray, "t rows columns"]:
     """Means over squares; rows and columns that fill none are left out. Two matrix products: this is the inner loop."""
-    rows, columns = (np.kron(np.eye(n // side, dtype=np.float32), np.full(side, 1 / side)) for n in frames.shape[1:])
+    rows, columns = (
+        np.kron(np.eye(n // side, dtype=np.float32), np.full(side, 1 / side))
+        for n in frames.shape[1:]
+    )
     whole = frames[:, : rows.shape[1], : columns.shape[1]]
     return rows.astype(np.float32) @ whole @ columns.astype(np.float32).T

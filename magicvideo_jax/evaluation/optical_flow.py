@@ -49,7 +49,9 @@ def warped(frame: Float[np.ndarray, "h w *c"], v: Flow) -> Float[np.ndarray, "h 
 
 def _half(frame: Frame) -> Float[np.ndarray, "h2 w2"]:
     """Every second pixel of the smoothed frame."""
-    return np.asarray(zoom(gaussian_filter(frame, 1.0), 0.5, order=1, grid_mode=True, mode="nearest"))
+    return np.asarray(
+        zoom(gaussian_filter(frame, 1.0), 0.5, order=1, grid_mode=True, mode="nearest")
+    )
 
 
 def _step(before: Frame, after: Frame) -> Flow:
@@ -60,7 +62,11 @@ def _step(before: Frame, after: Frame) -> Flow:
     def windowed(x: Frame) -> Frame:
         return gaussian_filter(x, WINDOW, mode="nearest")
 
-    hh, ww, hw = windowed(along_h**2) + CERTAINTY, windowed(along_w**2) + CERTAINTY, windowed(along_h * along_w)
+    hh, ww, hw = (
+        windowed(along_h**2) + CERTAINTY,
+        windowed(along_w**2) + CERTAINTY,
+        windowed(along_h * along_w),
+    )
     h, w = windowed(along_h * change), windowed(along_w * change)
     d = np.stack([hw * w - ww * h, hw * h - hh * w]) / (hh * ww - hw**2)
     return np.clip(d, -LONGEST_STEP, LONGEST_STEP)
@@ -72,5 +78,8 @@ def _resized(v: Flow, shape: tuple[int, ...]) -> Float[np.ndarray, "2 h2 w2"]:
     if scales == [1, 1]:
         return v
     return np.stack(
-        [s * zoom(x, scales, order=1, grid_mode=True, mode="nearest") for s, x in zip(scales, v, strict=True)]
+        [
+            s * zoom(x, scales, order=1, grid_mode=True, mode="nearest")
+            for s, x in zip(scales, v, strict=True)
+        ]
     )

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from magicvideo_jax.evaluation.difference_error import difference_error
-from magicvideo_jax.evaluation.lpips import lpips
+from magicvideo_jax.evaluation.perceptual_distance import lpips_per_clip
 from magicvideo_jax.evaluation.psnr import psnr
 from magicvideo_jax.evaluation.ssim import ssim
 from magicvideo_jax.evaluation.temporal_spectrum import fast_error
@@ -22,7 +22,14 @@ from magicvideo_jax.models.lpips import LEAST_SIDE, has_lpips
 Clips = Shaped[np.ndarray, "b t h w c"]
 """Of levels 0..255, whole or not."""
 
-_SHORTEST = {psnr: 1, ssim: 1, lpips: 1, difference_error: 2, warped_error: 2, fast_error: 4}
+_SHORTEST = {
+    psnr: 1,
+    ssim: 1,
+    lpips_per_clip: 1,
+    difference_error: 2,
+    warped_error: 2,
+    fast_error: 4,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +38,9 @@ def run(made: Iterable[Clips], true: Iterable[Clips]) -> Iterator[tuple[str, flo
     """Yields `(name, mean over all clips)`. Measures that a clip is too short or too small for, and LPIPS where its
     package is missing, are left out."""
     if not has_lpips():
-        _log.warning("no LPIPS: its package is missing (pip install --no-deps -r requirements-metrics.txt)")
+        _log.warning(
+            "no LPIPS: its package is missing (pip install --no-deps -r requirements-metrics.txt)"
+        )
     values: dict[str, list[np.ndarray]] = {}
     for of_decoder, of_source in zip(made, true, strict=True):
         for measure in _measures(of_source):
@@ -40,7 +49,7 @@ def run(made: Iterable[Clips], true: Iterable[Clips]) -> Iterator[tuple[str, flo
         yield name, float(np.concatenate(found).mean())
 
 
-def compare(
+def compare_decoders(
     decoders: Mapping[str, Callable[[Any], Clips]], held_out: Iterable[tuple[Any, Clips]]
 ) -> dict[str, dict[str, float]]:
     """The measures of each decoder, by its name, on the same batches of (latents, source)."""
@@ -55,4 +64,4 @@ def _measures(true: Clips) -> list[Callable[[Clips, Clips], np.ndarray]]:
     fitting = [measure for measure, shortest in _SHORTEST.items() if true.shape[1] >= shortest]
     if has_lpips() and min(true.shape[2:4]) >= LEAST_SIDE:
         return fitting
-    return [measure for measure in fitting if measure is not lpips]
+    return [measure for measure in fitting if measure is not lpips_per_clip]

@@ -22,7 +22,12 @@ def warped_error(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
     for single frames."""
     if made.shape[1] < 2:
         raise UserError("warped frames of clips of one frame: give two frames or more")
-    return np.array([_of_clip(m.astype(np.float64), t.astype(np.float64)) for m, t in zip(made, true, strict=True)])
+    return np.array(
+        [
+            _of_clip(m.astype(np.float64), t.astype(np.float64))
+            for m, t in zip(made, true, strict=True)
+        ]
+    )
 
 
 def _of_clip(made: Float[np.ndarray, "t h w c"], true: Float[np.ndarray, "t h w c"]) -> float:

@@ -7,26 +7,26 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from magicvideo_jax.core.dataclass_dict import from_plain, optional_numbers, to_plain
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.settings import from_plain, optional_numbers, to_plain
-from magicvideo_jax.diffusion.settings import NoiseSettings
-from magicvideo_jax.models.clip import TextConfig
+from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
+from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
 from magicvideo_jax.models.unet import Remat, UNetConfig
 from magicvideo_jax.models.vae import VAEConfig
-from magicvideo_jax.parallel.mesh import MeshShape
-from magicvideo_jax.sampling.decode import DecodeConfig
+from magicvideo_jax.parallel.mesh import MeshConfig
+from magicvideo_jax.sampling.decoding import DecodeConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
 from magicvideo_jax.training.optimizer import DISCRIMINATOR, Freeze, OptimConfig, check_optimizer
-from magicvideo_jax.training.video_vae import VideoVAEConfig
+from magicvideo_jax.training.video_autoencoding import VideoVAEConfig
 
 DRAWN = "shapes"
 """The source that is drawn, by the name to ask for it."""
 
 
-class Stage(Enum):
+class TrainingStage(Enum):
     """What is trained, and on what."""
 
     VAE = "vae"
@@ -41,12 +41,12 @@ class Stage(Enum):
     @property
     def has_text(self) -> bool:
         """Whether it learns from captions."""
-        return self in (Stage.IMAGE, Stage.VIDEO)
+        return self in (TrainingStage.IMAGE, TrainingStage.VIDEO)
 
     @property
     def has_clips(self) -> bool:
         """Whether it learns from clips, not from single frames."""
-        return self in (Stage.VIDEO, Stage.VIDEO_VAE)
+        return self in (TrainingStage.VIDEO, TrainingStage.VIDEO_VAE)
 
 
 class Component(Enum):
@@ -75,10 +75,10 @@ class ModelConfig:
     unet: UNetConfig = field(default_factory=UNetConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    noise: NoiseSettings = field(default_factory=NoiseSettings)
+    noise: NoiseScheduleConfig = field(default_factory=NoiseScheduleConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     trained: tuple[Component, ...] = (Component.UNET,)
-    fresh: tuple[Component, ...] = ()
+    reinitialize: tuple[Component, ...] = ()
     """Networks that begin from nothing although `init_from` has weights for them: for comparison."""
     compute: Compute = Compute.AUTO
     remat: Remat = Remat.NONE
@@ -103,11 +103,11 @@ class DataConfig:
     frames: int = 16
     size: int = 64
     """Pixels along h and w."""
-    unlabelled: float = 0.0
+    uncaptioned_fraction: float = 0.0
     """Share of drawn clips without a caption, which are trained with the empty prompt."""
-    encoded: int = 0
+    precompute_examples: int = 0
     """Examples that are drawn and encoded before the first step, then used over and over; 0: every one is new."""
-    with_pictures: bool = False
+    joint_images: bool = False
     """Joint training: beside every clip a picture, which skips all temporal parts."""
     pictures: tuple[SourceConfig, ...] = (SourceConfig(),)
     """Where those pictures come from; of a set of clips, single frames."""
@@ -121,7 +121,7 @@ class EvaluateConfig:
 
     clips: int = 64
     """Held-out captions that are sampled and read back."""
-    at_once: int = 8
+    batch_size: int = 8
     """Clips that are made together, previews too; rounded up to a multiple of the devices."""
 
 
@@ -130,7 +130,7 @@ class Experiment:
     """Everything that a run depends on."""
 
     seed: int = 0
-    stage: Stage = Stage.VIDEO
+    stage: TrainingStage = TrainingStage.VIDEO
     init_from: str = "embedded"
     """A diffusers folder, a single file, a converted folder or a work folder; `embedded`; or `scratch`."""
     vae_from: str = ""
@@ -142,7 +142,7 @@ class Experiment:
     video_vae: VideoVAEConfig = field(default_factory=VideoVAEConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    mesh: MeshShape = field(default_factory=MeshShape)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -163,7 +163,9 @@ def config_dict(experiment: Experiment) -> Any:
 
 def read_experiment(config: ConfigDict | dict[str, Any]) -> Experiment:
     """Strict: every field typed, none unknown. Errors name the field."""
-    experiment = from_plain(Experiment, config.to_dict() if isinstance(config, ConfigDict) else config)
+    experiment = from_plain(
+        Experiment, config.to_dict() if isinstance(config, ConfigDict) else config
+    )
     check_experiment(experiment)
     return experiment
 
@@ -181,51 +183,71 @@ def check_experiment(experiment: Experiment) -> None:
         ("data.frames", data.frames),
         ("sample.steps", experiment.sample.steps),
         ("evaluate.clips", experiment.evaluate.clips),
-        ("evaluate.at_once", experiment.evaluate.at_once),
+        ("evaluate.batch_size", experiment.evaluate.batch_size),
     ):
         if value < 1:
             raise UserError(f"config.{name}={value}: give at least 1")
     if train.keep_every < 0:
         raise UserError(f"config.train.keep_every={train.keep_every}: give a number of steps, or 0")
     if experiment.denoising.time_shift < 1:
-        raise UserError(f"config.denoising.time_shift={experiment.denoising.time_shift}: give 1 or more")
+        raise UserError(
+            f"config.denoising.time_shift={experiment.denoising.time_shift}: give 1 or more"
+        )
     for name, value in (
-        ("data.unlabelled", data.unlabelled),
-        ("denoising.drop_caption", experiment.denoising.drop_caption),
+        ("data.uncaptioned_fraction", data.uncaptioned_fraction),
+        ("denoising.caption_dropout", experiment.denoising.caption_dropout),
         ("denoising.image_share", experiment.denoising.image_share),
     ):
         if not 0 <= value <= 1:
             raise UserError(f"config.{name}={value}: give a share from 0 to 1")
-    if experiment.stage is not Stage.VIDEO and (data.with_pictures or data.unlabelled):
-        raise UserError("config.data.with_pictures and data.unlabelled: for stage=video only; leave them out")
-    if data.encoded and (data.encoded < train.batch_size or Component.VAE in model.trained):
+    if experiment.stage is not TrainingStage.VIDEO and (
+        data.joint_images or data.uncaptioned_fraction
+    ):
         raise UserError(
-            f"config.data.encoded={data.encoded}: give 0, or at least train.batch_size={train.batch_size}, "
-            "and leave the VAE out of model.trained"
+            "config.data.joint_images and data.uncaptioned_fraction: for stage=video only; leave them out"
+        )
+    if data.precompute_examples and (
+        data.precompute_examples < train.batch_size or Component.VAE in model.trained
+    ):
+        raise UserError(
+            f"config.data.precompute_examples={data.precompute_examples}: give 0, or at least "
+            f"train.batch_size={train.batch_size}, and leave the VAE out of model.trained"
         )
     check_optimizer(experiment.optim, train.steps)
     for name in ("sources", "pictures"):
-        _check_sources(f"config.data.{name}", getattr(data, name), encoded=data.encoded)
+        _check_sources(f"config.data.{name}", getattr(data, name), encoded=data.precompute_examples)
     temporal = model.unet.temporal
-    if experiment.stage is Stage.VIDEO and temporal is not None and data.frames > temporal.frames:
-        raise UserError(f"config.data.frames={data.frames}: model.unet.temporal.frames={temporal.frames} is less")
-    if experiment.stage is Stage.VIDEO_VAE:
+    if (
+        experiment.stage is TrainingStage.VIDEO
+        and temporal is not None
+        and data.frames > temporal.frames
+    ):
+        raise UserError(
+            f"config.data.frames={data.frames}: model.unet.temporal.frames={temporal.frames} is less"
+        )
+    if experiment.stage is TrainingStage.VIDEO_VAE:
         _check_video_vae(experiment)
     elif experiment.optim.freeze is Freeze.DECODER:
-        raise UserError("config.optim.freeze=decoder: for stage=video_vae only; give all, temporal or adaptor")
+        raise UserError(
+            "config.optim.freeze=decoder: for stage=video_vae only; give all, temporal or adaptor"
+        )
     elif temporal is None and experiment.optim.freeze is not Freeze.ALL:
         raise UserError(
             f"config.optim.freeze={experiment.optim.freeze.value}: there are no temporal parts (model.unet.temporal), "
             "so nothing would train; give all"
         )
     if data.size % model.vae.factor:
-        raise UserError(f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor")
+        raise UserError(
+            f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor"
+        )
 
 
 def _check_video_vae(experiment: Experiment) -> None:
     model, optim, weights = experiment.model, experiment.optim, experiment.video_vae
     if model.vae.temporal is None:
-        raise UserError("config.model.vae.temporal: stage=video_vae trains it; give places, like {'places': (0, 1)}")
+        raise UserError(
+            "config.model.vae.temporal: stage=video_vae trains it; give places, like {'places': (0, 1)}"
+        )
     if model.trained != (Component.VAE,):
         raise UserError("config.model.trained: stage=video_vae trains the VAE; give ('vae',)")
     if optim.freeze not in (Freeze.TEMPORAL, Freeze.DECODER):
@@ -234,23 +256,37 @@ def _check_video_vae(experiment: Experiment) -> None:
             "nothing; give temporal or decoder"
         )
     if experiment.init_from == "scratch":
-        raise UserError("config.init_from=scratch: a VideoVAE is made of a trained VAE; give its weights, or embedded")
+        raise UserError(
+            "config.init_from=scratch: a VideoVAE is made of a trained VAE; give its weights, or embedded"
+        )
     if experiment.data.frames < 2:
-        raise UserError(f"config.data.frames={experiment.data.frames}: a VideoVAE learns from clips; give 2 or more")
-    for name in ("difference", "lpips", "images", "adversarial", "adversarial_from"):
+        raise UserError(
+            f"config.data.frames={experiment.data.frames}: a VideoVAE learns from clips; give 2 or more"
+        )
+    for name in (
+        "frame_difference_weight",
+        "lpips",
+        "image_weight",
+        "adversarial",
+        "adversarial_from",
+    ):
         if getattr(weights, name) < 0:
             raise UserError(f"config.video_vae.{name}={getattr(weights, name)}: give 0 or more")
-    if weights.some_frames < 1:
-        raise UserError(f"config.video_vae.some_frames={weights.some_frames}: give at least 1")
+    if weights.frames_per_clip < 1:
+        raise UserError(
+            f"config.video_vae.frames_per_clip={weights.frames_per_clip}: give at least 1"
+        )
 
 
 def _check_sources(name: str, sources: tuple[SourceConfig, ...], *, encoded: int) -> None:
     if not sources:
-        raise UserError(f"{name} is empty: give at least one, like ({{'path': 'DIR'}},), or ({{'path': '{DRAWN}'}},)")
+        raise UserError(
+            f"{name} is empty: give at least one, like ({{'path': 'DIR'}},), or ({{'path': '{DRAWN}'}},)"
+        )
     for source in sources:
         if not source.weight > 0:
             raise UserError(f"{name}: {source.path} has weight={source.weight}: give more than 0")
         if encoded and source.path != DRAWN:
             raise UserError(
-                f"config.data.encoded={encoded}: give 0; only drawn examples are encoded, not {source.path}"
+                f"config.data.precompute_examples={encoded}: give 0; only drawn examples are encoded, not {source.path}"
             )

@@ -8,35 +8,35 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.progress import say
-from magicvideo_jax.core.protocols import Params
-from magicvideo_jax.evaluation.reconstruction import compare
+from magicvideo_jax.core.pixels import to_float
+from magicvideo_jax.core.types import Params
+from magicvideo_jax.evaluation.reconstruction import compare_decoders
 from magicvideo_jax.experiment.config import Component, Experiment
-from magicvideo_jax.experiment.held_out import unseen, unseen_batches
-from magicvideo_jax.experiment.initial import initial_weights
+from magicvideo_jax.experiment.held_out import held_out_batches, held_out_prompts
+from magicvideo_jax.experiment.initial_weights import initial_weights
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.outcome import Rows, Scores
+from magicvideo_jax.experiment.outcome import PreviewRows, Scores
 from magicvideo_jax.parallel.batch import fetch
-from magicvideo_jax.sampling.decode import Decode, decode_clips
-from magicvideo_jax.training.objectives import unit
+from magicvideo_jax.runtime.compilation import jit
+from magicvideo_jax.runtime.progress import say
+from magicvideo_jax.sampling.decoding import Decode, decode_clips
 
 IMAGE, STILLS, VIDEO = "image", "stills", "video"
 """The decoder of images at the beginning, the trained one without its temporal layers, and with them."""
 
-SHOWN = 3
+PREVIEW_SOURCES = 3
 """Clips, in rows of their own for each decoder."""
 
 
-class Decoders:
+class VideoVAEEvaluator:
     """An `Outcome`. The decoder of images is that of `init_from`; where that is not there any more, it is left out with
     a message."""
 
     def __init__(self, experiment: Experiment, networks: Networks):
         @jit
         def encode(params: Params, pixels: jax.Array) -> jax.Array:
-            return networks.moments(params, unit(pixels))[0]
+            return networks.moments(params, to_float(pixels))[0]
 
         @jit
         def decode(params: Params, z: jax.Array) -> jax.Array:
@@ -50,34 +50,44 @@ class Decoders:
         self._encode, self._decode, self._stills = encode, decode, stills
         self._images = _decoder_of_images(experiment)
 
-    def rows(self, params: Params) -> Rows:
+    def preview(self, params: Params) -> PreviewRows:
         """Clip by clip the source, what each decoder makes of it, and where each flickers: how far its change from the
         frame before is from the source's, on black, four times as bright."""
-        true = next(unseen_batches(self._experiment, None))["pixels"][:SHOWN]
+        true = next(held_out_batches(self._experiment, None))["pixels"][:PREVIEW_SOURCES]
         z = self._latents(params, true)
         made = {name: decode(z) for name, decode in self._by_name(params).items() if name != STILLS}
         shown = [("source", true)] + [(f"{name} decoder", clips) for name, clips in made.items()]
-        shown += [(f"{name} decoder, flicker x 4", _flicker(clips, true)) for name, clips in made.items()]
-        asked = unseen(self._experiment, len(true))
-        return [(f"{name}: {one.prompt}", clips[i]) for i, one in enumerate(asked) for name, clips in shown]
+        shown += [
+            (f"{name} decoder, flicker x 4", _flicker(clips, true)) for name, clips in made.items()
+        ]
+        asked = held_out_prompts(self._experiment, len(true))
+        return [
+            (f"{name}: {one.prompt}", clips[i])
+            for i, one in enumerate(asked)
+            for name, clips in shown
+        ]
 
-    def scores(self, params: Params) -> Scores:
+    def metrics(self, params: Params) -> Scores:
         """By each decoder (`evaluation/reconstruction.py`), and by how much the VideoVAE's changes from frame to frame
         are nearer to the source's: 0.3 is 30 %."""
-        clips = (batch["pixels"] for batch in unseen_batches(self._experiment, None))
+        clips = (batch["pixels"] for batch in held_out_batches(self._experiment, None))
         held_out = ((self._latents(params, pixels), pixels) for pixels in clips)
-        compared = compare(self._by_name(params), held_out)
+        compared = compare_decoders(self._by_name(params), held_out)
         scores: Scores = dict(compared)
         if IMAGE in compared:
             image, video = (compared[name]["difference_error"] for name in (IMAGE, VIDEO))
             scores["less_flicker"] = 1 - video / image
         return scores
 
-    def _latents(self, params: Params, pixels: UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b t h2 w2 c"]:
+    def _latents(
+        self, params: Params, pixels: UInt8[np.ndarray, "b t h w 3"]
+    ) -> Float[np.ndarray, "b t h2 w2 c"]:
         """The mean of q(z | x), unscaled."""
         return fetch(self._encode(params, pixels))
 
-    def _by_name(self, params: Params) -> dict[str, Callable[[Any], UInt8[np.ndarray, "b t h w 3"]]]:
+    def _by_name(
+        self, params: Params
+    ) -> dict[str, Callable[[Any], UInt8[np.ndarray, "b t h w 3"]]]:
         """Latents to pixels."""
         images = {} if self._images is None else {IMAGE: self._images}
         return images | {
@@ -86,7 +96,9 @@ class Decoders:
         }
 
 
-def _flicker(made: UInt8[np.ndarray, "b t h w 3"], true: UInt8[np.ndarray, "b t h w 3"]) -> np.ndarray:
+def _flicker(
+    made: UInt8[np.ndarray, "b t h w 3"], true: UInt8[np.ndarray, "b t h w 3"]
+) -> np.ndarray:
     error = made.astype(np.int16) - true
     change = np.abs(np.diff(error, axis=1, prepend=error[:, :1]))
     return np.minimum(4 * change, 255).astype(np.uint8)

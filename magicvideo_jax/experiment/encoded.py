@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.keys import key_for
-from magicvideo_jax.core.progress import Progress
-from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.pixels import to_float
+from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.loader import Example, Source
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.parallel.batch import fetch
-from magicvideo_jax.training.objectives import unit
+from magicvideo_jax.runtime.compilation import jit
+from magicvideo_jax.runtime.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedExamples:
+class PrecomputedLatents:
     """A source in memory: arrays by name, or by part and name, with the example axis first."""
 
     arrays: Example
@@ -36,7 +36,7 @@ class EncodedExamples:
         return jax.tree.map(lambda column: column[index], self.arrays)
 
 
-def encoded(
+def precompute_latents(
     source: Source,
     number: int,
     *,
@@ -45,12 +45,12 @@ def encoded(
     params: Params,
     seed: int,
     at_once: int = 32,
-) -> EncodedExamples:
+) -> PrecomputedLatents:
     """The first `number` examples with `latents` (a sample of q(z | x), float16) in the place of `pixels`."""
 
     @jit
     def encode(params: Params, pixels: jax.Array, key: PRNGKeyArray) -> jax.Array:
-        return networks.encode(params, unit(pixels), key).astype(jnp.float16)
+        return networks.encode(params, to_float(pixels), key).astype(jnp.float16)
 
     batches: list[Example] = []
     with Progress(number, "encode", unit="example") as progress:
@@ -60,8 +60,12 @@ def encoded(
             batch = {name: np.stack([one[name] for one in examples]) for name in examples[0]}
             pixels = batch.pop("pixels")
             # JAX encodes in the background while the next examples are drawn.
-            batches.append({**batch, "latents": encode(params, pixels, key_for(seed, first, "encode"))})
+            batches.append(
+                {**batch, "latents": encode(params, pixels, key_for(seed, first, "encode"))}
+            )
             progress.advance(min(at_once, number - first))
     # Fetched at the end only, for the same reason.
-    arrays = jax.tree.map(lambda *parts: np.concatenate([fetch(part) for part in parts])[:number], *batches)
-    return EncodedExamples(arrays, number)
+    arrays = jax.tree.map(
+        lambda *parts: np.concatenate([fetch(part) for part in parts])[:number], *batches
+    )
+    return PrecomputedLatents(arrays, number)

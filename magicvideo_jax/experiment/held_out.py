@@ -10,18 +10,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 
+from magicvideo_jax.data.drawn.shape_clips import (
+    Scene,
+    clip_of,
+    held_out,
+    held_out_images,
+    image_of,
+)
 from magicvideo_jax.data.loader import Example, Source
-from magicvideo_jax.data.recorded import FromRecord, caption_of, frame_count, pixels_of
+from magicvideo_jax.data.record_examples import FromRecord, caption_of, frame_count, pixels_of
 from magicvideo_jax.data.records import VALIDATION
-from magicvideo_jax.data.shapes import Scene, clip_of, held_out, held_out_images, image_of
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Experiment
-from magicvideo_jax.experiment.recorded import open_source
+from magicvideo_jax.experiment.recorded import open_dataset
 from magicvideo_jax.experiment.streams import example, frames_of
 
 
 @dataclass(frozen=True)
-class Unseen:
+class HeldOutPrompt:
     """A caption, the rate of its clip, and of a drawn one what is in it."""
 
     prompt: str
@@ -29,33 +35,44 @@ class Unseen:
     scene: Scene | None = None
 
 
-def unseen(experiment: Experiment, number: int) -> list[Unseen]:
+def held_out_prompts(experiment: Experiment, number: int) -> list[HeldOutPrompt]:
     """Captions to sample; fewer where the validation split has fewer clips."""
     if not is_drawn(experiment):
         records = _validation(experiment)
         some = [records[i] for i in range(min(number, len(records)))]
-        return [Unseen(caption_of(record, np.random.default_rng(i)), record["fps"]) for i, record in enumerate(some)]
+        return [
+            HeldOutPrompt(caption_of(record, np.random.default_rng(i)), record["fps"])
+            for i, record in enumerate(some)
+        ]
     video = experiment.stage.has_clips
     return [
-        Unseen(scene.caption if video else scene.image_caption, scene.fps, scene)
+        HeldOutPrompt(scene.caption if video else scene.image_caption, scene.fps, scene)
         for scene in _scenes(experiment, number)
     ]
 
 
-def unseen_pictures(experiment: Experiment, number: int) -> UInt8[np.ndarray, "n 1 h w 3"]:
+def held_out_images_of(experiment: Experiment, number: int) -> UInt8[np.ndarray, "n 1 h w 3"]:
     """Single frames, for auto-encoders."""
     if is_drawn(experiment):
-        return np.stack([image_of(scene, size=experiment.data.size).pixels for scene in _scenes(experiment, number)])
+        return np.stack(
+            [
+                image_of(scene, size=experiment.data.size).pixels
+                for scene in _scenes(experiment, number)
+            ]
+        )
     records = _validation(experiment)
     some = (records[i] for i in range(min(number, len(records))))
     return np.stack(
-        [pixels_of(record, slice(i % frame_count(record), None, None))[:1] for i, record in enumerate(some)]
+        [
+            pixels_of(record, slice(i % frame_count(record), None, None))[:1]
+            for i, record in enumerate(some)
+        ]
     )
 
 
-def unseen_batches(experiment: Experiment, tokenizer: Tokenize | None) -> Iterator[Example]:
-    """`evaluate.clips` examples, `evaluate.at_once` a batch; the last batch begins them again."""
-    number, at_once = experiment.evaluate.clips, experiment.evaluate.at_once
+def held_out_batches(experiment: Experiment, tokenizer: Tokenize | None) -> Iterator[Example]:
+    """`evaluate.clips` examples, `evaluate.batch_size` a batch; the last batch begins them again."""
+    number, at_once = experiment.evaluate.clips, experiment.evaluate.batch_size
     examples = itertools.cycle(_examples(experiment, tokenizer, number))
     for _ in range(-(-number // at_once)):
         batch = list(itertools.islice(examples, at_once))
@@ -78,7 +95,10 @@ def _examples(experiment: Experiment, tokenizer: Tokenize | None, number: int) -
             )
             yield example(drawn, tokenizer=tokenizer)
         return
-    records, prepare = _validation(experiment), FromRecord(frames, experiment.model.vae.scaling, tokenizer)
+    records, prepare = (
+        _validation(experiment),
+        FromRecord(frames, experiment.model.vae.scaling, tokenizer),
+    )
     for i in range(min(number, len(records))):
         yield prepare(records[i], np.random.default_rng(i))
 
@@ -90,5 +110,7 @@ def _scenes(experiment: Experiment, number: int) -> list[Scene]:
 def _validation(experiment: Experiment) -> Source:
     """Of several sizes, the commonest: a program is compiled for one."""
     source = replace(experiment.data.sources[0], split=VALIDATION)
-    sizes = open_source(source, experiment, None, frames=frames_of(experiment), argument="config.data.sources")
+    sizes = open_dataset(
+        source, experiment, None, frames=frames_of(experiment), argument="config.data.sources"
+    )
     return max(sizes, key=len)

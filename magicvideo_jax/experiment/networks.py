@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from magicvideo_jax.core.protocols import Condition, Params
+from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.experiment.config import Component, Compute, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import Network, bind
-from magicvideo_jax.models.clip import CLIPTextEncoder
+from magicvideo_jax.models.clip_text import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
 from magicvideo_jax.models.unet import VideoUNet
-from magicvideo_jax.sampling.decode import Decode
-from magicvideo_jax.training.objectives import Parts
+from magicvideo_jax.sampling.decoding import Decode
+from magicvideo_jax.training.objectives import DenoisingNetworks
 
 
 def compute_dtype(model: ModelConfig, platform: str | None = None) -> Any:
@@ -32,10 +32,14 @@ class Networks:
         self.dtype = dtype = compute_dtype(model, platform)
         self._model = model
         self.by_component: dict[Component, Network] = {
-            Component.UNET: bind(lambda keys: VideoUNet(model.unet, keys=keys, dtype=dtype, remat=model.remat)),
+            Component.UNET: bind(
+                lambda keys: VideoUNet(model.unet, keys=keys, dtype=dtype, remat=model.remat)
+            ),
             Component.VAE: bind(lambda keys: autoencoder(model.vae, keys=keys, dtype=dtype)),
             Component.TEXT: bind(lambda keys: CLIPTextEncoder(model.text, keys=keys, dtype=dtype)),
-            Component.DISCRIMINATOR: bind(lambda keys: Discriminator(model.discriminator, keys=keys, dtype=dtype)),
+            Component.DISCRIMINATOR: bind(
+                lambda keys: Discriminator(model.discriminator, keys=keys, dtype=dtype)
+            ),
         }
         self._unet, self._vae, self._text, self._discriminator = self.by_component.values()
 
@@ -51,7 +55,9 @@ class Networks:
             params[Component.VAE.value], z, as_images=as_images
         )
 
-    def encode(self, params: Params, x: Float[Array, "b t h w 3"], key: PRNGKeyArray) -> Float[Array, "b t h2 w2 c"]:
+    def encode(
+        self, params: Params, x: Float[Array, "b t h w 3"], key: PRNGKeyArray
+    ) -> Float[Array, "b t h2 w2 c"]:
         """Pixels in [-1, 1] to a sample of the diffusion model's latents."""
         mean, log_variance = self.moments(params, x)
         z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
@@ -67,16 +73,22 @@ class Networks:
         """As `decode_clips` wants it: `decode`, or `decode_unscaled`, of the frames that follow others."""
         scaling = self._model.vae.scaling if is_scaled else 1.0
 
-        def decode(z: Float[Array, "b t h w c"], past: Any) -> tuple[Float[Array, "b t h2 w2 3"], Any]:
-            return self._vae.method(lambda vae, *z: vae.decode_next(*z))(params[Component.VAE.value], z / scaling, past)
+        def decode(
+            z: Float[Array, "b t h w c"], past: Any
+        ) -> tuple[Float[Array, "b t h2 w2 3"], Any]:
+            return self._vae.method(lambda vae, *z: vae.decode_next(*z))(
+                params[Component.VAE.value], z / scaling, past
+            )
 
         return decode
 
-    def read(self, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+    def encode_text(self, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         """Token ids to text states."""
         return self._text.apply(params[Component.TEXT.value], ids)
 
-    def judge(self, params: Params, x: Float[Array, "b t h w 3"]) -> Float[Array, "b t2 h2 w2"]:
+    def discriminate(
+        self, params: Params, x: Float[Array, "b t h w 3"]
+    ) -> Float[Array, "b t2 h2 w2"]:
         """The discriminator's scores of clips."""
         return self._discriminator.apply(params[Component.DISCRIMINATOR.value], x)
 
@@ -93,9 +105,11 @@ class Networks:
         unet = params[Component.UNET.value]
         return self._unet.apply(unet, z, time, condition.text, condition.fps, as_images=as_images)
 
-    def parts(self) -> Parts:
+    def denoising_networks(self) -> DenoisingNetworks:
         """As objectives need them."""
-        return Parts(encode=self.encode, read=self.read, denoise=self.denoise)
+        return DenoisingNetworks(
+            encode=self.encode, encode_text=self.encode_text, denoise=self.denoise
+        )
 
     def latent_shape(self, frames: int, size: int) -> tuple[int, int, int, int]:
         """(t h w c) of a clip's latents."""

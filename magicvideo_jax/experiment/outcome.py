@@ -5,23 +5,23 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.types import Params
 
 Scores = dict[str, float | dict[str, float]]
 """Numbers by name, some of them by part."""
 
-Rows = list[tuple[str, UInt8[np.ndarray, "t h w 3"]]]
+PreviewRows = list[tuple[str, UInt8[np.ndarray, "t h w 3"]]]
 """Clips under their captions."""
 
 
 @runtime_checkable
-class Outcome(Protocol):
+class Evaluator(Protocol):
     """Functions of the whole parameters of a run."""
 
-    def rows(self, params: Params) -> Rows:
+    def preview(self, params: Params) -> PreviewRows:
         """A few, the same each time."""
         ...
 
-    def scores(self, params: Params) -> Scores:
+    def metrics(self, params: Params) -> Scores:
         """Of `evaluate.clips` examples, or four times as many pictures."""
         ...

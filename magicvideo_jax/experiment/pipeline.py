@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from magicvideo_jax.core.compilation import keep_compiled
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
-from magicvideo_jax.experiment.config import Component, Experiment, Stage
-from magicvideo_jax.experiment.generate import Generator, Request
-from magicvideo_jax.experiment.initial import EMBEDDED, Initial, initial_weights
+from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage
+from magicvideo_jax.experiment.generator import Generator, SampleRequest
+from magicvideo_jax.experiment.initial_weights import EMBEDDED, InitialWeights, initial_weights
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.other_vae import with_vae_of
-from magicvideo_jax.experiment.workfolder import MODEL, WorkFolder, trained_params
-from magicvideo_jax.parallel.mesh import MeshShape, make_mesh
-from magicvideo_jax.parallel.rules import parameter_shardings
+from magicvideo_jax.experiment.run_folder import MODEL, RunFolder, trained_params
+from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
+from magicvideo_jax.parallel.shardings import parameter_shardings
+from magicvideo_jax.runtime.compilation import enable_compilation_cache
 from magicvideo_jax.sampling.keyframes import SampleConfig
-from magicvideo_jax.weights.parts import VAE, part_of
+from magicvideo_jax.weights.components import VAE, component_weights
 
 EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
 """What the embedded weights were scored with."""
@@ -53,20 +53,27 @@ class Pipeline:
             guidance=usual.guidance if guidance is None else guidance,
             fps=usual.fps if fps is None else fps,
         )
-        return self.many([prompt], sample, seed=seed, frames=frames, negative_prompt=negative_prompt)[0]
+        return self.many(
+            [prompt], sample, seed=seed, frames=frames, negative_prompt=negative_prompt
+        )[0]
 
     def decode_with(self, weights: str) -> None:
         """From now on with the VAE of other weights. Errors: `UserError` for one with latents of its own."""
         name = Component.VAE.value
-        here = Initial({Component.VAE: part_of(VAE, self.experiment.model.vae, self.params[name])})
+        here = InitialWeights(
+            {Component.VAE: component_weights(VAE, self.experiment.model.vae, self.params[name])}
+        )
         there = with_vae_of(here, weights, argument="--vae")
         model = replace(self.experiment.model, vae=there.parts[Component.VAE].config)
         if model != self.experiment.model:
             self._networks, self._generators = Networks(model), {}
         network = self._networks.by_component[Component.VAE]
-        shardings = parameter_shardings(network.shapes, make_mesh(MeshShape()))
+        shardings = parameter_shardings(network.shapes, make_mesh(MeshConfig()))
         params, _ = there.load(Component.VAE, network, shardings, seed=0)
-        self.experiment, self.params = replace(self.experiment, model=model), {**self.params, name: params}
+        self.experiment, self.params = (
+            replace(self.experiment, model=model),
+            {**self.params, name: params},
+        )
 
     def many(
         self,
@@ -90,9 +97,14 @@ class Pipeline:
         key = (replace(sample, fps=0.0), frames, at_once)
         if key not in self._generators:
             self._generators[key] = Generator(
-                self.experiment, self._networks, self._tokenizer, at_once=at_once, sample=sample, frames=frames
+                self.experiment,
+                self._networks,
+                self._tokenizer,
+                at_once=at_once,
+                sample=sample,
+                frames=frames,
             )
-        request = Request(list(prompts), rates, negative_prompt, seed)
+        request = SampleRequest(list(prompts), rates, negative_prompt, seed)
         return self._generators[key].generate(self.params, request)
 
 
@@ -102,7 +114,7 @@ def load(path: str | Path, *, vae: str | Path = "") -> Pipeline:
 
     Image weights make single frames: train, or load a work folder or what was converted of one, for clips that move.
     """
-    keep_compiled()
+    enable_compilation_cache()
     pipeline = _load(path)
     if vae:
         pipeline.decode_with(str(vae))
@@ -110,7 +122,7 @@ def load(path: str | Path, *, vae: str | Path = "") -> Pipeline:
 
 
 def _load(path: str | Path) -> Pipeline:
-    folder = WorkFolder(Path(path))
+    folder = RunFolder(Path(path))
     if folder.exists:
         experiment = folder.experiment()
         if not experiment.stage.has_text:
@@ -121,9 +133,11 @@ def _load(path: str | Path) -> Pipeline:
     return _from_weights(str(path), initial_weights(str(path), argument="workdir"))
 
 
-def _from_weights(path: str, initial: Initial) -> Pipeline:
+def _from_weights(path: str, initial: InitialWeights) -> Pipeline:
     if initial.tokenizer is None:
-        raise UserError(f"{path}: no tokenizer beside the weights; convert them with --tokenizer FOLDER")
+        raise UserError(
+            f"{path}: no tokenizer beside the weights; convert them with --tokenizer FOLDER"
+        )
     unet, vae = (initial.parts[component] for component in (Component.UNET, Component.VAE))
     temporal = unet.config.temporal
     usual = Experiment()
@@ -131,16 +145,20 @@ def _from_weights(path: str, initial: Initial) -> Pipeline:
     size = int(vae.json.get("sample_size", 512))
     experiment = replace(
         usual,
-        stage=Stage.IMAGE if temporal is None else Stage.VIDEO,
+        stage=TrainingStage.IMAGE if temporal is None else TrainingStage.VIDEO,
         init_from=path,
         model=model,
         sample=EMBEDDED_SAMPLE if path in EMBEDDED else usual.sample,
-        data=replace(usual.data, size=size, frames=usual.data.frames if temporal is None else temporal.frames),
+        data=replace(
+            usual.data, size=size, frames=usual.data.frames if temporal is None else temporal.frames
+        ),
     )
-    networks, mesh = Networks(experiment.model), make_mesh(MeshShape())
+    networks, mesh = Networks(experiment.model), make_mesh(MeshConfig())
     params = {}
     for component in MODEL:
         network = networks.by_component[component]
         shardings = parameter_shardings(network.shapes, mesh)
         params[component.value], _ = initial.load(component, network, shardings, seed=0)
-    return Pipeline(experiment, params, CaptionTokenizer(initial.tokenizer, length=experiment.model.text.tokens))
+    return Pipeline(
+        experiment, params, CaptionTokenizer(initial.tokenizer, length=experiment.model.text.tokens)
+    )

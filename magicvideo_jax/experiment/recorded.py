@@ -5,16 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.loader import Source
-from magicvideo_jax.data.recorded import frame_count, pixels_of
+from magicvideo_jax.data.record_examples import frame_count, pixels_of
 from magicvideo_jax.data.records import SETTINGS, Records, by_size, open_records
 from magicvideo_jax.experiment.config import Component, Experiment, SourceConfig
-from magicvideo_jax.experiment.encoder import Identity, difference, identity_of
-from magicvideo_jax.experiment.text_states import is_same_text, text_identity
+from magicvideo_jax.weights.fingerprint import (
+    Fingerprint,
+    fingerprint_difference,
+    is_same_text_encoder,
+    text_fingerprint,
+    vae_fingerprint,
+)
 
 
-def open_source(
+def open_dataset(
     source: SourceConfig, experiment: Experiment, vae: Params | None, *, frames: int, argument: str
 ) -> Sequence[Source]:
     """Records by index, those of each size by themselves. With `vae`, the parameters of the model's, latents are asked
@@ -31,7 +36,9 @@ def open_source(
             _check_size(named, (height, width), experiment.data.size)
         return sizes
     if Component.VAE in experiment.model.trained:
-        raise UserError(f"{named} holds latents: a VAE learns from pixels: run prepare with --pixels")
+        raise UserError(
+            f"{named} holds latents: a VAE learns from pixels: run prepare with --pixels"
+        )
     factor, channels = experiment.model.vae.factor, experiment.model.vae.latent_channels
     _, height, width, twice = record["latents"].shape
     if twice != 2 * channels:
@@ -58,8 +65,13 @@ def open_clips(source: SourceConfig, frames: int, *, argument: str) -> Records:
     return records
 
 
-def has_text(
-    source: SourceConfig, records: Source, experiment: Experiment, text: Params | None, *, argument: str
+def has_text_states(
+    source: SourceConfig,
+    records: Source,
+    experiment: Experiment,
+    text: Params | None,
+    *,
+    argument: str,
 ) -> bool:
     """Whether a set, of which these are some records, holds text states that stand for its captions: `text` are the
     parameters of the model's frozen text encoder, None where it is trained and must read for itself.
@@ -68,8 +80,10 @@ def has_text(
     """
     if text is None or "text_states" not in records[0]:
         return False
-    there = _whose(f"{argument}: {source.path}", source, "text")
-    if there is not None and not is_same_text(there, text_identity(text, experiment.model.text)):
+    there = _fingerprint_of(f"{argument}: {source.path}", source, "text")
+    if there is not None and not is_same_text_encoder(
+        there, text_fingerprint(text, experiment.model.text)
+    ):
         raise UserError(
             f"{argument}: {source.path} has text states of another text encoder: prepare with --text of this model's "
             "weights, or without"
@@ -85,13 +99,19 @@ def _check_size(named: str, there: tuple[int, int], size: int) -> None:
 
 
 def _check_vae(named: str, source: SourceConfig, experiment: Experiment, vae: Params) -> None:
-    there = _whose(named, source, "latents")
-    differs = None if there is None else difference(there, identity_of(vae, experiment.model.vae))
+    there = _fingerprint_of(named, source, "latents")
+    differs = (
+        None
+        if there is None
+        else fingerprint_difference(there, vae_fingerprint(vae, experiment.model.vae))
+    )
     if differs is not None:
-        raise UserError(f"{named} has latents of another VAE ({differs}): prepare with --vae of this model's weights")
+        raise UserError(
+            f"{named} has latents of another VAE ({differs}): prepare with --vae of this model's weights"
+        )
 
 
-def _whose(named: str, source: SourceConfig, what: str) -> Identity | None:
+def _fingerprint_of(named: str, source: SourceConfig, what: str) -> Fingerprint | None:
     """Of which network a set has latents or text states; sets of other people do not say."""
     settings = Path(source.path) / SETTINGS
     if not settings.is_file():

@@ -3,32 +3,34 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from magicvideo_jax.core.compilation import keep_compiled
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, Tokenize
-from magicvideo_jax.experiment.config import Experiment, Stage
-from magicvideo_jax.experiment.decoders import Decoders
+from magicvideo_jax.experiment.config import Experiment, TrainingStage
+from magicvideo_jax.experiment.decoders import VideoVAEEvaluator
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.outcome import Outcome, Scores
-from magicvideo_jax.experiment.reconstructions import Reconstructions
-from magicvideo_jax.experiment.samples import Samples
-from magicvideo_jax.experiment.workfolder import WorkFolder, trained_params
+from magicvideo_jax.experiment.outcome import Evaluator, Scores
+from magicvideo_jax.experiment.reconstructions import ImageVAEEvaluator
+from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
+from magicvideo_jax.experiment.samples import TextToVideoEvaluator
+from magicvideo_jax.runtime.compilation import enable_compilation_cache
 
 
-def outcome_of(experiment: Experiment, networks: Networks, tokenize: Tokenize | None) -> Outcome:
+def evaluator_of(
+    experiment: Experiment, networks: Networks, tokenize: Tokenize | None
+) -> Evaluator:
     """That of the stage."""
-    if experiment.stage is Stage.VAE:
-        return Reconstructions(experiment, networks)
-    if experiment.stage is Stage.VIDEO_VAE:
-        return Decoders(experiment, networks)
+    if experiment.stage is TrainingStage.VAE:
+        return ImageVAEEvaluator(experiment, networks)
+    if experiment.stage is TrainingStage.VIDEO_VAE:
+        return VideoVAEEvaluator(experiment, networks)
     if tokenize is None:
         raise ValueError(f"stage {experiment.stage.value} needs a tokenizer")
-    return Samples(experiment, networks, tokenize)
+    return TextToVideoEvaluator(experiment, networks, tokenize)
 
 
-def score_folder(folder: WorkFolder, *, clips: int | None = None) -> Scores:
+def evaluate_run(folder: RunFolder, *, clips: int | None = None) -> Scores:
     """The scores of a work folder's newest checkpoint."""
-    keep_compiled()
+    enable_compilation_cache()
     experiment = folder.experiment()
     if clips is not None:
         if clips < 1:
@@ -39,10 +41,10 @@ def score_folder(folder: WorkFolder, *, clips: int | None = None) -> Scores:
     tokenize = None
     if experiment.stage.has_text:
         tokenize = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
-    return outcome_of(experiment, networks, tokenize).scores(params)
+    return evaluator_of(experiment, networks, tokenize).metrics(params)
 
 
-def table(scores: Scores) -> Iterator[str]:
+def metrics_table(scores: Scores) -> Iterator[str]:
     """Lines for a person."""
     for name, value in scores.items():
         if isinstance(value, dict):

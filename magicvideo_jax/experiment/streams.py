@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.types import Params
+from magicvideo_jax.data.drawn.shape_clips import DrawnClip, ShapeClips, ShapeImages, vocabulary
 from magicvideo_jax.data.loader import Example, Source, Stream, beside, by_batches, mixture, stream
-from magicvideo_jax.data.recorded import FromRecord, captions_of
+from magicvideo_jax.data.record_examples import FromRecord, captions_of
 from magicvideo_jax.data.records import open_records
-from magicvideo_jax.data.shapes import Clip, ShapeClips, ShapeImages, vocabulary
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig
-from magicvideo_jax.experiment.encoded import encoded
+from magicvideo_jax.experiment.encoded import precompute_latents
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.recorded import has_text, open_source
+from magicvideo_jax.experiment.recorded import has_text_states, open_dataset
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Of an example, by name."""
@@ -25,14 +25,16 @@ _SURVEYED = 20_000
 """Records whose words are counted."""
 
 
-def training_stream(experiment: Experiment, networks: Networks, tokenizer: Tokenize | None, frozen: Params) -> Stream:
+def training_stream(
+    experiment: Experiment, networks: Networks, tokenizer: Tokenize | None, frozen: Params
+) -> Stream:
     """Examples for the stage; of joint training `{"video": example, "image": example}`.
 
     Errors: `UserError` for sources that are not there, or do not fit the model.
     """
     data = experiment.data
     main = _mixed("sources", frames_of(experiment), experiment, networks, tokenizer, frozen)
-    if not data.with_pictures:
+    if not data.joint_images:
         return main
     return beside(video=main, image=_mixed("pictures", 1, experiment, networks, tokenizer, frozen))
 
@@ -55,7 +57,7 @@ def frames_of(experiment: Experiment) -> int:
     return experiment.data.frames if experiment.stage.has_clips else 1
 
 
-def example(drawn: Clip, _: Any = None, *, tokenizer: Tokenize | None) -> Example:
+def example(drawn: DrawnClip, _: Any = None, *, tokenizer: Tokenize | None) -> Example:
     """What a stage learns from a drawn clip: a VAE from pixels alone, the others from ids too."""
     pixels: dict[str, np.ndarray] = {"pixels": drawn.pixels}
     if tokenizer is None:
@@ -68,7 +70,9 @@ def drawn_source(experiment: Experiment, frames: int) -> Source:
     data, seed = experiment.data, experiment.seed
     if frames == 1:
         return ShapeImages(seed, size=data.size)
-    return ShapeClips(seed, frames=frames, size=data.size, unlabelled=data.unlabelled)
+    return ShapeClips(
+        seed, frames=frames, size=data.size, uncaptioned_fraction=data.uncaptioned_fraction
+    )
 
 
 def _mixed(
@@ -85,11 +89,13 @@ def _mixed(
     argument = f"config.data.{field}"
     vae, text = (frozen.get(component.value) for component in (Component.VAE, Component.TEXT))
     opened = [
-        None if source.path == DRAWN else open_source(source, experiment, vae, frames=frames, argument=argument)
+        None
+        if source.path == DRAWN
+        else open_dataset(source, experiment, vae, frames=frames, argument=argument)
         for source in sources
     ]
     reads_text = all(
-        sizes is not None and has_text(source, sizes[0], experiment, text, argument=argument)
+        sizes is not None and has_text_states(source, sizes[0], experiment, text, argument=argument)
         for source, sizes in zip(sources, opened, strict=True)
     )
     prepare = FromRecord(frames, experiment.model.vae.scaling, tokenizer, reads_text)
@@ -99,7 +105,8 @@ def _mixed(
             return [(_drawn(frames, experiment, networks, tokenizer, frozen), source.weight)]
         number = sum(len(records) for records in sizes)
         return [
-            (stream(records, prepare=prepare, seed=seed), source.weight * len(records) / number) for records in sizes
+            (stream(records, prepare=prepare, seed=seed), source.weight * len(records) / number)
+            for records in sizes
         ]
 
     by_shape: dict[Shapes, list[tuple[Stream, float]]] = {}
@@ -120,13 +127,24 @@ def _shapes(one: Example | None) -> Shapes:
 
 
 def _drawn(
-    frames: int, experiment: Experiment, networks: Networks, tokenizer: Tokenize | None, frozen: Params
+    frames: int,
+    experiment: Experiment,
+    networks: Networks,
+    tokenizer: Tokenize | None,
+    frozen: Params,
 ) -> Stream:
     data, seed, prepare = experiment.data, experiment.seed, partial(example, tokenizer=tokenizer)
     source = drawn_source(experiment, frames)
-    if not data.encoded:
+    if not data.precompute_examples:
         return stream(source, prepare=prepare, seed=seed)
-    kept = encoded(source, data.encoded, prepare=prepare, networks=networks, params=frozen, seed=seed)
+    kept = precompute_latents(
+        source,
+        data.precompute_examples,
+        prepare=prepare,
+        networks=networks,
+        params=frozen,
+        seed=seed,
+    )
     return stream(kept, prepare=_as_it_is, seed=seed)
 
 

@@ -27,15 +27,22 @@ class TAESDAutoencoder(nnx.Module):
     """TAESD for AutoencoderKL: the parameters of `TAESD`, which speaks of pixels in [0, 1] and scaled latents."""
 
     def __init__(self, config: VAEConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
-        self.encoder, self.decoder = TAESDEncoder(keys=keys), TAESDDecoder(config.temporal, keys=keys)
+        self.encoder, self.decoder = (
+            TAESDEncoder(keys=keys),
+            TAESDDecoder(config.temporal, keys=keys),
+        )
         self.scaling, self.channels, self.dtype = config.scaling, config.latent_channels, dtype
 
-    def encode(self, x: Float[Array, "*b h w 3"]) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
+    def encode(
+        self, x: Float[Array, "*b h w 3"]
+    ) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
         """Mean, and a log-variance that is as good as none."""
         mean = self.encoder(((x + 1) / 2).astype(self.dtype)).astype(jnp.float32) / self.scaling
         return mean, jnp.full_like(mean, CERTAIN)
 
-    def decode(self, z: Float[Array, "*b h w z"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 3"]:
+    def decode(
+        self, z: Float[Array, "*b h w z"], *, as_images: bool = False
+    ) -> Float[Array, "*b h2 w2 3"]:
         """See `AutoencoderKL.decode`."""
         return _pixels(self.decoder(self._scaled(z), as_images=as_images))
 
@@ -50,7 +57,9 @@ class TAESDAutoencoder(nnx.Module):
 
     def _scaled(self, z: Array) -> Array:
         if z.shape[-1] != self.channels:
-            raise UserError(f"latents with {z.shape[-1]} channels: TAESD's have {self.channels}; decode with their VAE")
+            raise UserError(
+                f"latents with {z.shape[-1]} channels: TAESD's have {self.channels}; decode with their VAE"
+            )
         return (z * self.scaling).astype(self.dtype)
 
 

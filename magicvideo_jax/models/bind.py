@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 from jaxtyping import PRNGKeyArray
 
-from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.types import Params
 
 
 class Keys:
@@ -50,14 +50,20 @@ def bind(build: Callable[[Keys], nnx.Module]) -> Network:
 
         return apply
 
-    return Network(method(lambda module, *a, **k: module(*a, **k)), init, _to_params(abstract), method)
+    return Network(
+        method(lambda module, *a, **k: module(*a, **k)), init, _to_params(abstract), method
+    )
 
 
 def _to_params(state: Any) -> Params:
     """List positions become strings, so that a path reads like PyTorch's: `down_blocks.0.resnets.1.conv1`."""
 
     def plain(node: Any) -> Any:
-        return {str(name): plain(child) for name, child in node.items()} if isinstance(node, dict) else node
+        return (
+            {str(name): plain(child) for name, child in node.items()}
+            if isinstance(node, dict)
+            else node
+        )
 
     return plain(nnx.to_pure_dict(state))
 

@@ -1,4 +1,4 @@
-"""The blocks of Stable Diffusion's U-Net and VAE, with MagicVideo's parts where a `Temporal` asks for them.
+"""The blocks of Stable Diffusion's U-Net and VAE, with MagicVideo's parts where a `TemporalConfig` asks for them.
 
 MagicVideo's keyframe block (figure 3b):
 
@@ -14,10 +14,16 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from magicvideo_jax.models.attend import attend
+from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, GroupNorm, LayerNorm, Linear, Padding, gelu, upsample
-from magicvideo_jax.models.temporal import FrameAdaptor, Mixing, Temporal, TemporalAttention, shift_frames
+from magicvideo_jax.models.temporal import (
+    FrameAdaptor,
+    Mixing,
+    TemporalAttention,
+    TemporalConfig,
+    shift_frames,
+)
 
 
 class ResnetBlock(nnx.Module):
@@ -32,7 +38,7 @@ class ResnetBlock(nnx.Module):
         eps: float,
         keys: Keys,
         embedding: int | None = None,
-        temporal: Temporal | None = None,
+        temporal: TemporalConfig | None = None,
     ):
         self.norm1 = GroupNorm(inputs, groups=groups, eps=eps)
         self.conv1 = Conv(inputs, outputs, keys=keys)
@@ -48,7 +54,11 @@ class ResnetBlock(nnx.Module):
         self.shifts = temporal is not None and temporal.mixing is Mixing.SHIFT
 
     def __call__(
-        self, z: Float[Array, "*b h w c"], emb: Float[Array, "*b2 d"] | None = None, *, as_images: bool = True
+        self,
+        z: Float[Array, "*b h w c"],
+        emb: Float[Array, "*b2 d"] | None = None,
+        *,
+        as_images: bool = True,
     ) -> Float[Array, "*b h w c2"]:
         adapts = hasattr(self, "adaptor1") and not as_images
         h = shift_frames(z) if self.shifts and not as_images else z
@@ -64,7 +74,15 @@ class ResnetBlock(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head attention from tokens to `context` (to themselves without one)."""
 
-    def __init__(self, channels: int, *, heads: int, keys: Keys, context: int | None = None, qkv_bias: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        keys: Keys,
+        context: int | None = None,
+        qkv_bias: bool = False,
+    ):
         source = channels if context is None else context
         self.to_q = Linear(channels, channels, keys=keys, bias=qkv_bias)
         self.to_k = Linear(source, channels, keys=keys, bias=qkv_bias)
@@ -98,7 +116,15 @@ class FeedForward(nnx.Module):
 class TransformerBlock(nnx.Module):
     """Self-attention within each frame, cross-attention to the text, feed-forward; pre-norm residuals."""
 
-    def __init__(self, channels: int, *, heads: int, context: int, keys: Keys, temporal: Temporal | None = None):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        context: int,
+        keys: Keys,
+        temporal: TemporalConfig | None = None,
+    ):
         self.norm1 = LayerNorm(channels)
         self.attn1 = Attention(channels, heads=heads, keys=keys)
         self.norm2 = LayerNorm(channels)
@@ -135,7 +161,7 @@ class SpatialTransformer(nnx.Module):
         groups: int,
         linear_projection: bool,
         keys: Keys,
-        temporal: Temporal | None = None,
+        temporal: TemporalConfig | None = None,
     ):
         self.norm = GroupNorm(channels, groups=groups, eps=1e-6)
         if linear_projection:
@@ -181,6 +207,8 @@ class Upsampler(nnx.Module):
     def __init__(self, channels: int, *, keys: Keys):
         self.conv = Conv(channels, channels, keys=keys)
 
-    def __call__(self, z: Float[Array, "*b h w c"], size: tuple[int, int] | None = None) -> Float[Array, "*b h2 w2 c"]:
+    def __call__(
+        self, z: Float[Array, "*b h w c"], size: tuple[int, int] | None = None
+    ) -> Float[Array, "*b h2 w2 c"]:
         big = upsample(z)
         return self.conv(big if size is None else big[..., : size[0], : size[1], :])

@@ -44,8 +44,12 @@ class Discriminator(nnx.Module):
     def __init__(self, config: DiscriminatorConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
         widths = [config.width * 2**i for i in range(config.layers)]
         inputs = [6, *widths[:-1]]
-        self.convs = nnx.List([Conv(i, o, stride=2, keys=keys) for i, o in zip(inputs, widths, strict=True)])
-        self.norms = nnx.List([GroupNorm(width, groups=config.groups, eps=1e-5) for width in widths[1:]])
+        self.convs = nnx.List(
+            [Conv(i, o, stride=2, keys=keys) for i, o in zip(inputs, widths, strict=True)]
+        )
+        self.norms = nnx.List(
+            [GroupNorm(width, groups=config.groups, eps=1e-5) for width in widths[1:]]
+        )
         self.conv_out = Conv(widths[-1], 1, keys=keys)
         self.dtype = dtype
 

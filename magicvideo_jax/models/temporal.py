@@ -14,10 +14,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.placement import spread, whole
-from magicvideo_jax.models.attend import attend
+from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import LayerNorm, Linear, repeat_rows
+from magicvideo_jax.parallel.constraints import gather_parameter, shard_activations
 
 
 class Mixing(Enum):
@@ -55,7 +55,7 @@ class Position(Enum):
 
 
 @dataclass(frozen=True)
-class Temporal:
+class TemporalConfig:
     """The temporal parts of a video network; the defaults are the paper's."""
 
     frames: int = 16
@@ -74,13 +74,16 @@ class FrameAdaptor(nnx.Module):
     """A scale and a shift of the channels for every frame of the clip; the identity at start."""
 
     def __init__(self, frames: int, channels: int):
-        self.scale, self.shift = nnx.Param(jnp.zeros((frames, channels))), nnx.Param(jnp.zeros((frames, channels)))
+        self.scale, self.shift = (
+            nnx.Param(jnp.zeros((frames, channels))),
+            nnx.Param(jnp.zeros((frames, channels))),
+        )
 
     def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
         b, t, h, w, c = z.shape
 
         def of_frames(table: Float[Array, "f c"]) -> Float[Array, "b t h w c"]:
-            rows = jnp.broadcast_to(whole(table)[None, :t], (b, t, c))
+            rows = jnp.broadcast_to(gather_parameter(table)[None, :t], (b, t, c))
             return repeat_rows(rows, h * w).reshape(z.shape)
 
         # In float32: next to 1, bfloat16 knows no scale below 0.4 %.
@@ -91,7 +94,7 @@ class FrameAdaptor(nnx.Module):
 class TemporalAttention(nnx.Module):
     """Attention over the frames at each pixel; returns what is to be added to z, zero at start."""
 
-    def __init__(self, config: Temporal, channels: int, *, heads: int, keys: Keys):
+    def __init__(self, config: TemporalConfig, channels: int, *, heads: int, keys: Keys):
         self.norm = LayerNorm(channels)
         self.to_q = Linear(channels, channels, keys=keys, bias=False)
         self.to_k = Linear(channels, channels, keys=keys, bias=False)
@@ -110,19 +113,31 @@ class TemporalAttention(nnx.Module):
         """What the last `t` of the frames see in all of them, where the mask lets them."""
         count, h = frames.shape[1:3]
         # Frames change places with pixels while these are one axis, which more devices divide than rows alone.
-        flat = spread(rearrange(frames, "b f h w c -> b f (h w) c"))
-        tokens = self.norm(spread(rearrange(flat, "b f p c -> b p f c")))
+        flat = shard_activations(rearrange(frames, "b f h w c -> b f (h w) c"))
+        tokens = self.norm(shard_activations(rearrange(flat, "b f p c -> b p f c")))
         if self.position is Position.LEARNED:
             tokens = tokens + self.positions[None, None, :count].astype(tokens.dtype)
         q, k, v = (
             rearrange(projected, "b p f (n d) -> b p f n d", n=self.heads)
-            for projected in (self.to_q(tokens[:, :, count - t :]), self.to_k(tokens), self.to_v(tokens))
+            for projected in (
+                self.to_q(tokens[:, :, count - t :]),
+                self.to_k(tokens),
+                self.to_v(tokens),
+            )
         )
         if self.position is Position.ROPE:
             q, k = rotate_by_position(q, first=count - t), rotate_by_position(k)
-        seen = directed_post_softmax(q, k, v) if self.mask is Mask.POST_SOFTMAX else attend(q, k, v, mask)
-        added = spread(self.to_out(rearrange(seen, "b p t n d -> b p t (n d)")))
-        return rearrange(spread(rearrange(added, "b p t c -> b t p c")), "b t (h w) c -> b t h w c", h=h)
+        seen = (
+            directed_post_softmax(q, k, v)
+            if self.mask is Mask.POST_SOFTMAX
+            else attend(q, k, v, mask)
+        )
+        added = shard_activations(self.to_out(rearrange(seen, "b p t n d -> b p t (n d)")))
+        return rearrange(
+            shard_activations(rearrange(added, "b p t c -> b t p c")),
+            "b t (h w) c -> b t h w c",
+            h=h,
+        )
 
     def _mask(self, t: int) -> Bool[Array, "t t"] | None:
         return directed(t) if self.mask is Mask.DIRECTED else None
@@ -137,14 +152,21 @@ def directed_post_softmax(
     q: Float[Array, "*b t n d"], k: Float[Array, "*b t n d"], v: Float[Array, "*b t n d"]
 ) -> Float[Array, "*b t n d"]:
     """The paper's equation read literally: softmax(q k^T / sqrt(d)) times the triangle, rows no longer summing to 1."""
-    scores = jnp.einsum("...ind,...jnd->...nij", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    scores = (
+        jnp.einsum("...ind,...jnd->...nij", q, k, preferred_element_type=jnp.float32)
+        * q.shape[-1] ** -0.5
+    )
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))
     weights = weights / weights.sum(-1, keepdims=True)
-    weights = weights * directed(q.shape[-3]).reshape((1,) * (weights.ndim - 2) + (q.shape[-3],) * 2)
+    weights = weights * directed(q.shape[-3]).reshape(
+        (1,) * (weights.ndim - 2) + (q.shape[-3],) * 2
+    )
     return jnp.einsum("...nij,...jnd->...ind", weights.astype(v.dtype), v)
 
 
-def rotate_by_position(x: Float[Array, "*b t n d"], *, first: int = 0, rotated: int = 32) -> Float[Array, "*b t n d"]:
+def rotate_by_position(
+    x: Float[Array, "*b t n d"], *, first: int = 0, rotated: int = 32
+) -> Float[Array, "*b t n d"]:
     """Rotary positions over frames (Su et al. 2104.09864) on the first `rotated` channels of a head, like LaVie; the
     position of the first frame is `first`."""
     rotated = min(rotated, x.shape[-1] // 2 * 2)
@@ -152,8 +174,16 @@ def rotate_by_position(x: Float[Array, "*b t n d"], *, first: int = 0, rotated: 
     angle = (first + jnp.arange(x.shape[-3], dtype=jnp.float32))[:, None] * frequency[None]
     angle = angle.reshape((1,) * (x.ndim - 3) + (x.shape[-3], 1, rotated // 2))
     even, odd = x[..., 0:rotated:2].astype(jnp.float32), x[..., 1:rotated:2].astype(jnp.float32)
-    turned = jnp.stack([even * jnp.cos(angle) - odd * jnp.sin(angle), even * jnp.sin(angle) + odd * jnp.cos(angle)], -1)
-    return jnp.concatenate([turned.reshape(*x.shape[:-1], rotated).astype(x.dtype), x[..., rotated:]], axis=-1)
+    turned = jnp.stack(
+        [
+            even * jnp.cos(angle) - odd * jnp.sin(angle),
+            even * jnp.sin(angle) + odd * jnp.cos(angle),
+        ],
+        -1,
+    )
+    return jnp.concatenate(
+        [turned.reshape(*x.shape[:-1], rotated).astype(x.dtype), x[..., rotated:]], axis=-1
+    )
 
 
 def shift_frames(z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:

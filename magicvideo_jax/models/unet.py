@@ -1,7 +1,7 @@
-"""Stable Diffusion's U-Net (1.x and 2.x), and with a `Temporal`, MagicVideo's.
+"""Stable Diffusion's U-Net (1.x and 2.x), and with a `TemporalConfig`, MagicVideo's.
 
 Without one (or called with `as_images`) the frames of a clip are images that share their text and time. The
-parts that a `Temporal` adds are zero at start, so a video network begins as its image network, frame by frame.
+parts that a `TemporalConfig` adds are zero at start, so a video network begins as its image network, frame by frame.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from magicvideo_jax.core.placement import spread
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Downsampler, ResnetBlock, SpatialTransformer, Upsampler
 from magicvideo_jax.models.layers import Conv, EmbeddingMLP, GroupNorm, Padding
-from magicvideo_jax.models.temporal import Temporal
+from magicvideo_jax.models.temporal import TemporalConfig
+from magicvideo_jax.parallel.constraints import shard_activations
 
 
 @dataclass(frozen=True)
-class Level:
+class UNetLevelConfig:
     """One resolution of the U-Net; `heads` = 0 means no attention there."""
 
     width: int
@@ -32,7 +32,12 @@ class Level:
 class UNetConfig:
     """The numbers of a U-Net; the defaults are Stable Diffusion 1.x's."""
 
-    levels: tuple[Level, ...] = (Level(320, 8), Level(640, 8), Level(1280, 8), Level(1280, 0))
+    levels: tuple[UNetLevelConfig, ...] = (
+        UNetLevelConfig(320, 8),
+        UNetLevelConfig(640, 8),
+        UNetLevelConfig(1280, 8),
+        UNetLevelConfig(1280, 0),
+    )
     middle_heads: int = 8
     blocks: int = 2
     """Residual blocks a level on the way down; one more on the way up."""
@@ -41,7 +46,7 @@ class UNetConfig:
     context: int = 768
     linear_projection: bool = False
     groups: int = 32
-    temporal: Temporal | None = None
+    temporal: TemporalConfig | None = None
 
     @property
     def embedding(self) -> int:
@@ -50,7 +55,12 @@ class UNetConfig:
 
 SD1 = UNetConfig()
 SD2 = UNetConfig(
-    levels=(Level(320, 5), Level(640, 10), Level(1280, 20), Level(1280, 0)),
+    levels=(
+        UNetLevelConfig(320, 5),
+        UNetLevelConfig(640, 10),
+        UNetLevelConfig(1280, 20),
+        UNetLevelConfig(1280, 0),
+    ),
     middle_heads=20,
     context=1024,
     linear_projection=True,
@@ -79,7 +89,14 @@ _POLICY = {
 class VideoUNet(nnx.Module):
     """eps_theta(z_t, t, text, fps). Computes in `dtype`; parameters, norms, softmax and embeddings in float32."""
 
-    def __init__(self, config: UNetConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32, remat: Remat = Remat.NONE):
+    def __init__(
+        self,
+        config: UNetConfig,
+        *,
+        keys: Keys,
+        dtype: DTypeLike = jnp.float32,
+        remat: Remat = Remat.NONE,
+    ):
         widths = [level.width for level in config.levels]
         first, last, deepest = widths[0], widths[-1], len(widths) - 1
         self.conv_in = Conv(config.channels_in, first, keys=keys)
@@ -92,23 +109,34 @@ class VideoUNet(nnx.Module):
         self.down_blocks = nnx.List([])
         for i, level in enumerate(config.levels):
             stages = [
-                Stage(config, w, level.width, heads=level.heads, keys=keys)
+                ResnetTransformerBlock(config, w, level.width, heads=level.heads, keys=keys)
                 for w in [width] + [level.width] * (config.blocks - 1)
             ]
-            resample = Downsampler(level.width, padding=Padding.EVEN, keys=keys) if i < deepest else None
-            self.down_blocks.append(Resolution(stages, resample))
+            resample = (
+                Downsampler(level.width, padding=Padding.EVEN, keys=keys) if i < deepest else None
+            )
+            self.down_blocks.append(UNetLevel(stages, resample))
             skips += [level.width] * (config.blocks + (resample is not None))
             width = level.width
 
-        self.mid_block = Resolution([Stage(config, last, last, heads=h, keys=keys) for h in (config.middle_heads, 0)])
+        self.mid_block = UNetLevel(
+            [
+                ResnetTransformerBlock(config, last, last, heads=h, keys=keys)
+                for h in (config.middle_heads, 0)
+            ]
+        )
 
         self.up_blocks = nnx.List([])
         for i, level in reversed(list(enumerate(config.levels))):
             stages = []
             for _ in range(config.blocks + 1):
-                stages.append(Stage(config, width + skips.pop(), level.width, heads=level.heads, keys=keys))
+                stages.append(
+                    ResnetTransformerBlock(
+                        config, width + skips.pop(), level.width, heads=level.heads, keys=keys
+                    )
+                )
                 width = level.width
-            self.up_blocks.append(Resolution(stages, Upsampler(width, keys=keys) if i > 0 else None))
+            self.up_blocks.append(UNetLevel(stages, Upsampler(width, keys=keys) if i > 0 else None))
 
         self.conv_norm_out = GroupNorm(first, groups=config.groups, eps=_EPS)
         self.conv_out = Conv(first, config.channels_out, keys=keys, zero=True)
@@ -129,15 +157,15 @@ class VideoUNet(nnx.Module):
         # SiLU here, once, and not in front of each block's projection of it.
         emb, text = jax.nn.silu(emb)[:, None].astype(self.dtype), text.astype(self.dtype)
 
-        def run(stage: Stage, h: Float[Array, "..."]) -> Float[Array, "..."]:
+        def run(stage: ResnetTransformerBlock, h: Float[Array, "..."]) -> Float[Array, "..."]:
             def forward(*inputs: Float[Array, "..."]) -> Float[Array, "..."]:
-                return spread(stage(*inputs, as_images=as_images))
+                return shard_activations(stage(*inputs, as_images=as_images))
 
             if self.remat is Remat.NONE:
                 return forward(h, emb, text)
             return jax.checkpoint(forward, policy=_POLICY[self.remat])(h, emb, text)
 
-        h = self.conv_in(spread(z).astype(self.dtype))
+        h = self.conv_in(shard_activations(z).astype(self.dtype))
         skips = [h]
         for block in self.down_blocks:
             for stage in block.stages:
@@ -156,16 +184,20 @@ class VideoUNet(nnx.Module):
         return self.conv_out(jax.nn.silu(self.conv_norm_out(h))).astype(jnp.float32)
 
 
-class Resolution(nnx.Module):
+class UNetLevel(nnx.Module):
     """What happens at one resolution, and the way to the next."""
 
-    def __init__(self, stages: list["Stage"], resample: Downsampler | Upsampler | None = None):
+    def __init__(
+        self,
+        stages: list["ResnetTransformerBlock"],
+        resample: Downsampler | Upsampler | None = None,
+    ):
         self.stages = nnx.List(stages)
         if resample is not None:
             self.resample = resample
 
 
-class Stage(nnx.Module):
+class ResnetTransformerBlock(nnx.Module):
     """A residual block and, with `heads`, a transformer."""
 
     def __init__(self, config: UNetConfig, inputs: int, outputs: int, *, heads: int, keys: Keys):

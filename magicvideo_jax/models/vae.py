@@ -16,7 +16,7 @@ from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Attention, Downsampler, ResnetBlock, Upsampler
 from magicvideo_jax.models.layers import Conv, GroupNorm, Padding
 from magicvideo_jax.models.taesd import WIDTHS as TAESD_WIDTHS
-from magicvideo_jax.models.video_vae import Past, TemporalPlaces, VideoDecoder
+from magicvideo_jax.models.video_vae import Past, TemporalDecoderConfig, TemporalPlaces
 
 
 class VAEKind(Enum):
@@ -41,7 +41,7 @@ class VAEConfig:
     groups: int = 32
     scaling: float = 0.18215
     """Latents of the diffusion model = scaling * latents of the VAE."""
-    temporal: VideoDecoder | None = None
+    temporal: TemporalDecoderConfig | None = None
     """Makes a VideoVAE of it; none: the image VAE."""
 
     def __post_init__(self) -> None:
@@ -77,17 +77,23 @@ class AutoencoderKL(nnx.Module):
         self.decoder = Decoder(config, keys=keys)
         self.dtype = dtype
 
-    def encode(self, x: Float[Array, "*b h w c"]) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
+    def encode(
+        self, x: Float[Array, "*b h w c"]
+    ) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
         """Mean and log-variance of q(z | x), float32."""
         moments = self.quant_conv(self.encoder(x.astype(self.dtype))).astype(jnp.float32)
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, *_LOG_VARIANCE)
 
-    def decode(self, z: Float[Array, "*b h w z"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 c"]:
+    def decode(
+        self, z: Float[Array, "*b h w z"], *, as_images: bool = False
+    ) -> Float[Array, "*b h2 w2 c"]:
         """Pixels in about [-1, 1], float32. A VideoVAE decodes whole clips (b t h w z); `as_images`, and images
         (b h w z), pass its temporal layers by."""
         self._check(z)
-        return self.decoder(self.post_quant_conv(z.astype(self.dtype)), as_images=as_images).astype(jnp.float32)
+        return self.decoder(self.post_quant_conv(z.astype(self.dtype)), as_images=as_images).astype(
+            jnp.float32
+        )
 
     def decode_next(
         self, z: Float[Array, "b t h w z"], past: Past | None
@@ -103,7 +109,9 @@ class AutoencoderKL(nnx.Module):
     def _check(self, z: Array) -> None:
         channels = self.post_quant_conv.kernel.shape[-2]
         if z.shape[-1] != channels:
-            raise UserError(f"latents with {z.shape[-1]} channels: this VAE's have {channels}; decode with their own")
+            raise UserError(
+                f"latents with {z.shape[-1]} channels: this VAE's have {channels}; decode with their own"
+            )
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Reconstruction from the mean."""
@@ -122,7 +130,9 @@ class Encoder(nnx.Module):
             resnets = _resnets([width] + [out] * (config.blocks - 1), out, groups=groups, keys=keys)
             is_last = i == len(widths) - 1
             self.down_blocks.append(
-                VAELevel(resnets, None if is_last else Downsampler(out, padding=Padding.END, keys=keys))
+                VAELevel(
+                    resnets, None if is_last else Downsampler(out, padding=Padding.END, keys=keys)
+                )
             )
             width = out
         self.mid_block = VAEMiddle(width, groups=groups, keys=keys)
@@ -156,14 +166,18 @@ class Decoder(nnx.Module):
         if config.temporal is not None:
             self.temporal = TemporalPlaces(config.temporal, config.place_widths, keys=keys)
 
-    def __call__(self, z: Float[Array, "*b h w z"], *, as_images: bool = False) -> Float[Array, "*b h2 w2 c"]:
+    def __call__(
+        self, z: Float[Array, "*b h w z"], *, as_images: bool = False
+    ) -> Float[Array, "*b h2 w2 c"]:
         if hasattr(self, "temporal") and not as_images and z.ndim == 5:
             return self.next(z)[0]
         for stage in self._stages():
             z = stage(z)
         return self._pixels(z)
 
-    def next(self, z: Float[Array, "b t h w z"], past: Past | None = None) -> tuple[Float[Array, "b t h2 w2 c"], Past]:
+    def next(
+        self, z: Float[Array, "b t h w z"], past: Past | None = None
+    ) -> tuple[Float[Array, "b t h2 w2 c"], Past]:
         """The frames of a clip that follow those of the `past`."""
         h, past = self.temporal.through(self._stages(), z, past)
         return self._pixels(h), past

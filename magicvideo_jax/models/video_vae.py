@@ -19,11 +19,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.temporal import Position, Temporal, TemporalAttention
+from magicvideo_jax.models.temporal import Position, TemporalAttention, TemporalConfig
 
 
 @dataclass(frozen=True)
-class VideoDecoder:
+class TemporalDecoderConfig:
     """What a VideoVAE adds to the decoder of a VAE."""
 
     places: tuple[int, ...] = (0, 1)
@@ -36,12 +36,16 @@ class VideoDecoder:
 
     def __post_init__(self) -> None:
         if not self.places or list(self.places) != sorted(set(self.places)) or self.places[0] < 0:
-            raise UserError(f"vae.temporal.places={self.places}: give numbers of up levels, each once and in order")
+            raise UserError(
+                f"vae.temporal.places={self.places}: give numbers of up levels, each once and in order"
+            )
         for name, value in (("window", self.window), ("heads", self.heads)):
             if value < 1:
                 raise UserError(f"vae.temporal.{name}={value}: give at least 1")
         if self.position is Position.LEARNED:
-            raise UserError("vae.temporal.position=learned: clips of any length have no rows for it; give rope or none")
+            raise UserError(
+                "vae.temporal.position=learned: clips of any length have no rows for it; give rope or none"
+            )
 
     def check(self, widths: Sequence[int]) -> None:
         """Errors: `UserError` for a decoder, of these widths from place to place, that it does not fit."""
@@ -70,8 +74,10 @@ class Past(NamedTuple):
 class WindowAttention(TemporalAttention):
     """Directed attention over the last `window` frames at each pixel; returns what is to be added, zero at start."""
 
-    def __init__(self, config: VideoDecoder, channels: int, *, keys: Keys):
-        super().__init__(Temporal(position=config.position), channels, heads=config.heads, keys=keys)
+    def __init__(self, config: TemporalDecoderConfig, channels: int, *, keys: Keys):
+        super().__init__(
+            TemporalConfig(position=config.position), channels, heads=config.heads, keys=keys
+        )
         self.window = config.window
 
     def __call__(
@@ -83,7 +89,9 @@ class WindowAttention(TemporalAttention):
         """`before` holds the frames before these, of which the last `number` are real."""
         t = z.shape[1]
         frames = z if before is None else jnp.concatenate([before, z], axis=1)
-        return self.of_last(frames, t, banded(t, frames.shape[1] - t, window=self.window, number=number))
+        return self.of_last(
+            frames, t, banded(t, frames.shape[1] - t, window=self.window, number=number)
+        )
 
 
 def banded(t: int, before: int, *, window: int, number: Int[Array, ""] | int) -> Bool[Array, "t f"]:
@@ -97,13 +105,18 @@ def banded(t: int, before: int, *, window: int, number: Int[Array, ""] | int) ->
 class TemporalPlaces(nnx.Module):
     """The temporal layers of a decoder, in the order of their places; `widths` are those from place to place."""
 
-    def __init__(self, config: VideoDecoder, widths: Sequence[int], *, keys: Keys):
+    def __init__(self, config: TemporalDecoderConfig, widths: Sequence[int], *, keys: Keys):
         config.check(widths)
-        self.layers = nnx.List([WindowAttention(config, widths[place], keys=keys) for place in config.places])
+        self.layers = nnx.List(
+            [WindowAttention(config, widths[place], keys=keys) for place in config.places]
+        )
         self.places, self.window = config.places, config.window
 
     def through(
-        self, stages: Sequence[Callable[[Array], Array]], z: Float[Array, "b t h w c"], past: Past | None = None
+        self,
+        stages: Sequence[Callable[[Array], Array]],
+        z: Float[Array, "b t h w c"],
+        past: Past | None = None,
     ) -> tuple[Float[Array, "b t h2 w2 c2"], Past]:
         """Frames through the stages of a decoder, which end at place 0, 1 .., after those of the `past`."""
         number = jnp.zeros((), jnp.int32) if past is None else past.number

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.placement import CLIPS, WITHIN
+from magicvideo_jax.parallel.constraints import BATCH_AXES, FRAMES_AXIS
 from magicvideo_jax.parallel.mesh import batch_shards, replicated
 
 
@@ -23,7 +23,9 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int =
             f"(mesh data x fsdp = {batch_shards(mesh)}, train.accumulate = {accumulate})"
         )
     frames, at_once = mesh.shape["frames"], batch_size // shards
-    if frames > 1 and at_once > 1:  # images of several clips in a row, each spread over devices: XLA would gather them
+    if (
+        frames > 1 and at_once > 1
+    ):  # images of several clips in a row, each spread over devices: XLA would gather them
         raise UserError(
             f"train.batch_size={batch_size}: with mesh.frames={frames} devices take one clip at a time: give {shards}, "
             f"or train.accumulate={accumulate * at_once}"
@@ -32,20 +34,20 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int =
 
 def batch_sharding(mesh: Mesh | AbstractMesh, ndim: int) -> NamedSharding:
     """Arrays with five axes are clips (b t h w c)."""
-    spec = PartitionSpec(CLIPS, WITHIN) if ndim == 5 else PartitionSpec(CLIPS)
+    spec = PartitionSpec(BATCH_AXES, FRAMES_AXIS) if ndim == 5 else PartitionSpec(BATCH_AXES)
     return NamedSharding(mesh, spec)
 
 
 @functools.cache
-def rows_here(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
+def local_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
     """The rows of a global batch that this host's devices hold, ascending: hosts may share rows (and split frames)."""
     here = batch_sharding(mesh, 1).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in here]))
 
 
-def place(batch: Any, mesh: Mesh, batch_size: int) -> Any:
-    """This host's rows (numpy, as `rows_here` has them) of a batch of that size as global arrays."""
-    rows = rows_here(batch_size, mesh)
+def place_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
+    """This host's rows (numpy, as `local_rows` has them) of a batch of that size as global arrays."""
+    rows = local_rows(batch_size, mesh)
 
     def put(x: np.ndarray) -> jax.Array:
         def piece(index: Any) -> np.ndarray:
@@ -53,7 +55,9 @@ def place(batch: Any, mesh: Mesh, batch_size: int) -> Any:
             first = int(np.searchsorted(rows, wanted[0]))
             return x[(slice(first, first + len(wanted)), *index[1:])]
 
-        return jax.make_array_from_callback((batch_size, *x.shape[1:]), batch_sharding(mesh, x.ndim), piece)
+        return jax.make_array_from_callback(
+            (batch_size, *x.shape[1:]), batch_sharding(mesh, x.ndim), piece
+        )
 
     return jax.tree.map(put, batch)
 

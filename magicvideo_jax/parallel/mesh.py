@@ -13,7 +13,7 @@ from magicvideo_jax.core.errors import UserError
 
 
 @dataclass(frozen=True)
-class MeshShape:
+class MeshConfig:
     """Devices along each axis; one axis may be -1: what the others leave."""
 
     data: int = -1
@@ -21,7 +21,7 @@ class MeshShape:
     frames: int = 1
 
 
-def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(shape: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """All devices (there are here, or given), in the order XLA finds best. Of several slices each holds whole copies of
     the model: `data` alone crosses the slower network between them.
 
@@ -33,16 +33,20 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
     within = (sizes["data"] // slices, sizes["fsdp"], sizes["frames"])
     # An axis may take a part of a torus' side, as fsdp=8 of 16x16 must: `jax.make_mesh` refuses that but on v5e.
     if slices > 1:
-        arranged = create_hybrid_device_mesh(within, (slices, 1, 1), devices, allow_split_physical_axes=True)
+        arranged = create_hybrid_device_mesh(
+            within, (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
     else:
         arranged = create_device_mesh(within, devices, allow_split_physical_axes=True)
     return Mesh(arranged, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
-def mesh_without_devices(shape: MeshShape, devices: int, slices: int = 1) -> AbstractMesh:
+def abstract_mesh(shape: MeshConfig, devices: int, slices: int = 1) -> AbstractMesh:
     """The mesh of so many devices: enough to say what each would hold. Errors: those of `make_mesh`."""
     sizes = _resolved(shape, devices, slices)
-    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+    return AbstractMesh(
+        tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes)
+    )
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
@@ -50,7 +54,7 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def over_all(mesh: Mesh | AbstractMesh) -> NamedSharding:
+def sharded_over_all(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The first axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
@@ -60,20 +64,26 @@ def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def _resolved(shape: MeshShape, devices: int, slices: int) -> dict[str, int]:
+def _resolved(shape: MeshConfig, devices: int, slices: int) -> dict[str, int]:
     sizes = {"data": shape.data, "fsdp": shape.fsdp, "frames": shape.frames}
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
     wrong = [axis for axis, size in sizes.items() if size == 0 or size < -1]
     if wrong or len(free) > 1:
         axis = (wrong or free)[-1]
-        raise UserError(f"mesh.{axis}={sizes[axis]}: give a positive number, or -1 for one axis only")
+        raise UserError(
+            f"mesh.{axis}={sizes[axis]}: give a positive number, or -1 for one axis only"
+        )
     if free:
         sizes |= {free[0]: devices // fixed}
         fixed *= sizes[free[0]]
     if fixed != devices:
         line = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
-        raise UserError(f"mesh ({line}) wants {fixed} devices and there are {devices}: the product must equal it")
+        raise UserError(
+            f"mesh ({line}) wants {fixed} devices and there are {devices}: the product must equal it"
+        )
     if sizes["data"] % slices:
-        raise UserError(f"mesh.data={sizes['data']}: give a multiple of {slices}, the number of slices")
+        raise UserError(
+            f"mesh.data={sizes['data']}: give a multiple of {slices}, the number of slices"
+        )
     return sizes

@@ -8,11 +8,11 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from magicvideo_jax.core.keys import named
-from magicvideo_jax.core.protocols import Condition, Params
+from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.guidance import guided
-from magicvideo_jax.diffusion.plan import Plan, ddim, ddpm, dpm_solver, euler
-from magicvideo_jax.diffusion.sampler import begin, sample
-from magicvideo_jax.diffusion.settings import NoiseSettings
+from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
+from magicvideo_jax.diffusion.sampler import initial_latents, run_sampler
+from magicvideo_jax.diffusion.solvers import SolverTable, ddim, ddpm, dpm_solver, euler
 
 
 class Sampler(Enum):
@@ -34,7 +34,7 @@ class SampleConfig:
     fps: float = 8.0
 
 
-def make_plan(config: SampleConfig, noise: NoiseSettings) -> Plan:
+def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> SolverTable:
     """The sampler's table for a number of steps."""
     match config.sampler:
         case Sampler.DDIM:
@@ -55,7 +55,7 @@ def keyframes(
     keys: Key[Array, "b"],
     *,
     denoise: Callable[..., Float[Array, "b t h w c"]],
-    plan: Plan,
+    plan: SolverTable,
     guidance: float,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
@@ -69,4 +69,4 @@ def keyframes(
 
     eps = jax.vmap(lambda key: jax.random.normal(named(key, "noise"), shape))(keys)
     told = guided(network, guidance, Condition(null_text, fps))
-    return sample(told, begin(plan, eps), Condition(text, fps), plan=plan, keys=keys)
+    return run_sampler(told, initial_latents(plan, eps), Condition(text, fps), plan=plan, keys=keys)

@@ -11,27 +11,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.types import Params
 
-Judge = Callable[[Params, Float[Array, "b t h w 3"]], Float[Array, "*p"]]
-"""`judge(params, x)`: a score for each patch."""
+Discriminate = Callable[[Params, Float[Array, "b t h w 3"]], Float[Array, "*p"]]
+"""`discriminate(params, x)`: a score for each patch."""
 
 _MOST = 1e4
 """Of the ratio of two gradients."""
 
 
 def hinge(
-    judge: Judge, params: Params, made: Float[Array, "b t h w 3"], true: Float[Array, "b t h w 3"]
+    discriminate: Discriminate,
+    params: Params,
+    made: Float[Array, "b t h w 3"],
+    true: Float[Array, "b t h w 3"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """L_G, whose gradient reaches `made` alone, and L_D, whose gradient reaches `params` alone."""
     fixed = jax.lax.stop_gradient(params)
-    of_made, of_true = judge(params, jax.lax.stop_gradient(made)), judge(params, true)
+    of_made, of_true = discriminate(params, jax.lax.stop_gradient(made)), discriminate(params, true)
     tells_apart = (jax.nn.relu(1 - of_true).mean() + jax.nn.relu(1 + of_made).mean()) / 2
-    return -judge(fixed, made).mean(), tells_apart
+    return -discriminate(fixed, made).mean(), tells_apart
 
 
 @jax.custom_vjp
-def balanced(x: Float[Array, "*b"], weight: Float[Array, ""]) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+def balanced(
+    x: Float[Array, "*b"], weight: Float[Array, ""]
+) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """`x` twice, for two losses. Backwards the second's gradient has `weight` times the norm of the first's, whatever
     the scales of the losses (at the network's output, as Défossez et al. 2210.13438, section 3.4)."""
     del weight

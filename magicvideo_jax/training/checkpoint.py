@@ -1,7 +1,7 @@
 """Checkpoints: one atomic composite of state, data position and config (Orbax), and the frozen networks once.
 
-`WORKDIR/checkpoints/STEP` is written in the background and sealed before it gets its name (core/seal.py): a folder of
-that name is whole, or damaged since. `WORKDIR/frozen` is written before step 0.
+`WORKDIR/checkpoints/STEP` is written in the background and gets its checksums before its name
+(core/checksums.py): a folder of that name is whole, or damaged since. `WORKDIR/frozen` is written before step 0.
 """
 
 import logging
@@ -17,11 +17,11 @@ from typing import Any
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
-from magicvideo_jax.core import hosts
-from magicvideo_jax.core.errors import NotSaved, UserError
-from magicvideo_jax.core.protocols import Params
-from magicvideo_jax.core.seal import damage, seal
-from magicvideo_jax.training.damage import UNSEALED, clear_unfinished, newest_whole
+from magicvideo_jax.core.checksums import find_corruption, write_checksums
+from magicvideo_jax.core.errors import UserError, WriteFailed
+from magicvideo_jax.core.types import Params
+from magicvideo_jax.runtime import processes
+from magicvideo_jax.training.integrity import UNSEALED, clear_unfinished, newest_valid_step
 from magicvideo_jax.training.state import TrainState
 
 FROZEN = "frozen"
@@ -36,14 +36,16 @@ class Saved:
 
     def restore_ema(self, places: Params) -> Params:
         """The newest average of the trained parameters; `places` are shapes with shardings."""
-        step = hosts.told(lambda: newest_whole(self._folder, sets_aside=False, under="ema/"))
+        step = processes.broadcast_from_leader(
+            lambda: newest_valid_step(self._folder, sets_aside=False, under="ema/")
+        )
         return self._restore(step, ema=ocp.args.StandardRestore(places))["ema"]
 
     def restore_frozen(self, places: Params) -> Params:
         """The frozen networks; `places` are shapes with shardings. Errors: `UserError` names a damaged file."""
         if not places:
             return {}
-        hosts.told(self._check_frozen)
+        processes.broadcast_from_leader(self._check_frozen)
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(self._frozen, places)
 
@@ -54,7 +56,7 @@ class Saved:
             return checkpointer.restore(self._folder / str(step), args=ocp.args.Composite(**items))
 
     def _check_frozen(self) -> None:
-        what = damage(self._frozen)
+        what = find_corruption(self._frozen)
         if what is not None:
             raise UserError(
                 f"{self._frozen} is damaged: {what}; bring back a copy of that file, or remove the folder: then, when "
@@ -71,7 +73,7 @@ class Checkpoints(Saved):
         every checkpoint is damaged."""
         super().__init__(workdir)
         _quieten()
-        self._newest: int | None = hosts.told(self._tidied)
+        self._newest: int | None = processes.broadcast_from_leader(self._tidied)
         for_good = [EveryNSteps(keep_every)] if keep_every else []
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep_last), *for_good]),
@@ -86,15 +88,17 @@ class Checkpoints(Saved):
     def _tidied(self) -> int | None:
         for folder in (self._folder, self._folder.parent):
             clear_unfinished(folder)
-        return newest_whole(self._folder, sets_aside=True)
+        return newest_valid_step(self._folder, sets_aside=True)
 
     def latest(self) -> int | None:
         """The newest whole step when this was opened, or none."""
         return self._newest
 
-    def save(self, step: int, state: TrainState, *, position: dict[str, Any], config: dict[str, Any]) -> None:
+    def save(
+        self, step: int, state: TrainState, *, position: dict[str, Any], config: dict[str, Any]
+    ) -> None:
         """State, data position and config of the moment before step `step`; a step already there is left alone. Returns
-        when they are copied from the devices. Errors: `NotSaved` if the save before has failed."""
+        when they are copied from the devices. Errors: `WriteFailed` if the save before has failed."""
         if step in self._manager.all_steps():
             return
         with self._failing():
@@ -115,21 +119,21 @@ class Checkpoints(Saved):
     def _seal(self) -> None:
         """On the first host, when all have written theirs, and before the folder gets its name."""
         (unnamed,) = self._folder.glob(f"{self._saving}.*")
-        seal(unnamed, without=UNSEALED)
+        write_checksums(unnamed, without=UNSEALED)
 
     def check(self) -> None:
-        """Waits for nothing. Errors: `NotSaved` if a save has failed meanwhile."""
+        """Waits for nothing. Errors: `WriteFailed` if a save has failed meanwhile."""
         if self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """For the last save. Errors: `NotSaved` if it failed."""
+        """For the last save. Errors: `WriteFailed` if it failed."""
         with self._failing():
             self._manager.wait_until_finished()
         self._pending = Future[None]()
 
     def close(self) -> None:
-        """Waits for the last save. Errors: `NotSaved` if it failed."""
+        """Waits for the last save. Errors: `WriteFailed` if it failed."""
         with self._failing():
             self._manager.close()
         self._waiter.shutdown()
@@ -139,7 +143,7 @@ class Checkpoints(Saved):
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            raise NotSaved(
+            raise WriteFailed(
                 f"{self._folder}: step {self._saving} could not be saved ({_cause(error)}); the checkpoints before it "
                 "are whole: mend that, and run the same command again"
             ) from error
@@ -152,11 +156,13 @@ class Checkpoints(Saved):
             ema=ocp.args.StandardRestore(places.ema),
             position=ocp.args.JsonRestore(),
         )
-        state = places._replace(**restored["state"], ema=restored["ema"], frozen=self.restore_frozen(places.frozen))
+        state = places._replace(
+            **restored["state"], ema=restored["ema"], frozen=self.restore_frozen(places.frozen)
+        )
         return state, restored["position"]
 
     def has_frozen(self) -> bool:
-        return hosts.told(self._frozen.exists)
+        return processes.broadcast_from_leader(self._frozen.exists)
 
     def save_frozen(self, frozen: Params) -> None:
         """Once, before step 0: no checkpoint repeats them. Those of a run that ended before its first are replaced."""
@@ -169,7 +175,7 @@ class Checkpoints(Saved):
 
     def _seal_frozen(self) -> None:
         (unnamed,) = self._frozen.parent.glob(f"{FROZEN}.*")
-        seal(unnamed, without=UNSEALED)
+        write_checksums(unnamed, without=UNSEALED)
 
 
 def _resumed(state: TrainState) -> dict[str, Any]:
@@ -180,7 +186,11 @@ def _resumed(state: TrainState) -> dict[str, Any]:
 def _cause(error: Exception) -> str:
     """TensorStore tells all it knows, in a thousand words; of the system's errors the name is enough."""
     code = re.search(r"os_error_code='(\d+)'", str(error))
-    return os.strerror(int(code[1])) if code else re.split(r" \[tensorstore_spec|\n", str(error))[0][:300]
+    return (
+        os.strerror(int(code[1]))
+        if code
+        else re.split(r" \[tensorstore_spec|\n", str(error))[0][:300]
+    )
 
 
 def _quieten() -> None:

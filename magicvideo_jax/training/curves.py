@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.files import written_aside
+from magicvideo_jax.core.files import atomic_write
 
 Lines = Sequence[Mapping[str, float | int]]
 """The lines of metrics.jsonl, as `training.metrics.read_lines` reads them."""
@@ -43,7 +43,9 @@ def plot_curves(lines: Lines, path: str | Path) -> None:
     by_time = sorted({key for line in lines for key in line if key.startswith(BY_TIME)}, key=_place)
     number = len(drawn) + bool(by_time)
     if not number:
-        raise UserError(f"{path}: no curves to draw: none of {len(lines)} lines holds {', '.join(PANELS)}")
+        raise UserError(
+            f"{path}: no curves to draw: none of {len(lines)} lines holds {', '.join(PANELS)}"
+        )
     figure = _figure(number)
     panels = iter(figure.axes)
     for name, title in drawn.items():
@@ -73,7 +75,11 @@ def compare_curves(runs: Mapping[str, Lines], path: str | Path, *, metric: str =
 
 def series(lines: Lines, name: str) -> Series:
     """A metric's finite values and their steps; lines without it are passed over."""
-    pairs = [(line["step"], line[name]) for line in lines if np.isfinite(line.get(name, np.nan)) and "step" in line]
+    pairs = [
+        (line["step"], line[name])
+        for line in lines
+        if np.isfinite(line.get(name, np.nan)) and "step" in line
+    ]
     steps, values = np.array(pairs, float).reshape(-1, 2).T
     return steps, values
 
@@ -90,7 +96,14 @@ def smooth(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
 def _draw(axes: Axes, points: Series, title: str, *, colour: str = "C0", label: str = "") -> None:
     steps, values = points
     axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-    axes.plot(steps, smooth(values), color=colour, linewidth=1.6, marker="o" if len(steps) < 3 else "", label=label)
+    axes.plot(
+        steps,
+        smooth(values),
+        color=colour,
+        linewidth=1.6,
+        marker="o" if len(steps) < 3 else "",
+        label=label,
+    )
     axes.set_title(title, loc="left")
     _scale(axes, values)
 
@@ -100,7 +113,9 @@ def _draw_by_time(axes: Axes, lines: Lines, names: Sequence[str]) -> None:
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(names)))
     for name, colour in zip(names, colours, strict=True):
         steps, values = series(lines, name)
-        axes.plot(steps, smooth(values), color=colour, linewidth=1.2, marker="o" if len(steps) < 3 else "")
+        axes.plot(
+            steps, smooth(values), color=colour, linewidth=1.2, marker="o" if len(steps) < 3 else ""
+        )
         _scale(axes, values)
     ends = [axes.lines[0], axes.lines[-1]]
     axes.legend(ends, ["least noise", "most noise"], frameon=False, loc="upper right")
@@ -132,7 +147,7 @@ def _figure(number: int) -> Figure:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    with written_aside(Path(path)) as aside:
+    with atomic_write(Path(path)) as aside:
         figure.savefig(aside, format="png")
 
 

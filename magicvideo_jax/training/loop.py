@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.interrupt import Interrupt, Preempted
-from magicvideo_jax.core.progress import Progress
+from magicvideo_jax.runtime.preemption import Preempted, PreemptionListener
+from magicvideo_jax.runtime.progress import Progress
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.metrics import MetricsLog, summary
 from magicvideo_jax.training.state import TrainState
@@ -48,7 +48,7 @@ class Batches(Protocol):
     def position(self) -> dict[str, Any]: ...
 
 
-def train(
+def train_loop(
     state: TrainState,
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
     batches: Batches,
@@ -58,7 +58,7 @@ def train(
     checkpoints: Checkpoints,
     log: MetricsLog,
     preview: Callable[[TrainState, int], None],
-    interrupt: Interrupt,
+    interrupt: PreemptionListener,
 ) -> TrainState:
     """From `state` to the last step, which is saved. Errors: `Preempted` when asked to leave, the steps saved (`close`
     of the checkpoints waits for it); more than 10 steps in a row whose loss is not finite; a save that failed."""
@@ -69,12 +69,19 @@ def train(
 
     window: list[dict[str, Any]] = []
     began, waited = time.monotonic(), 0.0
-    with interrupt.steps_in_hand(), Progress(config.steps, "train", unit="step", start=first) as progress:
+    with (
+        interrupt.steps_in_hand(),
+        Progress(config.steps, "train", unit="step", start=first) as progress,
+    ):
         for number in range(first, config.steps):
             if interrupt.asked():
                 if number > first:
                     save(number)
-                raise Preempted(f"step {number} of {config.steps} is saved" if number else "there was nothing to save")
+                raise Preempted(
+                    f"step {number} of {config.steps} is saved"
+                    if number
+                    else "there was nothing to save"
+                )
             checkpoints.check()
             paused = time.monotonic()
             if number % config.preview_every == 0 and number > first:

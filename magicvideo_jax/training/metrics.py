@@ -8,17 +8,28 @@ from typing import Any
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from magicvideo_jax.core.errors import NotSaved, UserError
+from magicvideo_jax.core.errors import UserError, WriteFailed
 
 
 class MetricsLog:
     """One line of JSON a report, and the same numbers as TensorBoard scalars."""
 
-    def __init__(self, workdir: Path, *, first: int = 0, wandb_project: str = "", config: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        first: int = 0,
+        wandb_project: str = "",
+        config: dict[str, Any] | None = None,
+    ):
         """`first` is the step to come: lines of later ones, of a run that died after its last save, are dropped."""
-        self._wandb = _wandb(wandb_project, workdir, config) if wandb_project else None  # first: it may be refused
+        self._wandb = (
+            _wandb(wandb_project, workdir, config) if wandb_project else None
+        )  # first: it may be refused
         lines = workdir / "metrics.jsonl"
-        kept = [line for line in read_lines(lines) if line["step"] <= first] if lines.exists() else []
+        kept = (
+            [line for line in read_lines(lines) if line["step"] <= first] if lines.exists() else []
+        )
         self._lines = lines.open("w")
         for line in kept:
             self._write(line)
@@ -37,7 +48,9 @@ class MetricsLog:
             self._lines.write(json.dumps(line, allow_nan=False) + "\n")
             self._lines.flush()
         except OSError as error:
-            raise NotSaved(f"{self._lines.name} cannot be written: {error.strerror or error}") from error
+            raise WriteFailed(
+                f"{self._lines.name} cannot be written: {error.strerror or error}"
+            ) from error
 
     def close(self) -> None:
         with suppress(OSError):  # of a full disk, which was said when a line did not fit
@@ -60,12 +73,16 @@ def summary(window: list[dict[str, Any]]) -> dict[str, float]:
     if not finite:
         return values
     names = finite[0].keys() - {"is_finite", "skipped_in_a_row"}
-    stacked = {name: np.stack([np.asarray(step[name]) for step in finite]) for name in sorted(names)}
+    stacked = {
+        name: np.stack([np.asarray(step[name]) for step in finite]) for name in sorted(names)
+    }
     values |= {name: float(rows.mean()) for name, rows in stacked.items() if rows.ndim == 1}
     if "time_bin_loss" in stacked:
         losses, counts = stacked["time_bin_loss"].sum(0), stacked["time_bin_count"].sum(0)
         values |= {
-            f"loss_by_time/{i}": float(loss / n) for i, (loss, n) in enumerate(zip(losses, counts, strict=True)) if n
+            f"loss_by_time/{i}": float(loss / n)
+            for i, (loss, n) in enumerate(zip(losses, counts, strict=True))
+            if n
         }
     return values
 

@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import reduce
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from magicvideo_jax.core.keys import named
-from magicvideo_jax.core.protocols import Condition, Params
+from magicvideo_jax.core.pixels import to_float
+from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.loss import min_snr_weight, per_example_mse
+from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import corrupt, target
 from magicvideo_jax.diffusion.schedule import schedule_of
-from magicvideo_jax.diffusion.settings import NoiseSettings
 from magicvideo_jax.training.step import Metrics, Objective, Step
 
 TIME_BINS = 10
@@ -33,7 +34,7 @@ TIME_BINS = 10
 class DenoisingConfig:
     """How eq. 1 is weighed and what is withheld."""
 
-    drop_caption: float = 0.1
+    caption_dropout: float = 0.1
     """Share of examples trained with the empty prompt, for classifier-free guidance."""
     min_snr: float | None = None
     """gamma of min-SNR weighting (2303.09556), or none: every time counts alike."""
@@ -45,20 +46,20 @@ class DenoisingConfig:
 
 
 @dataclass(frozen=True)
-class Parts:
+class DenoisingNetworks:
     """The networks as functions of the whole parameters, as an objective needs them."""
 
     encode: Callable[[Params, Float[Array, "b t h w 3"], PRNGKeyArray], Float[Array, "b t h2 w2 c"]]
     """Pixels in [-1, 1] to scaled latents, a sample of q(z | x)."""
-    read: Callable[[Params, Int[Array, "b l"]], Float[Array, "b l d"]]
+    encode_text: Callable[[Params, Int[Array, "b l"]], Float[Array, "b l d"]]
     """Token ids to text states."""
     denoise: Callable[..., Float[Array, "b t h w c"]]
     """`denoise(params, z, time, condition, as_images=...)`."""
 
 
 def denoising(
-    parts: Parts,
-    noise: NoiseSettings,
+    networks: DenoisingNetworks,
+    noise: NoiseScheduleConfig,
     config: DenoisingConfig,
     *,
     null_ids: Int[np.ndarray, "l"],
@@ -71,16 +72,26 @@ def denoising(
         params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Step, /
     ) -> tuple[Array, Metrics]:
         del step
-        z0 = batch["latents"] if "latents" in batch else parts.encode(params, unit(batch["pixels"]), named(key, "vae"))
+        z0 = (
+            batch["latents"]
+            if "latents" in batch
+            else networks.encode(params, to_float(batch["pixels"]), named(key, "vae"))
+        )
         z0 = jax.lax.stop_gradient(z0).astype(jnp.float32)
         b = z0.shape[0]
-        told = jax.random.uniform(named(key, "caption"), (b,)) >= config.drop_caption
-        condition = Condition(_text(params, batch, told & batch.get("is_captioned", told)), batch.get("fps"))
+        told = jax.random.uniform(named(key, "caption"), (b,)) >= config.caption_dropout
+        condition = Condition(
+            _text(params, batch, told & batch.get("is_captioned", told)), batch.get("fps")
+        )
         time = spread_times(named(key, "time"), b, len(schedule), shift=config.time_shift)
         eps = jax.random.normal(named(key, "noise"), z0.shape)
         alpha, sigma = schedule.alpha(time), schedule.sigma(time)
-        output = parts.denoise(
-            params, corrupt(z0, eps, alpha, sigma), time.astype(jnp.float32), condition, as_images=as_images
+        output = networks.denoise(
+            params,
+            corrupt(z0, eps, alpha, sigma),
+            time.astype(jnp.float32),
+            condition,
+            as_images=as_images,
         )
         kind = noise.prediction_type
         losses = per_example_mse(output, target(kind, z0, eps, alpha=alpha, sigma=sigma))
@@ -92,13 +103,17 @@ def denoising(
     def _text(params: Params, batch: Mapping[str, Array], is_told: Array) -> Array:
         null = jnp.asarray(null_ids, jnp.int32)[None]
         if "text" in batch:
-            return jnp.where(is_told[:, None, None], batch["text"], parts.read(params, null))
-        return parts.read(params, jnp.where(is_told[:, None], batch["ids"], null))
+            return jnp.where(
+                is_told[:, None, None], batch["text"], networks.encode_text(params, null)
+            )
+        return networks.encode_text(params, jnp.where(is_told[:, None], batch["ids"], null))
 
     return objective
 
 
-def spread_times(key: PRNGKeyArray, number: int, times: int, *, shift: float = 1.0) -> Int[Array, "b"]:
+def spread_times(
+    key: PRNGKeyArray, number: int, times: int, *, shift: float = 1.0
+) -> Int[Array, "b"]:
     """Uniform times at equal distances from a random first one (Kingma et al. 2107.00630, appendix I.1): every batch
     has little and much noise in it, so that its loss tells more about the network than about its luck. With `shift`
     they are moved afterwards (`DenoisingConfig.time_shift`)."""
@@ -108,9 +123,11 @@ def spread_times(key: PRNGKeyArray, number: int, times: int, *, shift: float = 1
 
 
 def joint(video: Objective, image: Objective, config: DenoisingConfig) -> Objective:
-    """Clips and pictures in one step (batches `{"video": .., "image": ..}`); pictures skip all temporal parts."""
+    """Clips and pictures in one step (batches `{"video": .., "image": ..}`); pictures skip all temporal networks."""
 
-    def objective(params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, step: Step, /) -> tuple[Array, Metrics]:
+    def objective(
+        params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, step: Step, /
+    ) -> tuple[Array, Metrics]:
         video_loss, metrics = video(params, batch["video"], named(key, "video"), step)
         image_loss, _ = image(params, batch["image"], named(key, "image"), step)
         loss = (1 - config.image_share) * video_loss + config.image_share * image_loss
@@ -140,7 +157,7 @@ def autoencoding(
         params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Step, /
     ) -> tuple[Array, Metrics]:
         del step
-        x = unit(batch["pixels"])
+        x = to_float(batch["pixels"])
         mean, log_variance = encode(params, x)
         z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(named(key, "vae"), mean.shape)
         error = decode(params, z) - x
@@ -151,14 +168,14 @@ def autoencoding(
         misses = [jnp.abs(e).mean() + jnp.square(e).mean() for e in scales]
         kl = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).mean()
         psnr = -10 * jnp.log10(l2 / 4 + 1e-10)
-        return sum(misses) / len(misses) + config.kl * kl, {"l1": l1, "psnr": psnr, "kl": kl, "latent_std": mean.std()}
+        return sum(misses) / len(misses) + config.kl * kl, {
+            "l1": l1,
+            "psnr": psnr,
+            "kl": kl,
+            "latent_std": mean.std(),
+        }
 
     return objective
-
-
-def unit(pixels: UInt8[Array, "*b"]) -> Float[Array, "*b"]:
-    """0..255 -> [-1, 1]."""
-    return pixels.astype(jnp.float32) / 127.5 - 1
 
 
 def by_time(losses: Float[Array, "b"], time: Int[Array, "b"], times: int) -> Metrics:

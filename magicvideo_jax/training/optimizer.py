@@ -7,8 +7,8 @@ from enum import Enum
 import optax
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten, unflatten
+from magicvideo_jax.core.types import Params
 
 
 class Freeze(Enum):
@@ -27,7 +27,7 @@ class Freeze(Enum):
 DISCRIMINATOR = "discriminator"
 """Where a discriminator's parameters are."""
 
-_RIVAL_B1, _RIVAL_B2 = 0.5, 0.9
+_DISCRIMINATOR_B1, _DISCRIMINATOR_B2 = 0.5, 0.9
 """Short memories: what a discriminator learns against changes (Zhang et al. 1805.08318 and others)."""
 
 _TRAINED = {
@@ -52,9 +52,9 @@ class OptimConfig:
     b1: float = 0.9
     b2: float = 0.999
     weight_decay: float = 0.01
-    clip: float = 1.0
+    grad_clip_norm: float = 1.0
     """Largest global norm of a gradient."""
-    ema: float = 0.999
+    ema_decay: float = 0.999
     freeze: Freeze = Freeze.ALL
     discriminator_lr: float = 1e-4
     """Of a VideoVAE's discriminator, from its first step to its last."""
@@ -72,7 +72,9 @@ def check_optimizer(config: OptimConfig, steps: int) -> None:
         if given is not None and not given > 0:
             raise UserError(f"config.optim.{name}={given}: give more than 0")
     if config.warmup < 0 or config.warmup >= steps:
-        raise UserError(f"config.optim.warmup={config.warmup}: give 0 up to less than train.steps={steps}")
+        raise UserError(
+            f"config.optim.warmup={config.warmup}: give 0 up to less than train.steps={steps}"
+        )
 
 
 def make_optimizer(
@@ -84,24 +86,30 @@ def make_optimizer(
     """
     check_optimizer(config, steps)
     if config.decay:
-        rate = optax.warmup_cosine_decay_schedule(0.0, config.lr, config.warmup, steps, config.lr / 10)
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0, config.lr, config.warmup, steps, config.lr / 10
+        )
     else:
         rate = optax.linear_schedule(0.0, config.lr, config.warmup) if config.warmup else config.lr
     ratio = 1.0 if config.temporal_lr is None else config.temporal_lr / config.lr
     network = optax.chain(
-        optax.clip_by_global_norm(config.clip),
+        optax.clip_by_global_norm(config.grad_clip_norm),
         optax.adamw(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay),
         optax.masked(optax.scale(ratio), _are_temporal),
     )
     if not with_discriminator:
         return network
     rival = optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(config.discriminator_lr, b1=_RIVAL_B1, b2=_RIVAL_B2, weight_decay=0.0),
+        optax.clip_by_global_norm(config.grad_clip_norm),
+        optax.adamw(
+            config.discriminator_lr, b1=_DISCRIMINATOR_B1, b2=_DISCRIMINATOR_B2, weight_decay=0.0
+        ),
     )
     return optax.partition(
         {"networks": network, DISCRIMINATOR: rival},
-        lambda params: {name: DISCRIMINATOR if name == DISCRIMINATOR else "networks" for name in params},
+        lambda params: {
+            name: DISCRIMINATOR if name == DISCRIMINATOR else "networks" for name in params
+        },
     )
 
 

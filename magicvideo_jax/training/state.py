@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from magicvideo_jax.core.protocols import Params
+from magicvideo_jax.core.types import Params
 
 
 class TrainState(NamedTuple):

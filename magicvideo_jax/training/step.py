@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from magicvideo_jax.core.compilation import jit
 from magicvideo_jax.core.keys import key_for
-from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import merge
+from magicvideo_jax.core.types import Params
+from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
@@ -79,9 +79,13 @@ def accumulated(objective: Objective, parts: int) -> Objective:
     if parts == 1:
         return objective
 
-    def whole(params: Params, batch: Any, key: PRNGKeyArray, step: Step, /) -> tuple[Float[Array, ""], Metrics]:
+    def whole(
+        params: Params, batch: Any, key: PRNGKeyArray, step: Step, /
+    ) -> tuple[Float[Array, ""], Metrics]:
         # Part i takes every parts-th example: a batch spread over devices stays where it is.
-        stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+        stacked = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch
+        )
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(parts))
         one = jax.checkpoint(lambda part, part_key: objective(params, part, part_key, step))
         losses, metrics = jax.lax.map(lambda x: one(*x), (stacked, keys))
@@ -98,7 +102,12 @@ class Compiled:
         shardings = jax.tree.map(lambda x: x.sharding, state)
         self._mesh = getattr(state.step.sharding, "mesh", None)
         (platform,) = {device.platform for device in state.step.sharding.device_set}
-        self._step = jit(step, platform=platform, donate_argnums=0, out_shardings=(shardings, state.step.sharding))
+        self._step = jit(
+            step,
+            platform=platform,
+            donate_argnums=0,
+            out_shardings=(shardings, state.step.sharding),
+        )
         self._programs: dict[Any, Any] = {}
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from magicvideo_jax.weights.stored import Stored, Tensors
+from magicvideo_jax.weights.tensors import Stored, Tensors
 
 UNET, VAE, TEXT_1, TEXT_2 = (
     "model.diffusion_model.",
@@ -45,7 +45,11 @@ _RESNET_ROWS = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-_MIDDLE = {"resnets.0": "middle_block.0", "attentions.0": "middle_block.1", "resnets.1": "middle_block.2"}
+_MIDDLE = {
+    "resnets.0": "middle_block.0",
+    "attentions.0": "middle_block.1",
+    "resnets.1": "middle_block.2",
+}
 _VAE_ROWS = (
     (r"(.*)\.downsamplers\.0\.conv", r"\1.downsample.conv"),
     (r"(.*)\.upsamplers\.0\.conv", r"\1.upsample.conv"),
@@ -60,10 +64,22 @@ _OPENCLIP_ROWS = (
     (r"text_model\.embeddings\.token_embedding\.weight", "token_embedding.weight"),
     (r"text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
     (r"text_model\.final_layer_norm\.(.*)", r"ln_final.\1"),
-    (r"text_model\.encoder\.layers\.(\d+)\.layer_norm([12])\.(.*)", r"transformer.resblocks.\1.ln_\2.\3"),
-    (r"text_model\.encoder\.layers\.(\d+)\.mlp\.fc1\.(.*)", r"transformer.resblocks.\1.mlp.c_fc.\2"),
-    (r"text_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.(.*)", r"transformer.resblocks.\1.mlp.c_proj.\2"),
-    (r"text_model\.encoder\.layers\.(\d+)\.self_attn\.out_proj\.(.*)", r"transformer.resblocks.\1.attn.out_proj.\2"),
+    (
+        r"text_model\.encoder\.layers\.(\d+)\.layer_norm([12])\.(.*)",
+        r"transformer.resblocks.\1.ln_\2.\3",
+    ),
+    (
+        r"text_model\.encoder\.layers\.(\d+)\.mlp\.fc1\.(.*)",
+        r"transformer.resblocks.\1.mlp.c_fc.\2",
+    ),
+    (
+        r"text_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.(.*)",
+        r"transformer.resblocks.\1.mlp.c_proj.\2",
+    ),
+    (
+        r"text_model\.encoder\.layers\.(\d+)\.self_attn\.out_proj\.(.*)",
+        r"transformer.resblocks.\1.attn.out_proj.\2",
+    ),
     (
         r"text_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(.*)",
         r"transformer.resblocks.\1.attn.in_proj_\3[\2]",
@@ -87,7 +103,8 @@ def unet_key(key: str, numbering: UNetNumbering) -> str:
         if re.fullmatch(pattern, layer):
             return f"{theirs}.{leaf}"
     place, i, kind, j, rest = re.fullmatch(
-        r"(down|mid|up)_blocks?(?:\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)", key
+        r"(down|mid|up)_blocks?(?:\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)",
+        key,
     ).groups()  # pyright: ignore[reportOptionalMemberAccess]  (tables.py writes no other keys)
     if kind == "resnets":
         inner, _, leaf = rest.rpartition(".")
@@ -118,7 +135,9 @@ def vae_key(key: str, levels: int) -> str:
     for pattern, theirs in _VAE_ROWS:
         layer = re.sub(rf"^{pattern}$", theirs, layer)
     layer = re.sub(r"(down|up)_blocks\.(\d+)", level, layer)
-    return f"{layer.replace('.resnets.', '.block.').replace('conv_shortcut', 'nin_shortcut')}.{leaf}"
+    return (
+        f"{layer.replace('.resnets.', '.block.').replace('conv_shortcut', 'nin_shortcut')}.{leaf}"
+    )
 
 
 def openclip_key(key: str) -> str:
@@ -135,16 +154,24 @@ def ema_key(key: str) -> str:
     return f"model_ema.{key.removeprefix('model.').replace('.', '')}"
 
 
-def part_of(tensors: Tensors, prefix: str) -> Tensors:
+def component_tensors(tensors: Tensors, prefix: str) -> Tensors:
     """The tensors of one network, without its prefix."""
-    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in tensors.items()
+        if key.startswith(prefix)
+    }
 
 
 def split_thirds(tensors: Tensors) -> Tensors:
     """OpenCLIP's fused query, key and value as three tensors: `...in_proj_weight[q]`."""
     split: dict[str, Stored] = {}
     for key, tensor in tensors.items():
-        if re.search(r"\.in_proj_(weight|bias)$", key) and tensor.shape and tensor.shape[0] % 3 == 0:
+        if (
+            re.search(r"\.in_proj_(weight|bias)$", key)
+            and tensor.shape
+            and tensor.shape[0] % 3 == 0
+        ):
             split |= {f"{key}[{name}]": _third(tensor, i) for i, name in enumerate("qkv")}
         else:
             split[key] = tensor
@@ -155,13 +182,22 @@ def flat_attention(tensors: Tensors) -> Tensors:
     """The VAE's attention as linear maps: a 1x1 convolution without its window."""
 
     def flat(key: str, tensor: Stored) -> Stored:
-        is_window = re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", key) and tensor.shape[2:] == (1, 1)
-        return changed(tensor, tensor.shape[:2], lambda x: x.reshape(x.shape[:2])) if is_window else tensor
+        is_window = re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", key) and tensor.shape[2:] == (
+            1,
+            1,
+        )
+        return (
+            changed(tensor, tensor.shape[:2], lambda x: x.reshape(x.shape[:2]))
+            if is_window
+            else tensor
+        )
 
     return {key: flat(key, tensor) for key, tensor in tensors.items()}
 
 
-def changed(tensor: Stored, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> Stored:
+def changed(
+    tensor: Stored, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]
+) -> Stored:
     """The tensor as `change` makes it when it is read."""
     return Stored(shape, tensor.dtype, lambda: change(tensor.read()))
 

@@ -9,10 +9,10 @@ import jax
 import orbax.checkpoint as ocp
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.protocols import Params
 from magicvideo_jax.core.tree import flatten, unflatten
-from magicvideo_jax.weights.match import compare
-from magicvideo_jax.weights.place import Fresh, Tick, draw, sharding_by_path, silent
+from magicvideo_jax.core.types import Params
+from magicvideo_jax.weights.match import match_paths
+from magicvideo_jax.weights.streaming import Fresh, Tick, draw_missing, sharding_by_path, silent
 
 _GROUP = 128 * 2**20
 
@@ -37,20 +37,26 @@ def restore_params(
     placed = sharding_by_path(flat, shardings)
     default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with _checkpointer() as checkpointer:
-        present = compare(flat, _stored(checkpointer, folder), where=str(folder), may_be_missing=may_be_missing)
+        present = match_paths(
+            flat, _stored(checkpointer, folder), where=str(folder), may_be_missing=may_be_missing
+        )
         values: dict[str, jax.Array] = {}
         for paths in _in_groups(present, flat):
             wanted = {
-                path: jax.ShapeDtypeStruct(flat[path].shape, flat[path].dtype, sharding=placed[path] or default)
+                path: jax.ShapeDtypeStruct(
+                    flat[path].shape, flat[path].dtype, sharding=placed[path] or default
+                )
                 for path in paths
             }
             values |= _restored(checkpointer, folder, wanted)
             tick(sum(values[path].nbytes for path in paths))
-    values |= draw([path for path in flat if path not in values], fresh, placed)
+    values |= draw_missing([path for path in flat if path not in values], fresh, placed)
     return unflatten({path: values[path] for path in flat})
 
 
-def _in_groups(paths: Iterable[str], shapes: Mapping[str, jax.ShapeDtypeStruct]) -> Iterator[list[str]]:
+def _in_groups(
+    paths: Iterable[str], shapes: Mapping[str, jax.ShapeDtypeStruct]
+) -> Iterator[list[str]]:
     """Some at a time: Orbax holds what it restores twice while it does."""
     group, size = list[str](), 0
     for path in paths:
@@ -68,10 +74,14 @@ def _restored(
 ) -> dict[str, jax.Array]:
     tree = unflatten(wanted)
     restoring = ocp.args.PyTreeRestore(
-        item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=True
+        item=tree,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(tree),
+        partial_restore=True,
     )
     try:
-        return jax.block_until_ready(flatten(checkpointer.restore(folder.absolute(), args=restoring)))
+        return jax.block_until_ready(
+            flatten(checkpointer.restore(folder.absolute(), args=restoring))
+        )
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise _broken(folder, error) from error
 
@@ -93,7 +103,9 @@ def _stored(checkpointer: ocp.Checkpointer, folder: Path) -> dict[str, tuple[int
 
 def _checkpointer() -> ocp.Checkpointer:
     # Compressing random-looking floats takes six times as long and saves nothing; a gigabyte in flight bounds memory.
-    handler = ocp.PyTreeCheckpointHandler(use_compression=False, save_concurrent_gb=1, restore_concurrent_gb=1)
+    handler = ocp.PyTreeCheckpointHandler(
+        use_compression=False, save_concurrent_gb=1, restore_concurrent_gb=1
+    )
     return ocp.Checkpointer(handler)
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from jax import ShapeDtypeStruct
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.weights.stored import FLOATS, Stored, Tensors
 from magicvideo_jax.weights.tables import Layout, Table, name_of
+from magicvideo_jax.weights.tensors import FLOATS, Stored, Tensors
 
 _LISTED = 8
 
@@ -65,7 +65,7 @@ def match(
     return matches
 
 
-def compare(
+def match_paths(
     shapes: Mapping[str, ShapeDtypeStruct],
     present: Mapping[str, tuple[int, ...]],
     *,
@@ -95,11 +95,17 @@ def may_miss(path: str, names: Collection[str]) -> bool:
     return any(part.rstrip("0123456789") in names for part in path.split("."))
 
 
-def refuse(where: str, *, missing: Sequence[str], extra: Sequence[str], wrong: Sequence[str]) -> None:
+def refuse(
+    where: str, *, missing: Sequence[str], extra: Sequence[str], wrong: Sequence[str]
+) -> None:
     """Raise `UserError` if there is anything to complain about: all of it, in one line."""
     problems = [
         f"{len(items)} {kind}: {', '.join(items[:_LISTED])}{', ...' if len(items) > _LISTED else ''}"
-        for kind, items in (("missing", missing), ("unknown", extra), ("of the wrong shape or kind", wrong))
+        for kind, items in (
+            ("missing", missing),
+            ("unknown", extra),
+            ("of the wrong shape or kind", wrong),
+        )
         if items
     ]
     if problems:

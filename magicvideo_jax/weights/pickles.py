@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.weights.stored import FLOATS, Mapped, Stored, Tensors
+from magicvideo_jax.weights.tensors import FLOATS, Mapped, Stored, Tensors
 
 # Classes that published checkpoints mention beside their weights, as keys of dictionaries. An empty class of ours
 # stands in for each: nothing of theirs is imported or run.
@@ -34,14 +34,24 @@ def open_pickle(path: Path) -> Tensors:
     try:
         import torch
     except ImportError as error:
-        raise UserError(f"{path}: reading {path.suffix} files needs PyTorch: pip install torch") from error
+        raise UserError(
+            f"{path}: reading {path.suffix} files needs PyTorch: pip install torch"
+        ) from error
 
-    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
+    names = {
+        torch.float32: "F32",
+        torch.float16: "F16",
+        torch.bfloat16: "BF16",
+        torch.float64: "F64",
+    }
     file = Mapped(lambda: _state_of(path))
 
     def stored(key: str) -> Stored:
         tensor = file.handle[key]
-        shape, dtype = tuple(tensor.shape), names.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+        shape, dtype = (
+            tuple(tensor.shape),
+            names.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")),
+        )
 
         def read() -> np.ndarray:
             size = math.prod(shape) * np.dtype(FLOATS[dtype]).itemsize
@@ -73,13 +83,25 @@ def _state_of(path: Path) -> dict[str, Any]:
             if foreign
             else f"{path}: not a whole PyTorch checkpoint (its pickle holds more than tensors, or is broken)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise UserError(f"{path}: not a whole PyTorch checkpoint ({_first_line(error)})") from error
     while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds no weights by name, but {type(content).__name__}")
-    state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    state = {
+        key: value
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, torch.Tensor)
+    }
     if any(not tensor.layout == torch.strided for tensor in state.values()):
         raise UserError(f"{path}: holds sparse tensors; weights are dense")
     return state

@@ -8,30 +8,43 @@ import re
 from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import Prediction
-from magicvideo_jax.diffusion.settings import NoiseSettings
-from magicvideo_jax.models.clip import Activation, TextConfig
-from magicvideo_jax.models.unet import Level, UNetConfig
+from magicvideo_jax.models.clip_text import Activation, TextConfig
+from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig
 from magicvideo_jax.models.vae import VAEConfig
-from magicvideo_jax.weights import compvis, settings
-from magicvideo_jax.weights.noise import noise_json
-from magicvideo_jax.weights.parts import TEXT, UNET, VAE, Load, Part, StableDiffusion
-from magicvideo_jax.weights.reading import loader, modern
-from magicvideo_jax.weights.stored import Tensors
+from magicvideo_jax.weights import compvis
+from magicvideo_jax.weights import config_json as settings
+from magicvideo_jax.weights.components import (
+    TEXT,
+    UNET,
+    VAE,
+    ComponentWeights,
+    LoadParams,
+    StableDiffusion,
+)
+from magicvideo_jax.weights.load import loader, with_current_keys
+from magicvideo_jax.weights.scheduler_json import noise_json
+from magicvideo_jax.weights.tensors import Tensors
 
 _HEADS_1, _HEAD_WIDTH = 8, 64
 _ATTENTION = "transformer_blocks.0.attn2.to_k.weight"
 
 
 def open_single_file(
-    path: Path, tensors: Tensors, *, ema: bool, prediction: Prediction | None, tokenizer: Path | None
+    path: Path,
+    tensors: Tensors,
+    *,
+    ema: bool,
+    prediction: Prediction | None,
+    tokenizer: Path | None,
 ) -> StableDiffusion:
     """Stable Diffusion 1.x or 2.x. `ema` takes the averaged weights of the U-Net."""
     where = str(path)
     is_2 = any(key.startswith(compvis.TEXT_2) for key in tensors)
     text_prefix = compvis.TEXT_2 if is_2 else compvis.TEXT_1
     _check_keys(tensors, text_prefix, where=where)
-    raw_unet = compvis.part_of(tensors, compvis.UNET)
+    raw_unet = compvis.component_tensors(tensors, compvis.UNET)
     unet = _Shapes(raw_unet, where=f"{where} (U-Net)")
     config, numbering = _unet(unet)
 
@@ -47,14 +60,14 @@ def open_single_file(
         size = 96
     if tokenizer is None:
         notes.append("a single file holds no tokenizer: give --tokenizer FOLDER to add one")
-    noise = NoiseSettings(prediction_type=prediction)
+    noise = NoiseScheduleConfig(prediction_type=prediction)
 
-    vae_tensors = compvis.flat_attention(compvis.part_of(tensors, compvis.VAE))
+    vae_tensors = compvis.flat_attention(compvis.component_tensors(tensors, compvis.VAE))
     vae = _vae(_Shapes(vae_tensors, where=f"{where} (VAE)"))
-    text_tensors = compvis.part_of(tensors, text_prefix)
+    text_tensors = compvis.component_tensors(tensors, text_prefix)
     text, text_load = _text_2(text_tensors, where) if is_2 else _text_1(text_tensors, where)
     return StableDiffusion(
-        unet=Part(
+        unet=ComponentWeights(
             UNET,
             config,
             settings.unet_json(config, sample_size=size),
@@ -65,7 +78,7 @@ def open_single_file(
                 file_key=lambda key: compvis.unet_key(key, numbering),
             ),
         ),
-        vae=Part(
+        vae=ComponentWeights(
             VAE,
             vae,
             settings.vae_json(vae, sample_size=size * vae.factor),
@@ -77,7 +90,7 @@ def open_single_file(
                 file_key=lambda key: compvis.vae_key(key, len(vae.widths)),
             ),
         ),
-        text_encoder=Part(TEXT, text, settings.text_json(text), text_load),
+        text_encoder=ComponentWeights(TEXT, text, settings.text_json(text), text_load),
         noise=noise,
         noise_json=noise_json(noise),
         tokenizer=tokenizer,
@@ -93,13 +106,17 @@ class _Shapes:
 
     def rank(self, key: str) -> int:
         if key not in self.tensors:
-            raise UserError(f"{self.where}: no {key}; not a whole Stable Diffusion 1.x or 2.x checkpoint")
+            raise UserError(
+                f"{self.where}: no {key}; not a whole Stable Diffusion 1.x or 2.x checkpoint"
+            )
         return len(self.tensors[key].shape)
 
     def axis(self, key: str, axis: int) -> int:
         if self.rank(key) <= axis:
             shape = self.tensors[key].shape
-            raise UserError(f"{self.where}: {key} has shape {shape}; not a Stable Diffusion 1.x or 2.x checkpoint")
+            raise UserError(
+                f"{self.where}: {key} has shape {shape}; not a Stable Diffusion 1.x or 2.x checkpoint"
+            )
         return self.tensors[key].shape[axis]
 
     def count(self, pattern: str) -> int:
@@ -112,7 +129,9 @@ def _check_keys(tensors: Tensors, text_prefix: str, *, where: str) -> None:
     """Every key belongs to a network, to its averages, or to what is known to be no weight."""
     for prefix, name in ((compvis.VAE, "VAE"), (text_prefix, "text encoder")):
         if not any(key.startswith(prefix) for key in tensors):
-            raise UserError(f"{where}: holds no {name} ({prefix}*); a checkpoint of the whole pipeline is needed")
+            raise UserError(
+                f"{where}: holds no {name} ({prefix}*); a checkpoint of the whole pipeline is needed"
+            )
     known = re.compile("|".join(compvis.EXTRAS))
     prefixes = (compvis.UNET, compvis.VAE, text_prefix, "model_ema.")
     extra = [key for key in tensors if not key.startswith(prefixes) and not known.fullmatch(key)]
@@ -130,7 +149,9 @@ def _unet(unet: _Shapes) -> tuple[UNetConfig, compvis.UNetNumbering]:
     )
     blocks = (halvings[0] if halvings else inputs) - 1
     if blocks < 1 or halvings != [(blocks + 1) * (i + 1) for i in range(len(halvings))]:
-        raise UserError(f"{unet.where}: halvings at input_blocks {halvings}; not a Stable Diffusion U-Net")
+        raise UserError(
+            f"{unet.where}: halvings at input_blocks {halvings}; not a Stable Diffusion U-Net"
+        )
     widths, attends = [], []
     for level in range(len(halvings) + 1):
         last = (blocks + 1) * level + blocks
@@ -142,7 +163,10 @@ def _unet(unet: _Shapes) -> tuple[UNetConfig, compvis.UNetNumbering]:
         if n < 1 or width % n or width % 32:
             raise UserError(f"{unet.where}: width {width}; not a Stable Diffusion 1.x or 2.x U-Net")
     config = UNetConfig(
-        levels=tuple(Level(w, n if a else 0) for w, n, a in zip(widths, heads, attends, strict=True)),
+        levels=tuple(
+            UNetLevelConfig(w, n if a else 0)
+            for w, n, a in zip(widths, heads, attends, strict=True)
+        ),
         middle_heads=heads[-1],
         blocks=blocks,
         channels_in=unet.axis("input_blocks.0.0.weight", 1),
@@ -166,9 +190,9 @@ def _vae(vae: _Shapes) -> VAEConfig:
     )
 
 
-def _text_1(tensors: Tensors, where: str) -> tuple[TextConfig, Load]:
+def _text_1(tensors: Tensors, where: str) -> tuple[TextConfig, LoadParams]:
     where = f"{where} (text encoder)"
-    tensors = modern(tensors, TEXT.aliases, where=where)
+    tensors = with_current_keys(tensors, TEXT.aliases, where=where)
     text, root = _Shapes(tensors, where=where), "text_model."
     config = TextConfig(
         width=text.axis(f"{root}embeddings.token_embedding.weight", 1),
@@ -182,7 +206,7 @@ def _text_1(tensors: Tensors, where: str) -> tuple[TextConfig, Load]:
     return config, loader(TEXT.table, tensors, where=where, extras=TEXT.extras)
 
 
-def _text_2(tensors: Tensors, where: str) -> tuple[TextConfig, Load]:
+def _text_2(tensors: Tensors, where: str) -> tuple[TextConfig, LoadParams]:
     """OpenCLIP's encoder without its last block, which Stable Diffusion 2.x does not read."""
     where = f"{where} (text encoder)"
     tensors = compvis.split_thirds(tensors)
@@ -199,17 +223,23 @@ def _text_2(tensors: Tensors, where: str) -> tuple[TextConfig, Load]:
     )
     _check_heads(config, where)
     extras = (rf"transformer\.resblocks\.{last}\..*", r"logit_scale|text_projection|attn_mask")
-    return config, loader(TEXT.table, tensors, where=where, extras=extras, file_key=compvis.openclip_key)
+    return config, loader(
+        TEXT.table, tensors, where=where, extras=extras, file_key=compvis.openclip_key
+    )
 
 
 def _check_heads(config: TextConfig, where: str) -> None:
     if config.heads < 1 or config.width % _HEAD_WIDTH or config.layers < 1:
-        raise UserError(f"{where}: width {config.width}, {config.layers} layers; not Stable Diffusion's text encoder")
+        raise UserError(
+            f"{where}: width {config.width}, {config.layers} layers; not Stable Diffusion's text encoder"
+        )
 
 
 def _averaged(unet: Tensors, tensors: Tensors, *, where: str) -> Tensors:
     twins = {key: compvis.ema_key(compvis.UNET + key) for key in unet}
     missing = [twin for twin in twins.values() if twin not in tensors]
     if missing:
-        raise UserError(f"{where}: --ema asks for averaged weights; {len(missing)} are missing: {missing[0]}, ...")
+        raise UserError(
+            f"{where}: --ema asks for averaged weights; {len(missing)} are missing: {missing[0]}, ..."
+        )
     return {key: tensors[twin] for key, twin in twins.items()}

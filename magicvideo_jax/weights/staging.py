@@ -24,7 +24,9 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     if not any((target / name).exists() for name in _OURS):
         raise UserError(f"{target}: the folder holds other things; give another TARGET")
     if not overwrite:
-        raise UserError(f"{target}: is there already; give another TARGET, or --overwrite to replace it")
+        raise UserError(
+            f"{target}: is there already; give another TARGET, or --overwrite to replace it"
+        )
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Key tables: from a path in our parameters to the key of its weight in diffusers' (or TAESD's) files.
 
 One direction is enough for both ways: the parameters of a network say what to look for when reading and what to
-call it when writing. A row rewrites the path of a layer; the layer's own parameters follow `Leaves`.
+call it when writing. A row rewrites the path of a layer; the layer's own parameters follow `NamingStyle`.
 """
 
 import re
@@ -31,7 +31,7 @@ class Layout(Enum):
         return theirs.transpose(np.argsort(self.value)) if self.value else theirs
 
 
-class Leaves(Enum):
+class NamingStyle(Enum):
     """How the parameters of a layer are called and laid out."""
 
     PYTORCH = "pytorch"
@@ -40,15 +40,15 @@ class Leaves(Enum):
     """What PyTorch has no counterpart of keeps our names and layout."""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """Layers whose path matches `ours` entirely are called `theirs`."""
 
     ours: str
     theirs: str
-    leaves: Leaves = Leaves.PYTORCH
+    leaves: NamingStyle = NamingStyle.PYTORCH
 
 
-Table = tuple[Row, ...]
+Table = tuple[TableRow, ...]
 
 _STAGE = r"((?:down|up)_blocks\.\d+|mid_block)\.stages\.(\d+)"
 _INSIDE = rf"{_STAGE}\.transformer\.(transformer_blocks\.\d+)"
@@ -61,47 +61,50 @@ _RESNET = r"(norm[12]|conv[12]|conv_shortcut|time_emb_proj)"
 VIDEO_PARTS = ("adaptor", "temporal", "fps_embedding")
 
 UNET: Table = (
-    Row(rf"((?:.*\.)?(?:{'|'.join(VIDEO_PARTS)})\d*(?:\..*)?)", r"\1", Leaves.OURS),
-    Row(r"(conv_in|conv_norm_out|conv_out|time_embedding\.linear_[12])", r"\1"),
-    Row(rf"{_STAGE}\.resnet\.{_RESNET}", r"\1.resnets.\2.\3"),
-    Row(rf"{_STAGE}\.transformer\.(norm|proj_in|proj_out)", r"\1.attentions.\2.\3"),
-    Row(rf"{_INSIDE}\.(norm[123]|attn[12]\.to_[qkv])", r"\1.attentions.\2.\3.\4"),
-    Row(rf"{_INSIDE}\.(attn[12]\.to_out)", r"\1.attentions.\2.\3.\4.0"),
-    Row(rf"{_INSIDE}\.ff\.proj_in", r"\1.attentions.\2.\3.ff.net.0.proj"),
-    Row(rf"{_INSIDE}\.ff\.proj_out", r"\1.attentions.\2.\3.ff.net.2"),
-    Row(r"(down_blocks\.\d+)\.resample\.conv", r"\1.downsamplers.0.conv"),
-    Row(r"(up_blocks\.\d+)\.resample\.conv", r"\1.upsamplers.0.conv"),
+    TableRow(rf"((?:.*\.)?(?:{'|'.join(VIDEO_PARTS)})\d*(?:\..*)?)", r"\1", NamingStyle.OURS),
+    TableRow(r"(conv_in|conv_norm_out|conv_out|time_embedding\.linear_[12])", r"\1"),
+    TableRow(rf"{_STAGE}\.resnet\.{_RESNET}", r"\1.resnets.\2.\3"),
+    TableRow(rf"{_STAGE}\.transformer\.(norm|proj_in|proj_out)", r"\1.attentions.\2.\3"),
+    TableRow(rf"{_INSIDE}\.(norm[123]|attn[12]\.to_[qkv])", r"\1.attentions.\2.\3.\4"),
+    TableRow(rf"{_INSIDE}\.(attn[12]\.to_out)", r"\1.attentions.\2.\3.\4.0"),
+    TableRow(rf"{_INSIDE}\.ff\.proj_in", r"\1.attentions.\2.\3.ff.net.0.proj"),
+    TableRow(rf"{_INSIDE}\.ff\.proj_out", r"\1.attentions.\2.\3.ff.net.2"),
+    TableRow(r"(down_blocks\.\d+)\.resample\.conv", r"\1.downsamplers.0.conv"),
+    TableRow(r"(up_blocks\.\d+)\.resample\.conv", r"\1.upsamplers.0.conv"),
 )
 
-_VIDEO_DECODER = Row(r"(decoder\.temporal\..*)", r"\1", Leaves.OURS)
+_VIDEO_DECODER = TableRow(r"(decoder\.temporal\..*)", r"\1", NamingStyle.OURS)
 
 VAE: Table = (
     _VIDEO_DECODER,
-    Row(r"(quant_conv|post_quant_conv|(?:encoder|decoder)\.(?:conv_in|conv_norm_out|conv_out))", r"\1"),
-    Row(rf"{_VAE_LEVEL}\.(resnets\.\d+)\.{_RESNET}", r"\1.\2.\3.\4"),
-    Row(r"(encoder\.down_blocks\.\d+)\.resample\.conv", r"\1.downsamplers.0.conv"),
-    Row(r"(decoder\.up_blocks\.\d+)\.resample\.conv", r"\1.upsamplers.0.conv"),
-    Row(rf"{_VAE_MIDDLE}\.(resnets\.\d+)\.{_RESNET}", r"\1.mid_block.\2.\3"),
-    Row(rf"{_VAE_MIDDLE}\.norm", r"\1.mid_block.attentions.0.group_norm"),
-    Row(rf"{_VAE_MIDDLE}\.attention\.(to_[qkv])", r"\1.mid_block.attentions.0.\2"),
-    Row(rf"{_VAE_MIDDLE}\.attention\.to_out", r"\1.mid_block.attentions.0.to_out.0"),
+    TableRow(
+        r"(quant_conv|post_quant_conv|(?:encoder|decoder)\.(?:conv_in|conv_norm_out|conv_out))",
+        r"\1",
+    ),
+    TableRow(rf"{_VAE_LEVEL}\.(resnets\.\d+)\.{_RESNET}", r"\1.\2.\3.\4"),
+    TableRow(r"(encoder\.down_blocks\.\d+)\.resample\.conv", r"\1.downsamplers.0.conv"),
+    TableRow(r"(decoder\.up_blocks\.\d+)\.resample\.conv", r"\1.upsamplers.0.conv"),
+    TableRow(rf"{_VAE_MIDDLE}\.(resnets\.\d+)\.{_RESNET}", r"\1.mid_block.\2.\3"),
+    TableRow(rf"{_VAE_MIDDLE}\.norm", r"\1.mid_block.attentions.0.group_norm"),
+    TableRow(rf"{_VAE_MIDDLE}\.attention\.(to_[qkv])", r"\1.mid_block.attentions.0.\2"),
+    TableRow(rf"{_VAE_MIDDLE}\.attention\.to_out", r"\1.mid_block.attentions.0.to_out.0"),
 )
 
 TEXT: Table = (
-    Row(r"(token_embedding|position_embedding)", r"text_model.embeddings.\1"),
-    Row(r"(layers\.\d+)\.([qkv]_proj|out_proj)", r"text_model.encoder.\1.self_attn.\2"),
-    Row(r"(layers\.\d+)\.(layer_norm[12])", r"text_model.encoder.\1.\2"),
-    Row(r"(layers\.\d+)\.(fc[12])", r"text_model.encoder.\1.mlp.\2"),
-    Row(r"final_layer_norm", r"text_model.final_layer_norm"),
+    TableRow(r"(token_embedding|position_embedding)", r"text_model.embeddings.\1"),
+    TableRow(r"(layers\.\d+)\.([qkv]_proj|out_proj)", r"text_model.encoder.\1.self_attn.\2"),
+    TableRow(r"(layers\.\d+)\.(layer_norm[12])", r"text_model.encoder.\1.\2"),
+    TableRow(r"(layers\.\d+)\.(fc[12])", r"text_model.encoder.\1.mlp.\2"),
+    TableRow(r"final_layer_norm", r"text_model.final_layer_norm"),
 )
 
 # A block's second and third convolution stand behind a ReLU, which takes a place in the published numbering.
 TAESD: Table = (
     _VIDEO_DECODER,
-    Row(r"(encoder|decoder)\.layers\.(\d+)", r"\1.\2"),
-    Row(r"(encoder|decoder)\.layers\.(\d+)\.conv\.0", r"\1.\2.conv.0"),
-    Row(r"(encoder|decoder)\.layers\.(\d+)\.conv\.1", r"\1.\2.conv.2"),
-    Row(r"(encoder|decoder)\.layers\.(\d+)\.conv\.2", r"\1.\2.conv.4"),
+    TableRow(r"(encoder|decoder)\.layers\.(\d+)", r"\1.\2"),
+    TableRow(r"(encoder|decoder)\.layers\.(\d+)\.conv\.0", r"\1.\2.conv.0"),
+    TableRow(r"(encoder|decoder)\.layers\.(\d+)\.conv\.1", r"\1.\2.conv.2"),
+    TableRow(r"(encoder|decoder)\.layers\.(\d+)\.conv\.2", r"\1.\2.conv.4"),
 )
 
 # Keys of older files, and what they are called today (the first that matches entirely is applied).
@@ -131,7 +134,7 @@ class Name(NamedTuple):
 
     key: str
     layout: Layout
-    leaves: Leaves
+    leaves: NamingStyle
 
 
 def name_of(table: Table, path: str, rank: int) -> Name:
@@ -140,7 +143,9 @@ def name_of(table: Table, path: str, rank: int) -> Name:
     for row in table:
         found = re.fullmatch(row.ours, layer)
         if found:
-            key, layout = (leaf, Layout.SAME) if row.leaves is Leaves.OURS else _LEAVES[leaf, rank]
+            key, layout = (
+                (leaf, Layout.SAME) if row.leaves is NamingStyle.OURS else _LEAVES[leaf, rank]
+            )
             return Name(f"{found.expand(row.theirs)}.{key}", layout, row.leaves)
     raise LookupError(f"no row of the key table names {path}")
 

@@ -1,0 +1,286 @@
+"""Drawn clips with captions, made on the fly: what the default run learns from, with no download.
+
+A clip is a pure function of (seed, index, split), so a loader's place in it is one integer. Of the 704 triples of
+shape, colour and motion a fixed tenth is held out: never drawn for training under any seed, while every pair is.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cache
+
+import numpy as np
+from jaxtyping import UInt8
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.data.drawn.drawing import draw
+from magicvideo_jax.data.drawn.scene import (
+    CANVAS,
+    DEFAULT_FPS,
+    DEFAULT_FRAMES,
+    FPS,
+    LONGEST,
+    MARGIN,
+    Colour,
+    Motion,
+    Pattern,
+    Scene,
+    Shape,
+    Truth,
+    pose,
+)
+from magicvideo_jax.data.drawn.wording import LARGE, SMALL, caption_clip, caption_image, vocabulary
+
+__all__ = [
+    "DEFAULT_FPS",
+    "DEFAULT_FRAMES",
+    "FPS",
+    "Colour",
+    "DrawnClip",
+    "DrawnSplit",
+    "Motion",
+    "Scene",
+    "Shape",
+    "ShapeClips",
+    "ShapeImages",
+    "Truth",
+    "clip",
+    "clip_of",
+    "held_out",
+    "held_out_images",
+    "image",
+    "image_of",
+    "scene",
+    "still_of",
+    "truths",
+    "vocabulary",
+]
+
+TONES = (
+    (30, 30, 34),
+    (20, 22, 28),
+    (16, 22, 42),
+    (16, 34, 34),
+    (36, 26, 24),
+    (32, 22, 40),
+    (38, 38, 42),
+    (14, 14, 18),
+)
+
+
+class DrawnSplit(Enum):
+    """The values seed the draws: never change them."""
+
+    TRAIN = 0
+    HELD_OUT = 1
+
+
+@dataclass(frozen=True)
+class DrawnClip:
+    """Frames, their rate and their caption. A picture is a clip of one frame; its motion is not to be seen."""
+
+    pixels: UInt8[np.ndarray, "t h w c"]
+    caption: str
+    shape: Shape
+    colour: Colour
+    motion: Motion
+    fps: float
+
+
+@cache
+def truths(split: DrawnSplit) -> tuple[Truth, ...]:
+    """The triples of a split, whatever the seed. A hash orders all of them; the first are held out, at most two of any
+    pair, so that training still sees every shape in every colour, and either in every motion."""
+    every = [
+        Truth(shape, colour, motion) for shape in Shape for colour in Colour for motion in Motion
+    ]
+    chosen: set[Truth] = set()
+    taken: dict[tuple[str, ...], int] = {}
+    for truth in sorted(every, key=lambda t: hashlib.sha256(" ".join(t).encode()).digest()):
+        pairs = (truth[:2], truth[1:], truth[::2])
+        if len(chosen) < round(len(every) / 10) and all(taken.get(pair, 0) < 2 for pair in pairs):
+            chosen.add(truth)
+            taken |= {pair: taken.get(pair, 0) + 1 for pair in pairs}
+    return tuple(t for t in every if (t in chosen) == (split is DrawnSplit.HELD_OUT))
+
+
+def scene(seed: int, index: int, split: DrawnSplit = DrawnSplit.TRAIN) -> Scene:
+    """The scene at one place of an endless, random-access stream."""
+    rng = _rng(seed, index, split.value)
+    return _invent(
+        rng, truths(split)[rng.integers(len(truths(split)))], unseen=split is DrawnSplit.HELD_OUT
+    )
+
+
+def held_out(seed: int, number: int) -> list[Scene]:
+    """Distinct scenes of held-out triples, every triple once before any comes again."""
+    return _each_once(seed, number, truths(DrawnSplit.HELD_OUT))
+
+
+def held_out_images(seed: int, number: int) -> list[Scene]:
+    """Scenes whose `image_caption` has a wording never trained on for that shape and colour; every pair of shape and
+    colour once before any comes again."""
+    return _each_once(seed, number, tuple(Truth(s, c, Motion.STILL) for s in Shape for c in Colour))
+
+
+def clip_of(scene: Scene, *, frames: int = DEFAULT_FRAMES, size: int = int(CANVAS)) -> DrawnClip:
+    """Frame i shows the moment i / fps. `dataclasses.replace(scene, fps=...)` looks at the same motion at another rate.
+
+    Errors: `UserError` where `frames`, `size` or the scene's fps cannot be drawn.
+    """
+    if frames < 1 or size < 16 or not scene.fps > 0:
+        raise UserError(
+            f"a drawn clip needs frames >= 1, size >= 16 and fps > 0, not frames={frames}, size={size}, fps={scene.fps}"
+        )
+    pixels = draw(scene, np.arange(frames) / scene.fps, size=size)
+    return DrawnClip(pixels, scene.caption, *scene.truth, scene.fps)
+
+
+def image_of(scene: Scene, *, size: int = int(CANVAS)) -> DrawnClip:
+    """One frame of the scene, captioned with shape and colour alone. Its moment follows from the scene; a turning shape
+    is shown from its front."""
+    moment = 0.0 if scene.truth.motion is Motion.TURNING else (scene.x * 7.77) % 1.0 * LONGEST
+    pixels = draw(scene, np.array([moment]), size=size)
+    return DrawnClip(pixels, scene.image_caption, *scene.truth, scene.fps)
+
+
+def still_of(scene: Scene, *, size: int = int(CANVAS)) -> DrawnClip:
+    """One frame of the clip under the clip's own caption, early ones more often: what moves left is then mostly seen on
+    the right, so that a text-to-image model has a use for the words for motion, and yet anywhere on its way."""
+    moment = ((scene.y * 7.77) % 1.0) ** 2 * (DEFAULT_FRAMES - 1) / scene.fps
+    pixels = draw(scene, np.array([moment]), size=size)
+    return DrawnClip(pixels, scene.caption, *scene.truth, scene.fps)
+
+
+def clip(
+    seed: int,
+    index: int,
+    *,
+    split: DrawnSplit = DrawnSplit.TRAIN,
+    frames: int = DEFAULT_FRAMES,
+    size: int = int(CANVAS),
+) -> DrawnClip:
+    """The clip at one place of the stream."""
+    return clip_of(scene(seed, index, split), frames=frames, size=size)
+
+
+def image(
+    seed: int, index: int, *, split: DrawnSplit = DrawnSplit.TRAIN, size: int = int(CANVAS)
+) -> DrawnClip:
+    """The picture at one place of the stream, a clip of one frame: of every other scene it is `still_of`."""
+    drawn = scene(seed, index, split)
+    return still_of(drawn, size=size) if index % 2 else image_of(drawn, size=size)
+
+
+@dataclass(frozen=True)
+class ShapeClips:
+    """Clips by index, as grain reads them; `fps` overrides the rate drawn for each. A share of them is `unlabelled`:
+    their caption is empty."""
+
+    seed: int
+    split: DrawnSplit = DrawnSplit.TRAIN
+    length: int = 1_000_000
+    frames: int = DEFAULT_FRAMES
+    size: int = int(CANVAS)
+    fps: float | None = None
+    uncaptioned_fraction: float = 0.0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> DrawnClip:
+        drawn = scene(self.seed, _place(index, self.length), self.split)
+        seen = drawn if self.fps is None else replace(drawn, fps=self.fps)
+        made = clip_of(seen, frames=self.frames, size=self.size)
+        share = self.uncaptioned_fraction
+        is_uncaptioned = share and _rng(self.seed, index, 4).random() < share
+        return replace(made, caption="") if is_uncaptioned else made
+
+
+@dataclass(frozen=True)
+class ShapeImages:
+    """Pictures by index, as grain reads them."""
+
+    seed: int
+    split: DrawnSplit = DrawnSplit.TRAIN
+    length: int = 1_000_000
+    size: int = int(CANVAS)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> DrawnClip:
+        return image(self.seed, _place(index, self.length), split=self.split, size=self.size)
+
+
+def _place(index: int, length: int) -> int:
+    if not 0 <= index < length:
+        raise IndexError(f"index {index} of {length} drawn clips")
+    return int(index)
+
+
+def _rng(*place: int) -> np.random.Generator:
+    if min(place) < 0:
+        raise UserError(f"seed and index of a drawn clip must not be negative, got {place[:2]}")
+    return np.random.default_rng(place)
+
+
+def _each_once(seed: int, number: int, pool: tuple[Truth, ...]) -> list[Scene]:
+    rounds = [_rng(seed, i, 2).permutation(len(pool)) for i in range(-(-number // len(pool)))]
+    order = [pool[place] for turn in rounds for place in turn][:number]
+    return [_invent(_rng(seed, i, 3), truth, unseen=True) for i, truth in enumerate(order)]
+
+
+def _invent(rng: np.random.Generator, truth: Truth, *, unseen: bool) -> Scene:
+    """Everything the triple leaves open. The same draws are made for every motion, so that scenes of two motions under
+    one generator differ in the motion alone."""
+    radius, share, tilt = rng.uniform(9.5, 11.5), rng.uniform(), rng.uniform(-0.2, 0.2)
+    phase, rate, reach = rng.uniform(-0.05, 0.05), 0.0, 0.0
+    sizes = SMALL if radius < 10.1 else LARGE if radius > 10.9 else ()
+    match truth.motion:
+        case Motion.CIRCLING:
+            rate, reach, phase = 0.55 + 0.06 * share, rng.uniform(12, 14), phase - 0.25
+        case Motion.BOUNCING:
+            rate, reach = 0.5 + 0.06 * share, rng.uniform(24, 28)
+        case Motion.TURNING:
+            rate, phase = 0.4 + 0.05 * share, 0.0
+        case Motion.GROWING:
+            rate, radius, sizes = 0.34 + 0.06 * share, rng.uniform(8.5, 9.5), ()
+        case Motion.SHRINKING:
+            rate, radius, sizes = 0.34 + 0.06 * share, rng.uniform(23, 25), ()
+        case Motion.STILL:
+            pass
+        case _:
+            rate = 13.5 + 1.5 * share
+    pattern = list(Pattern)[rng.integers(len(Pattern))]
+    tone, other = rng.choice(len(TONES), 2, replace=False)
+    at_origin = Scene(
+        truth=truth,
+        caption=caption_clip(rng, truth, pattern, sizes),
+        image_caption=caption_image(rng, truth, pattern, (), unseen=unseen),
+        fps=float(rng.choice(FPS)),
+        x=0.0,
+        y=0.0,
+        radius=radius,
+        tilt=tilt,
+        rate=rate,
+        reach=reach,
+        phase=phase,
+        pattern=pattern,
+        dark=TONES[tone],
+        darker=TONES[other],
+    )
+    return _put_in_frame(at_origin, rng.uniform(), rng.uniform())
+
+
+def _put_in_frame(scene: Scene, right: float, down: float) -> Scene:
+    """Moved to a place, this far right and down, where the whole motion stays inside the frame. Of what is free the
+    middle two fifths are used: a motion has much the same path in every clip, which minutes of training can learn."""
+    path = pose(scene, np.linspace(0, LONGEST, 26))
+    reach = path.radius + MARGIN
+
+    def place(along, share: float) -> float:
+        low, high = -np.min(along - reach), CANVAS - np.max(along + reach)
+        return float(low + (0.3 + 0.4 * share) * (high - low))
+
+    return replace(scene, x=place(path.x, right), y=place(path.y, down))

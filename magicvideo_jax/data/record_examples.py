@@ -1,0 +1,108 @@
+"""A record of a prepared set as an example: some of its frames, at a rate they allow, with one of its captions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.data.loader import Example
+from magicvideo_jax.data.records import from_png
+from magicvideo_jax.data.tokenizer import Tokenize
+
+CAPTIONS = ("captions", "caption", "text")
+PIXELS = ("video", "image", "pixels")
+"""Names that other people's sets have for captions, and for uint8 frames (t h w 3) or one frame (h w 3)."""
+
+
+@dataclass(frozen=True)
+class FromRecord:
+    """Called with a record and a generator; what it draws is the sub-range, the caption, and the latents of q(z | x).
+
+    The example has `latents` float32 (t h w c) or `pixels` uint8 (t h w 3), and with a tokenizer `ids` and `fps`, or
+    instead of ids `text` float32 (l d) and `is_captioned`.
+    """
+
+    frames: int
+    scaling: float
+    """Of the model's latents."""
+    tokenizer: Tokenize | None = None
+    reads_text: bool = False
+    """Whether the record's own text states stand for the ids of its caption."""
+
+    def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
+        count = frame_count(record)
+        which = sub_range(count, self.frames, rng)
+        example: dict[str, Any] = {}
+        if "latents" in record:
+            mean, log_variance = np.split(record["latents"][which].astype(np.float32), 2, axis=-1)
+            drawn = mean + np.exp(0.5 * log_variance) * rng.standard_normal(mean.shape, np.float32)
+            example["latents"] = drawn * np.float32(self.scaling)
+        else:
+            example["pixels"] = pixels_of(record, which)
+        if self.tokenizer is not None:
+            example |= (
+                self._states(record, rng)
+                if self.reads_text
+                else {"ids": self.tokenizer([caption_of(record, rng)])[0]}
+            )
+            example["fps"] = np.float32(record.get("fps", 0.0)) / np.float32(which.step)
+        return example
+
+    def _states(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
+        """Zeros of an unlabelled clip: the objective puts the empty prompt in their place."""
+        states = np.asarray(record["text_states"], np.float32)
+        chosen = (
+            states[rng.integers(len(states))]
+            if len(states)
+            else np.zeros(states.shape[1:], np.float32)
+        )
+        return {"text": chosen, "is_captioned": np.bool_(len(states) > 0)}
+
+
+def sub_range(count: int, frames: int, rng: np.random.Generator) -> slice:
+    """`frames` frames at equal distances, anywhere in a clip of `count`: a lower frame rate, never a higher one."""
+    stride = int(rng.integers(1, (count - 1) // (frames - 1) + 1)) if frames > 1 else 1
+    first = int(rng.integers(count - (frames - 1) * stride))
+    return slice(first, first + (frames - 1) * stride + 1, stride)
+
+
+def frame_count(record: Mapping[str, Any]) -> int:
+    """Frames of a clip; 1 of a picture."""
+    if "latents" in record:
+        return len(record["latents"])
+    if "frames" in record:
+        return len(record["frames"])
+    pixels = _pixels(record)
+    return len(pixels) if pixels.ndim == 4 else 1
+
+
+def pixels_of(record: Mapping[str, Any], which: slice) -> np.ndarray:
+    """uint8 (t h w 3)."""
+    if "frames" in record:
+        return from_png(record["frames"][which])
+    pixels = _pixels(record)
+    return (pixels if pixels.ndim == 4 else pixels[None])[which]
+
+
+def captions_of(record: Mapping[str, Any]) -> list[str]:
+    """All captions; none of an unlabelled clip."""
+    found = next((record[name] for name in CAPTIONS if name in record), [])
+    several = [found] if isinstance(found, str | bytes) else list(found)
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in several]
+
+
+def caption_of(record: Mapping[str, Any], rng: np.random.Generator) -> str:
+    """One of the captions; the empty prompt of an unlabelled clip."""
+    captions = captions_of(record)
+    return captions[rng.integers(len(captions))] if captions else ""
+
+
+def _pixels(record: Mapping[str, Any]) -> np.ndarray:
+    for name in PIXELS:
+        if name in record:
+            return np.asarray(record[name])
+    raise UserError(
+        f"a record has {', '.join(record)}: need latents, frames, or uint8 pixels as {', '.join(PIXELS)}"
+    )

@@ -1,0 +1,59 @@
+"""What a noise schedule and its samplers need to be told, as data.
+
+Fields bear the names of diffusers' `scheduler_config.json` and enums its words, so that such a file reads field
+by field. The defaults are Stable Diffusion 1.x's.
+"""
+
+import enum
+from dataclasses import dataclass
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.diffusion.process import Prediction
+
+
+class BetaSchedule(enum.Enum):
+    """How beta_t runs from its start to its end."""
+
+    LINEAR = "linear"
+    SCALED_LINEAR = "scaled_linear"
+    COSINE = "squaredcos_cap_v2"
+
+
+class Spacing(enum.Enum):
+    """Where a sampler's few times lie among the many of training (Lin et al. 2305.08891, table 2)."""
+
+    LEADING = "leading"
+    TRAILING = "trailing"
+    LINSPACE = "linspace"
+
+
+@dataclass(frozen=True)
+class NoiseScheduleConfig:
+    """The noise of a model: its schedule, what its network predicts, and how samplers walk through its times."""
+
+    num_train_timesteps: int = 1000
+    beta_schedule: BetaSchedule = BetaSchedule.SCALED_LINEAR
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    rescale_betas_zero_snr: bool = False
+    prediction_type: Prediction = Prediction.EPS
+    timestep_spacing: Spacing = Spacing.LEADING
+    steps_offset: int = 1
+    """Added to the times of `LEADING`."""
+    set_alpha_to_one: bool = False
+    """Whether DDIM's last step lands on clean latents, or on the noise of time 0."""
+    clip_sample: bool = False
+    """Whether samplers clip their estimate of z_0, for pixels; latents have no range."""
+    clip_sample_range: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_train_timesteps < 1:
+            raise UserError(f"num_train_timesteps={self.num_train_timesteps}: give at least 1")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise UserError(
+                f"beta_start={self.beta_start}, beta_end={self.beta_end}: give 0 < beta_start <= beta_end < 1"
+            )
+        if self.steps_offset < 0:
+            raise UserError(f"steps_offset={self.steps_offset}: give 0 or more")
+        if self.clip_sample_range <= 0:
+            raise UserError(f"clip_sample_range={self.clip_sample_range}: give more than 0")

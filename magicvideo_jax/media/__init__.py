@@ -1,0 +1,1 @@
+"""Clip files: reading frames, decoder processes, writing clips and contact sheets."""

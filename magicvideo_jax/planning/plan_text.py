@@ -1,0 +1,88 @@
+"""Plans as lines for people."""
+
+from collections.abc import Iterable, Iterator
+
+from magicvideo_jax.planning.program_plan import Costs, ProgramPlan
+from magicvideo_jax.planning.programs import ProgramKind
+
+MIB, GIB = 2**20, 2**30
+
+
+def plan_lines(plan: ProgramPlan) -> Iterator[str]:
+    """All of one plan."""
+    mesh = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
+    together = "examples a step" if plan.what is ProgramKind.STEP else "clips together"
+    yield f"{plan.chips} chips of {_slices(plan)} ({mesh}), {plan.batch_size} {together}"
+    yield f"{'an example' if plan.what is ProgramKind.STEP else 'a clip':<13}" + ", ".join(
+        f"{name} {described}" for name, described in plan.inputs.items()
+    )
+    yield ""
+    yield "MiB a chip"
+    for name, size in plan.parts.items():
+        yield f"  {name:<14}{size / MIB:12,.1f}"
+    yield f"  {'at least':<14}{plan.least / MIB:12,.1f}  before activations"
+    if plan.costs is None:
+        yield f"  {'memory':<14}{plan.memory / MIB:12,.1f}  {verdict(plan)}"
+        return
+    yield ""
+    yield from _of_costs(plan, plan.costs)
+
+
+def _of_costs(plan: ProgramPlan, costs: Costs) -> Iterator[str]:
+    seconds = ", ".join(f"{name} {value:,.0f}" for name, value in costs.seconds.items())
+    yield f"compiled     in CPU seconds: {seconds} ({', '.join(f'{k} {v}' for k, v in costs.versions.items())})"
+    if not costs.fits:
+        yield verdict(plan)
+        yield from (f"  {line}" for line in costs.out_of_memory_message.splitlines())
+        return
+    for name in ("arguments", "temporaries", "outputs", "aliased", "program"):
+        yield f"  {name:<14}{getattr(costs, name) / MIB:12,.1f}"
+    yield f"  {'in all':<14}{costs.total / MIB:12,.1f}"
+    yield f"  {'memory':<14}{plan.memory / MIB:12,.1f}  {verdict(plan)}"
+    yield ""
+    yield "GFLOP                 all chips       a chip"
+    for name, everywhere in (
+        ("as it is written", plan.flops),
+        ("as XLA counts", costs.flops_xla * plan.chips),
+    ):
+        yield f"  {name:<17}{everywhere / 1e9:12,.1f}{everywhere / plan.chips / 1e9:13,.2f}"
+    yield ""
+    yield f"{'a chip':<24}operations   MiB sent"
+    for kind, of_kind in costs.collectives.items():
+        yield f"  {kind:<22}{of_kind['operations']:10,}{of_kind['bytes_sent'] / MIB:11,.1f}"
+    yield ""
+    yield "largest arrays it makes       MiB  number"
+    for one in costs.largest:
+        yield f"  {one.shape:<24}{one.bytes / MIB:9,.1f}{one.number:8}  {one.operation}"
+
+
+def plan_table(plans: Iterable[ProgramPlan]) -> Iterator[str]:
+    """A line a plan."""
+    yield "slices        chips  data  fsdp  a chip    state   grads  compiled   memory"
+    for plan in plans:
+        state = plan.least - plan.parts["gradients"]
+        compiled = (
+            "-"
+            if plan.costs is None
+            else f"{plan.costs.total / GIB:.2f}"
+            if plan.costs.fits
+            else "too large"
+        )
+        yield (
+            f"{_slices(plan):<14}{plan.chips:5}{plan.mesh['data']:6}{plan.mesh['fsdp']:6}"
+            f"{plan.batch_size / plan.chips:8g}{state / GIB:9.2f}{plan.parts['gradients'] / GIB:8.2f}"
+            f"{compiled:>10}{plan.memory / GIB:9.2f}  {verdict(plan)}"
+        )
+
+
+def verdict(plan: ProgramPlan) -> str:
+    """In words: whether it fits, as far as is known."""
+    if plan.costs is not None:
+        return "fits" if plan.costs.fits and plan.costs.total <= plan.memory else "does not fit"
+    if plan.least > plan.memory:
+        return "does not fit"
+    return f"{(plan.memory - plan.least) / GIB:.2f} GiB left for activations"
+
+
+def _slices(plan: ProgramPlan) -> str:
+    return plan.topology if plan.slices == 1 else f"{plan.slices} x {plan.topology}"

@@ -1,0 +1,1 @@
+"""The processes of a job: rendezvous, locks, preemption, exit codes, progress, compilation."""

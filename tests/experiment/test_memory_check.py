@@ -1,0 +1,114 @@
+"""A run that devices have no memory for says so, and what to do: before weights are loaded, or before step 0."""
+
+from contextlib import closing
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import pytest
+from tiny_experiment import tiny
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.experiment import memory_check as room
+from magicvideo_jax.experiment import setup as starting
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.run_folder import RunFolder
+from magicvideo_jax.experiment.shapes import abstract_run, bytes_by_part
+from magicvideo_jax.models.unet import Remat, UNetLevelConfig
+from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
+from magicvideo_jax.training.checkpoint import Checkpoints
+from magicvideo_jax.training.optimizer import Freeze
+
+
+def wide(**changes):
+    one = tiny(**changes)
+    return replace(
+        one,
+        model=replace(
+            one.model,
+            unet=replace(one.model.unet, levels=(UNetLevelConfig(32, 2), UNetLevelConfig(64, 0))),
+        ),
+    )
+
+
+def held(experiment, **changes):
+    changed = replace(experiment, **changes)
+    run = abstract_run(changed, Networks(changed.model), abstract_mesh(changed.mesh, 8))
+    return sum(bytes_by_part(run).values())
+
+
+def test_what_does_not_fit_is_said_before_weights_are_loaded(tmp_path, monkeypatch):
+    """With the ways out that do fit, each checked by its own plan."""
+    experiment = wide()
+    limit = held(experiment, mesh=MeshConfig(fsdp=4))
+    assert held(experiment, mesh=MeshConfig(fsdp=2)) > limit
+    assert held(experiment, optim=replace(experiment.optim, freeze=Freeze.TEMPORAL)) <= limit
+    monkeypatch.setattr(room, "memory_limit", lambda mesh: limit)
+    monkeypatch.setattr(starting, "_initial_params", lambda *_: pytest.fail("weights were loaded"))
+    folder = RunFolder(tmp_path)
+    folder.create()
+    with closing(Checkpoints(tmp_path)) as checkpoints, pytest.raises(UserError) as said:
+        starting.set_up_or_resume(experiment, folder, checkpoints)
+    line = str(said.value)
+    assert "before activations (parameters" in line
+    assert "--config.mesh.fsdp=4 (" in line
+    assert "--config.optim.freeze=temporal (" in line
+    assert "--config.optim.freeze=adaptor (" in line
+    assert "fsdp=8" not in line
+
+
+def test_ways_out_are_put_together_where_none_alone_suffices(monkeypatch):
+    experiment = wide()
+    both = {"mesh": MeshConfig(fsdp=8), "optim": replace(experiment.optim, freeze=Freeze.TEMPORAL)}
+    limit = held(experiment, **both)
+    monkeypatch.setattr(room, "memory_limit", lambda mesh: limit)
+    networks = Networks(experiment.model)
+    with pytest.raises(
+        UserError, match=r"--config\.mesh\.fsdp=8 --config\.optim\.freeze=temporal \("
+    ):
+        room.check_memory(abstract_run(experiment, networks, make_mesh(MeshConfig())), networks)
+    monkeypatch.setattr(room, "memory_limit", lambda mesh: 1000)
+    with pytest.raises(UserError, match="give more devices, or smaller networks or clips"):
+        room.check_memory(abstract_run(experiment, networks, make_mesh(MeshConfig())), networks)
+
+
+def test_a_compiled_step_that_does_not_fit_is_said(monkeypatch):
+    mesh, experiment = make_mesh(MeshConfig()), tiny(train=replace(tiny().train, batch_size=16))
+    sizes = {"argument": 5, "output": 4, "alias": 4, "temp": 6}
+    memory = SimpleNamespace(
+        **{f"{name}_size_in_bytes": size << 30 for name, size in sizes.items()}
+    )
+    program = SimpleNamespace(memory_analysis=lambda: memory)
+    room.check_program(program, experiment, mesh)  # CPU does not say what it has
+    monkeypatch.setattr(room, "memory_limit", lambda mesh: 11 << 30)
+    room.check_program(program, experiment, mesh)
+    monkeypatch.setattr(room, "memory_limit", lambda mesh: 10 << 30)
+    with pytest.raises(UserError) as said:
+        room.check_program(program, experiment, mesh)
+    assert (
+        "has 10.0 GiB and the compiled step takes 11.0 GiB, of it 6.0 GiB temporary: give"
+        in str(said.value)
+    )
+    ways = ["--config.train.accumulate=2", "--config.model.remat=full", "--config.mesh.fsdp=8"]
+    assert [way.split(" ")[0] for way in str(said.value).split(": give ")[1].split("; or ")] == ways
+    remat = replace(
+        experiment, model=replace(experiment.model, remat=Remat.FULL), mesh=MeshConfig(fsdp=8)
+    )
+    with pytest.raises(
+        UserError, match=r"accumulate=2 \(.*; or --config\.train\.batch_size=8 .*freeze=temporal"
+    ):
+        room.check_program(program, remat, make_mesh(remat.mesh))
+
+
+def test_a_refusal_of_the_compiler_is_one_line():
+    experiment, mesh = tiny(), make_mesh(MeshConfig())
+    with (
+        pytest.raises(
+            UserError,
+            match=r"XLA refuses the step \(20G exceeds 15.75G\): give --config\.model\.remat=full",
+        ),
+        room.step_refused_in_a_line(experiment, mesh),
+    ):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 20G exceeds 15.75G\nallocations: ..")
+    with pytest.raises(jax.errors.JaxRuntimeError), room.step_refused_in_a_line(experiment, mesh):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")

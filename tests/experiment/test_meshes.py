@@ -1,0 +1,122 @@
+"""The real step of a tiny network on every mesh of eight devices: the numbers of one device, and who sends what."""
+
+import re
+from dataclasses import replace
+from functools import cache, partial
+
+import jax
+import numpy as np
+import pytest
+from tiny import random_params
+from tiny_experiment import tiny
+
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run
+from magicvideo_jax.models.temporal import TemporalConfig
+from magicvideo_jax.parallel import shardings as rules
+from magicvideo_jax.parallel.batch import place_batch
+from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
+from magicvideo_jax.planning.collectives import by_kind, collectives
+from magicvideo_jax.training.state import fresh_state
+from magicvideo_jax.training.step import Compiled
+
+FRAMES, STEPS = 8, 5
+IN_THE_SUITE = MeshConfig(2, 2, 2)
+FACTORISATIONS = [
+    MeshConfig(d, f, 8 // (d * f)) if (d, f) != (2, 2) else IN_THE_SUITE
+    for d in (1, 2, 4, 8)
+    for f in (1, 2, 4, 8)
+    if d * f <= 8
+]
+
+
+@pytest.fixture(autouse=True)
+def all_parameters_are_spread(monkeypatch):
+    """Those of a tiny network are too small for it."""
+    monkeypatch.setattr(rules, "SMALLEST_SPREAD", 64)
+
+
+def run_on(shape: MeshConfig, devices: int) -> AbstractRun:
+    """One clip a device at a time, or eight frames of one clip."""
+    experiment = tiny()
+    unet = replace(experiment.model.unet, temporal=TemporalConfig(FRAMES))
+    experiment = replace(
+        experiment,
+        model=replace(experiment.model, unet=unet),
+        data=replace(experiment.data, frames=FRAMES, precompute_examples=64),
+        train=replace(experiment.train, batch_size=shape.data * shape.fsdp, steps=STEPS),
+    )
+    networks = Networks(experiment.model)
+    mesh = make_mesh(shape if devices > 1 else MeshConfig(1, 1, 1), jax.devices()[:devices])
+    return abstract_run(experiment, networks, mesh)
+
+
+def train_on(run: AbstractRun) -> tuple[list[float], dict, str]:
+    """Losses of five steps, the parameters after them, and the program."""
+    shardings = jax.tree.map(lambda x: x.sharding, run.state)
+    trained, frozen = run.state.params, run.state.frozen
+    trained = jax.device_put(random_params(trained), shardings.params)
+    frozen = jax.device_put(random_params(frozen, seed=1), shardings.frozen)
+    create = jax.jit(
+        partial(fresh_state, optimizer=run.optimizer), out_shardings=shardings._replace(frozen={})
+    )
+    state, step, losses = create(trained)._replace(frozen=frozen), Compiled(run.step, run.state), []
+    size = run.experiment.train.batch_size
+    for number in range(STEPS):
+        rng = np.random.default_rng(number)
+        batch = {
+            name: rng.integers(0, 50, x.shape, np.int32)
+            if x.dtype == np.int32
+            else np.asarray(rng.standard_normal(x.shape), x.dtype)
+            for name, x in run.batch.items()
+        }
+        state, metrics = step(state, place_batch(batch, run.mesh, size))
+        losses.append(float(metrics["loss"]))
+    return losses, jax.device_get(state.params), step.program(state, run.batch).as_text()
+
+
+@cache
+def on_one_device(batch_size: int) -> tuple[list[float], dict]:
+    losses, params, _ = train_on(run_on(MeshConfig(batch_size, 1, 1), 1))
+    return losses, params
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [s if s is IN_THE_SUITE else pytest.param(s, marks=pytest.mark.slow) for s in FACTORISATIONS],
+    ids=lambda s: f"{s.data}x{s.fsdp}x{s.frames}",
+)
+def test_five_steps_equal_those_of_one_device(shape):
+    run = run_on(shape, 8)
+    if shape.fsdp > 1:
+        assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(run.state.params))
+    losses, params, program = train_on(run)
+    expected, reference = on_one_device(shape.data * shape.fsdp)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    distance = np.sqrt(
+        sum(
+            np.sum((a - b) ** 2)
+            for a, b in zip(*map(jax.tree.leaves, (params, reference)), strict=True)
+        )
+    )
+    assert distance < 1e-5 * np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(reference)))
+    says_what_it_should(run, program)
+
+
+def says_what_it_should(run: AbstractRun, program: str) -> None:
+    """Frames change places with pixels before and after each temporal attention, forward and backward; nothing that
+    has the axes of a clip is gathered."""
+    kinds = by_kind(collectives(program, 8))
+    layers = sum(
+        path.endswith("temporal.to_q.kernel") for path in flatten(run.state.params["unet"])
+    )
+    assert layers > 0
+    assert kinds["all-to-all"]["operations"] == (4 * layers if run.mesh.shape["frames"] > 1 else 0)
+    gathered = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", program)
+    of_clips = [
+        shape
+        for shape in gathered
+        if shape.count(",") >= 3 and not shape.startswith(("1,1,", "3,3,"))
+    ]
+    assert not of_clips

@@ -1,0 +1,191 @@
+"""The image form of VideoUNet is Stable Diffusion's U-Net: parity with diffusers on random weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from tiny import equations, quick, random_params
+from torch_weights import copied, from_torch, randomise, relative_error, to_torch
+
+from magicvideo_jax.core.tree import count, size_in_bytes
+from magicvideo_jax.models.bind import bind
+from magicvideo_jax.models.unet import SD1, SD2, Remat, UNetConfig, UNetLevelConfig, VideoUNet
+from magicvideo_jax.weights.tables import UNET
+
+TINY_SD1 = UNetConfig(
+    levels=(UNetLevelConfig(32, 4), UNetLevelConfig(64, 4), UNetLevelConfig(64, 0)),
+    middle_heads=4,
+    context=24,
+    groups=8,
+    blocks=1,
+)
+TINY_SD2 = UNetConfig(
+    levels=(UNetLevelConfig(32, 2), UNetLevelConfig(64, 4), UNetLevelConfig(96, 0)),
+    middle_heads=6,
+    context=40,
+    groups=8,
+    linear_projection=True,
+)
+
+
+def torch_unet(config: UNetConfig) -> UNet2DConditionModel:
+    """diffusers' network of the same numbers (its `attention_head_dim` is the number of heads)."""
+    heads = [level.heads or config.middle_heads for level in config.levels]
+    kinds = ["CrossAttn" if level.heads else "" for level in config.levels]
+    return UNet2DConditionModel(
+        in_channels=config.channels_in,
+        out_channels=config.channels_out,
+        block_out_channels=[level.width for level in config.levels],
+        down_block_types=[f"{kind}DownBlock2D" for kind in kinds],
+        up_block_types=[f"{kind}UpBlock2D" for kind in reversed(kinds)],
+        layers_per_block=config.blocks,
+        attention_head_dim=heads if len(set(heads)) > 1 else heads[0],
+        cross_attention_dim=config.context,
+        norm_num_groups=config.groups,
+        use_linear_projection=config.linear_projection,
+    )
+
+
+def compare(
+    config: UNetConfig, theirs: UNet2DConditionModel, apply, params, *, shape: tuple[int, ...]
+) -> float:
+    """Relative error on clips of `shape` (b, t, h, w): frames share their clip's time and text."""
+    b, t = shape[:2]
+    draw = np.random.default_rng(sum(shape))
+    z = draw.normal(size=(*shape, config.channels_in)).astype(np.float32)
+    time = np.linspace(3, 990, b).astype(np.float32)
+    text = draw.normal(size=(b, 7, config.context)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs(
+            to_torch(z),
+            torch.from_numpy(time.repeat(t)),
+            torch.from_numpy(text.repeat(t, axis=0)),
+        ).sample
+    return relative_error(
+        apply(params, *(jnp.array(x) for x in (z, time, text))), from_torch(expected, (b, t))
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        pytest.param(TINY_SD1, (2, 3, 8, 12), id="sd1-even"),
+        pytest.param(TINY_SD1, (1, 1, 11, 14), id="sd1-cut"),
+        pytest.param(TINY_SD2, (1, 2, 12, 20), id="sd2-odd"),
+        pytest.param(TINY_SD2, (1, 1, 11, 14), id="sd2-cut"),
+    ],
+)
+def test_it_equals_diffusers(config: UNetConfig, shape: tuple[int, ...]):
+    """8 x 12 halves evenly, 12 x 20 ends odd, 11 x 14 rounds up on the way down and is cut on the way up."""
+    theirs = randomise(torch_unet(config))
+    network = bind(lambda keys: VideoUNet(config, keys=keys))
+    params = copied(UNET, network.shapes, theirs.state_dict())
+    error = compare(config, theirs, quick(network.apply), params, shape=shape)
+    print(f"relative error {error:.1e}")
+    assert error < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"), [(SD1, 859_520_964), (SD2, 865_910_724)], ids=["sd1", "sd2"]
+)
+def test_full_size_counts(config: UNetConfig, parameters: int):
+    assert count(bind(lambda keys: VideoUNet(config, keys=keys)).shapes) == parameters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [SD1, SD2], ids=["sd1", "sd2"])
+def test_full_size_equals_diffusers(config: UNetConfig):
+    theirs = randomise(torch_unet(config))
+    network = bind(lambda keys: VideoUNet(config, keys=keys))
+    params = copied(UNET, network.shapes, theirs.state_dict())
+    assert count(params) == count(network.shapes)
+    for shape in ((1, 2, 32, 32), (1, 1, 64, 40), (1, 1, 40, 24)):
+        error = compare(config, theirs, jax.jit(network.apply), params, shape=shape)
+        print(f"latents {shape}: relative error {error:.1e}")
+        assert error < 1e-4
+
+
+SMALL = UNetConfig(levels=(UNetLevelConfig(16, 2),), middle_heads=2, blocks=1, context=8, groups=4)
+
+
+def inputs(
+    b: int = 2, t: int = 2, h: int = 8, w: int = 8
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    z, text = (
+        jax.random.normal(jax.random.key(i), shape)
+        for i, shape in enumerate([(b, t, h, w, 4), (b, 5, SMALL.context)])
+    )
+    return z, jnp.linspace(10.0, 900.0, b), text
+
+
+def test_bfloat16_stays_near_float32():
+    params = random_params(bind(lambda keys: VideoUNet(SMALL, keys=keys)).shapes)
+    exact, rounded = (
+        quick(bind(lambda keys, dtype=dtype: VideoUNet(SMALL, keys=keys, dtype=dtype)).apply)(
+            params, *inputs()
+        )
+        for dtype in (jnp.float32, jnp.bfloat16)
+    )
+    assert exact.dtype == rounded.dtype == jnp.float32
+    distance = float(jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact))
+    print(f"bfloat16: rms distance {distance:.2%}, max {relative_error(rounded, exact):.2%}")
+    assert 0 < distance < 0.03
+
+
+def test_norms_softmax_and_time_embedding_are_float32():
+    network = bind(lambda keys: VideoUNet(SMALL, keys=keys, dtype=jnp.bfloat16))
+    found = list(equations(jax.make_jaxpr(network.apply)(network.shapes, *inputs()).jaxpr))
+    delicate = {
+        "reduce_sum",
+        "reduce_max",
+        "exp",
+        "exp2",
+        "rsqrt",
+        "sqrt",
+        "div",
+        "sin",
+        "cos",
+        "square",
+    }
+    low = {e.primitive.name for e in found for x in e.invars if x.aval.dtype == jnp.bfloat16}
+    assert {"dot_general", "conv_general_dilated"} <= low, "the heavy parts compute in bfloat16"
+    assert not delicate & low
+    names = {e.primitive.name for e in found}
+    assert {"reduce_sum", "rsqrt", "sin", "cos"} <= names
+    # The two layers of the time embedding, and no other product of matrices, are float32. Norms sum by vectors of ones.
+    exact = [
+        e.invars[1].aval.shape
+        for e in found
+        if e.primitive.name == "dot_general"
+        and e.invars[0].aval.dtype == jnp.float32
+        and min(x.aval.ndim for x in e.invars) > 1
+    ]
+    assert exact == [(16, 64), (64, 64)]
+
+
+def test_remat_changes_memory_and_nothing_else():
+    networks = {
+        remat: bind(lambda keys, remat=remat: VideoUNet(SMALL, keys=keys, remat=remat))
+        for remat in Remat
+    }
+    params = random_params(networks[Remat.NONE].shapes)
+    results, kept = {}, {}
+    for remat, network in networks.items():
+
+        def loss(p, apply=network.apply):
+            out = apply(p, *inputs())
+            return jnp.square(out).mean(), out
+
+        results[remat] = quick(jax.value_and_grad(loss, has_aux=True))(params)
+        kept[remat] = size_in_bytes(
+            jax.eval_shape(lambda p, f=loss: jax.vjp(f, p, has_aux=True)[1], params)
+        )
+    print({remat.value: f"{size / 2**20:.1f} MiB kept" for remat, size in kept.items()})
+    assert kept[Remat.FULL] < kept[Remat.DOTS] < kept[Remat.NONE]
+    for remat in (Remat.DOTS, Remat.FULL):
+        for a, b in zip(
+            jax.tree.leaves(results[remat]), jax.tree.leaves(results[Remat.NONE]), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(b).max()))

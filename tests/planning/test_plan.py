@@ -1,0 +1,437 @@
+"""Plans: what a chip holds by hand-computable numbers, what programs say to one another, a real compiler if there."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from tiny_experiment import tiny
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.experiment.config import Component, Compute, TrainingStage
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.run_folder import RunFolder
+from magicvideo_jax.experiment.setup import set_up_or_resume
+from magicvideo_jax.experiment.shapes import abstract_run, batch_places
+from magicvideo_jax.models.unet import UNetLevelConfig
+from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
+from magicvideo_jax.parallel.shardings import SMALLEST_SPREAD
+from magicvideo_jax.planning.collectives import Collective, by_kind, collectives
+from magicvideo_jax.planning.flops import flops
+from magicvideo_jax.planning.hlo import LargeArray, largest
+from magicvideo_jax.planning.plan_text import plan_lines, plan_table, verdict
+from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep
+from magicvideo_jax.planning.programs import ProgramKind
+from magicvideo_jax.planning.topology import topology
+from magicvideo_jax.training.checkpoint import Checkpoints
+
+ROOT = Path(__file__).parents[2]
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="needs libtpu: pip install -r requirements-plan.txt",
+)
+
+
+def experiment_of(*, fsdp: int = 1, batch: int = 8, **changes):
+    """Wide enough that some parameters are spread."""
+    one = tiny(**changes)
+    unet = replace(
+        one.model.unet, levels=(UNetLevelConfig(32, 2), UNetLevelConfig(64, 0)), groups=8
+    )
+    return replace(
+        one,
+        model=replace(one.model, unet=unet, compute=Compute.BFLOAT16),
+        mesh=MeshConfig(fsdp=fsdp),
+        train=replace(one.train, batch_size=batch),
+    )
+
+
+@pytest.mark.parametrize(("name", "chips"), [("v5e:2x4", 8), ("v5e:16x16", 256)])
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_a_chip_holds_what_a_hand_counts(name, chips, fsdp):
+    """Large parameters divided by fsdp, small ones whole; twice as much for Adam's moments; a batch over all chips."""
+    experiment = experiment_of(fsdp=fsdp, batch=chips)
+    plan = quick_plan(experiment, topology(name))
+    networks = Networks(experiment.model, "tpu").by_component
+
+    def numbers(*components):
+        sizes = [
+            leaf.size
+            for component in components
+            for leaf in jax.tree.leaves(networks[component].shapes)
+        ]
+        assert any(size >= SMALLEST_SPREAD for size in sizes)
+        return sum(size // fsdp if size >= SMALLEST_SPREAD else size for size in sizes)
+
+    held = numbers(Component.UNET)
+    example = 2 * 16 * 16 * 3 + 24 * 4 + 4  # pixels uint8, ids int32, fps float32
+    assert plan.parts["parameters"] == plan.parts["average"] == plan.parts["gradients"] == 4 * held
+    assert plan.parts["frozen"] == 4 * numbers(Component.VAE, Component.TEXT)
+    assert plan.parts["inputs"] == example
+    assert 0 < plan.parts["moments"] - 2 * 4 * held <= 16  # and the counts of steps
+    assert (plan.chips, plan.mesh) == (chips, {"data": chips // fsdp, "fsdp": fsdp, "frames": 1})
+    assert not any(line.startswith("compiled") for line in plan_lines(plan))
+
+
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_sampling_holds_what_a_hand_counts(fsdp):
+    """Parameters as they are spread; what is spread is gathered, as bfloat16; as many clips as chips, at least."""
+    experiment = experiment_of(fsdp=fsdp)
+    plan = quick_plan(experiment, topology("v5e:4x4"), ProgramKind.SAMPLE)
+    networks = Networks(experiment.model, "tpu").by_component.items()
+    shapes = [
+        network.shapes
+        for component, network in networks
+        if component is not Component.DISCRIMINATOR
+    ]
+    sizes = [leaf.size for leaf in jax.tree.leaves(shapes)]
+    spread = sum(size for size in sizes if size >= SMALLEST_SPREAD) if fsdp > 1 else 0
+    assert plan.parts["parameters"] == 4 * (sum(sizes) - spread + spread // fsdp)
+    assert plan.parts["gathered"] == 2 * spread
+    assert plan.batch_size == 16
+    assert next(plan_lines(plan)).endswith("16 clips together")
+
+
+def test_state_shrinks_as_fsdp_grows_and_a_table_leaves_out_what_does_not_divide():
+    plans = list(sweep(experiment_of(), ["v5e:2x4", "v6e:4x4"], fsdp=[1, 2, 8, 16], clips=[1, 2]))
+    assert len(plans) == (3 + 4) * 2
+    by_fsdp = [
+        plan.parts["parameters"]
+        for plan in plans
+        if plan.topology == "v6e:4x4" and plan.batch_size == 16
+    ]
+    assert by_fsdp == sorted(by_fsdp, reverse=True)
+    assert len(set(by_fsdp)) == 4
+    inputs = [plan.parts["inputs"] for plan in plans if plan.mesh["fsdp"] == 8]
+    assert inputs[1] == 2 * inputs[0]
+    assert len(list(plan_table(plans))) == 1 + len(plans)
+
+
+def test_what_cannot_fit_is_said():
+    plan = quick_plan(experiment_of(), topology("v5e:2x4"))
+    assert "left for activations" in verdict(plan)
+    assert verdict(replace(plan, memory=plan.least - 1)) == "does not fit"
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        tiny(TrainingStage.VAE),
+        tiny(data=replace(tiny().data, joint_images=True)),
+    ],
+    ids=["vae", "joint"],
+)
+def test_a_plan_is_of_the_run_itself(experiment, tmp_path):
+    """State and batch of a run that starts, shape by shape and place by place."""
+    folder = RunFolder(tmp_path)
+    folder.create()
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        started = set_up_or_resume(experiment, folder, checkpoints)
+    fitted = started.experiment
+    planned = abstract_run(fitted, Networks(fitted.model), make_mesh(fitted.mesh))
+
+    def facts(tree):
+        return jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree)
+
+    assert facts(planned.state) == facts(started.state)
+    assert facts(planned.batch) == facts(started.loader.shapes())
+
+
+def test_the_bytes_of_sets_that_are_not_here_are_those_of_latents():
+    experiment = tiny()
+    away = replace(experiment.data.sources[0], path="gs://nobody/set")
+    experiment = replace(experiment, data=replace(experiment.data, sources=(away,)))
+    mesh = abstract_mesh(MeshConfig(), 8)
+    batch = batch_places(experiment, Networks(experiment.model), mesh)
+    assert (batch["latents"].shape, batch["latents"].dtype) == ((8, 2, 8, 8, 4), jnp.float32)
+
+
+def traced_flops(function, *arguments):
+    return flops(jax.make_jaxpr(function)(*arguments))
+
+
+def test_arithmetic_is_counted_as_by_hand():
+    a, b = jnp.zeros((3, 5, 7)), jnp.zeros((3, 7, 11))
+    product = 2 * 3 * 5 * 7 * 11
+    assert traced_flops(lambda a, b: a @ b, a, b) == product
+    assert (
+        traced_flops(jax.grad(lambda a, b: (a @ b).sum(), argnums=(0, 1)), a, b) == 3 * product
+    )  # the product itself, and one for each argument
+
+    image, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((3, 3, 3, 4))
+
+    def convolve(image, kernel, stride=1):
+        return jax.lax.conv_general_dilated(
+            image,
+            kernel,
+            (stride, stride),
+            [(1, 1), (1, 1)],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    assert traced_flops(convolve, image, kernel) == 2 * (2 * 8 * 8 * 4) * 3 * 9
+    strided = jax.vjp(lambda image: convolve(image, kernel, 2), image)[1]
+    # Back through a stride of 2: what went forward, but for the edges.
+    forward = 2 * (2 * 4 * 4 * 4) * 3 * 9
+    assert traced_flops(strided, jnp.zeros((2, 4, 4, 4))) == forward
+
+
+def test_arithmetic_inside_of_loops_and_calls_is_counted():
+    x = jnp.zeros((4, 4))
+    square = 2 * 4**3
+
+    def rounds(x):
+        return jax.lax.scan(lambda c, _: (jax.jit(lambda c: c @ c)(c), None), x, None, length=6)[0]
+
+    assert traced_flops(rounds, x) == 6 * square
+    assert traced_flops(jax.checkpoint(lambda x: x @ x), x) == square
+    spec = PartitionSpec(("data", "fsdp", "frames"))
+    each_its_own = jax.shard_map(
+        lambda x: x @ x, mesh=make_mesh(MeshConfig()), in_specs=spec, out_specs=spec
+    )
+    assert traced_flops(each_its_own, jnp.zeros((32, 4, 4))) == 32 * square
+    assert traced_flops(lambda x: jnp.einsum("i,j->ij", x, x), jnp.zeros(4)) == 0
+
+
+def test_collectives_are_read_from_a_program():
+    """Gathered once before the loop and once a round within it; one sum over everybody."""
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4))
+
+    def place(*spec):
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    def program(w, x, y):
+        whole = jax.lax.with_sharding_constraint(w, place())
+
+        def one_round(carry, _):
+            gathered = jax.lax.with_sharding_constraint(carry * 2, place(None, None))
+            return jax.lax.with_sharding_constraint(gathered @ whole, place("fsdp")), None
+
+        return jax.lax.scan(one_round, x, None, length=5)[0], y.sum()
+
+    shapes = [
+        jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=place(None, "fsdp")),
+        jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=place("fsdp")),
+        jax.ShapeDtypeStruct((8, 4), jnp.float32, sharding=place(("data", "fsdp"))),
+    ]
+    text = jax.jit(program).lower(*shapes).compile().as_text()
+    found = collectives(text, 8)
+    gathers = sorted((one for one in found if one.kind == "all-gather"), key=lambda one: one.times)
+    assert gathers == [
+        Collective("all-gather", 64 * 64 * 4, 4, 1),
+        Collective("all-gather", 64 * 64 * 4, 4, 5),
+    ]
+    assert [one for one in found if one.kind == "all-reduce"] == [Collective("all-reduce", 4, 8, 1)]
+    assert by_kind(found)["all-gather"] == {"operations": 6, "bytes_sent": 6 * 64 * 64 * 4 * 3 // 4}
+    assert by_kind(found)["all-reduce"] == {"operations": 1, "bytes_sent": 2 * 4 * 7 // 8}
+
+
+LIBTPU = """HloModule jit_step
+%wide.cond (p: (s32[], f32[8])) -> pred[] {
+  %p = (s32[], f32[8]) parameter(0)
+  %limit = s32[]{:T(128)} constant(3)
+  ROOT %less = pred[] compare(%i, %limit), direction=LT
+}
+%all-reduce-scatter.1 (q: bf16[1024]) -> bf16[256] {
+  %ar = bf16[1024]{0:T(1024)} all-reduce(%q), channel_id=4, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %ds = bf16[256] dynamic-slice(%ar, %c), dynamic_slice_sizes={256}
+}
+%start (r: f32[8]) -> f32[32] {
+  %g1 = f32[32]{0} all-gather(%r), channel_id=7, replica_groups=mesh['a'=2,'b'=4], device_ids=([2,4]T(1,0)) {'b'}
+}
+%done (r: f32[8]) -> f32[32] {
+  %g2 = f32[32]{0} all-gather(%r), channel_id=7, replica_groups=mesh['a'=2,'b'=4], device_ids=([2,4]T(1,0)) {'b'}
+}
+%wide.body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %move = f32[8]{0} collective-permute(%x), channel_id=9, source_target_pairs={{0,1},{1,0}}
+}
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %rs = bf16[256]{0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1
+  %f1 = f32[32]{0} fusion(%a), kind=kCustom, calls=%start
+  %f2 = f32[32]{0} fusion(%f1), kind=kCustom, calls=%done
+  %w = (s32[], f32[8]) while(%t), condition=%wide.cond, body=%wide.body
+}
+"""
+
+
+def test_what_libtpu_writes_in_its_own_way_is_read():
+    """A reduce-scatter as a fusion, an asynchronous gather as two, a loop without its number of rounds."""
+    assert set(collectives(LIBTPU, 8)) == {
+        Collective("reduce-scatter", 2 * 1024, 4, 1),
+        Collective("all-gather", 4 * 32, 4, 1),
+        Collective("collective-permute", 4 * 8, 8, 3),
+    }
+
+
+ARRAYS = """HloModule jit_step
+%fused (p: f32[100]) -> f32[100] {
+  ROOT %inside = f32[4096]{0:T(1024)} exponential(%p)
+}
+%body (p: (s32[], bf16[2,3,5,200])) -> (s32[], bf16[2,3,5,200]) {
+  %p = (s32[]{:T(128)}, bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)}) parameter(0)
+  %old = bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)} get-tuple-element(%p), index=1
+  %new = bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)} fusion(%old), calls=%fused, metadata={op_name="step/while/exp" id=1}
+  ROOT %t = (s32[]{:T(128)}, bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)}) tuple(%i, %new)
+}
+ENTRY %main (a: f32[1000]) -> (f32[1000], f32[300]) {
+  %a = f32[1000]{0:T(1024)} parameter(0)
+  %near = f32[900]{0:T(1024)S(1)} fusion(%a), kind=kLoop, calls=%fused
+  %two = (f32[800]{0:T(1024)}, f32[800]{0:T(1024)S(1)}) fusion(%a), calls=%fused, metadata={op_name="step/two"}
+  %one = f32[800]{0:T(1024)} get-tuple-element(%two), index=0
+  %other = f32[800]{0:T(1024)S(1)} get-tuple-element(%two), index=1
+  %start = (f32[800]{0:T(1024)}, f32[800]{0:T(1024)}, u32[]{:S(2)}) copy-start(%one)
+  %done = f32[800]{0:T(1024)} copy-done(%start)
+  %loop = (s32[]{:T(128)}, bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)}) while(%t), condition=%cond, body=%body
+  %last = bf16[2,3,5,200]{3,2,1,0:T(8,128)(2,1)} get-tuple-element(%loop), index=1
+  %sum = f32[300]{0:T(1024)} fusion(%done, %last), kind=kLoop, calls=%fused
+  ROOT %out = (f32[1000]{0:T(1024)}, f32[300]{0:T(1024)}) tuple(%a, %sum)
+}
+%cond (p: s32[]) -> pred[] {
+  ROOT %less = pred[] compare(%p, %p), direction=LT
+}
+"""
+
+
+def test_the_largest_arrays_of_a_program():
+    """In tiles of main memory; not what comes in or goes out, nor what stays in vector memory or within a fusion."""
+    assert largest(ARRAYS, 2) == [
+        LargeArray("bf16[2,3,5,200]", 2 * 2 * 3 * 8 * 256, 1, "step/while/exp"),
+        LargeArray("f32[800]", 4 * 1024, 2, "step/two"),
+    ]
+    assert [one.shape for one in largest(ARRAYS, 9)[2:]] == ["pred[]"]
+    alone = """ENTRY %main (a: f32[9]) -> f32[20] {
+  ROOT %out = f32[20]{0} fusion(%big), calls=%fused
+  %big = f32[5000]{0} fusion(%a), calls=%fused
+}
+"""
+    assert [one.shape for one in largest(alone, 9)] == ["f32[5000]"]
+
+
+def test_the_largest_arrays_of_a_compiled_program():
+    def program(x):
+        outer = jnp.sin(x)[:, None] * jnp.cos(x)[None]
+        return jax.lax.sort(outer, dimension=0).sum()
+
+    text = jax.jit(program).lower(jnp.zeros(96)).compile().as_text()
+    assert {(one.shape, one.bytes) for one in largest(text, 1)} == {("f32[96,96]", 4 * 96 * 96)}
+
+
+@pytest.mark.parametrize(
+    ("name", "slices", "changes", "said"),
+    [
+        ("v9:2x2", 1, {}, "--topology=v9:2x2: give chips and their arrangement"),
+        ("v5p:4x4", 1, {}, "--topology=v5p:4x4: give chips"),
+        ("v5e:2x4", 0, {}, "--slices=0"),
+        (
+            "v5e:2x4",
+            1,
+            {"fsdp": 3},
+            r"mesh \(data=2, fsdp=3, frames=1\) wants 6 devices and there are 8",
+        ),
+        ("v5e:16x16", 1, {}, "train.batch_size=8: give a multiple of 256"),
+        ("v5e:2x4", 3, {"fsdp": 24, "batch": 24}, "mesh.data=1: give a multiple of 3"),
+    ],
+)
+def test_what_cannot_be_planned_is_named(name, slices, changes, said):
+    with pytest.raises(UserError, match=said):
+        quick_plan(experiment_of(**changes), topology(name, slices=slices))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--config=tests/tiny_config.py", "--table", "--what=sample"],
+            "--what=sample: a table is of steps",
+        ),
+        ([], "give --config=configs/t2v.py:sd15 and --topology=v5e:16x16, or --table"),
+        (["--config=tests/tiny_config.py", "--table", "--fsdp=0"], "--fsdp=0: give whole numbers"),
+        (
+            ["--config=tests/tiny_config.py", "--topology=v5e:2x4"],
+            "libtpu is not installed: pip install -r requirements",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, said):
+    without = "import sys, runpy; sys.modules['libtpu'] = None; "
+    program = f"{without} runpy.run_module('magicvideo_jax.plan', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
+
+
+def test_the_verb_writes_what_it_says(tmp_path):
+    out = tmp_path / "plan.json"
+    command = ["--config=tests/tiny_config.py", "--topology=v5e:2x4", "--quick", f"--out={out}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "magicvideo_jax.plan", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads(out.read_text())
+    assert written["chips"] == 8
+    assert re.search(r"at least +\d", done.stdout)
+
+
+def test_a_vae_samples_nothing():
+    with pytest.raises(UserError, match="--what=sample: stage=vae makes nothing from prompts"):
+        quick_plan(tiny(TrainingStage.VAE), topology("v5e:2x4"), ProgramKind.SAMPLE)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_libtpu_compiles_sampling(monkeypatch, tmp_path):
+    """Chips gather parameters and say nothing else to one another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    plan = compiled_plan(experiment_of(fsdp=8), topology("v5e:2x4"), ProgramKind.SAMPLE)
+    costs = plan.costs
+    assert costs is not None
+    assert costs.fits
+    sent = {kind for kind, of_kind in costs.collectives.items() if of_kind["bytes_sent"]}
+    assert sent == {"all-gather"}
+    # Once, as bfloat16, but for the table of words.
+    assert costs.collectives["all-gather"]["bytes_sent"] < 1.5 * plan.parts["gathered"] * 7 / 8
+    assert 0 < costs.flops_xla * plan.chips < plan.flops
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["v5e:2x4", "v5e:16x16"])
+def test_libtpu_compiles_a_small_model(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    on = topology(name)
+    experiment = experiment_of(fsdp=8, batch=on.chips)
+    plan = compiled_plan(experiment, on)
+    costs = plan.costs
+    assert costs is not None
+    assert costs.fits
+    # Layouts pad; what is handed in is at least what the shapes say.
+    assert costs.arguments >= plan.least - plan.parts["gradients"]
+    assert costs.aliased >= plan.parts["parameters"] + plan.parts["average"] + plan.parts["moments"]
+    assert plan.flops > 0
+    assert costs.collectives["all-gather"]["bytes_sent"] > 0
+    assert sum(kind["bytes_sent"] for kind in costs.collectives.values()) > plan.parts["gradients"]
+    # The second time it is read.
+    monkeypatch.setattr(jax.stages.Lowered, "compile", None)
+    assert compiled_plan(experiment, on) == plan
+    assert next(iter(sweep(experiment, [name], fsdp=[8], clips=[1]))).costs == costs
+    assert any("all-gather" in line for line in plan_lines(plan))

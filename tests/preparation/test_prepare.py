@@ -1,0 +1,242 @@
+"""`prepare`, run as people run it: real clips in, a data set out, the same bytes however often it was killed."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from test_frame_reader import make
+
+from magicvideo_jax.data.record_examples import captions_of
+from magicvideo_jax.data.records import TRAIN, VALIDATION, from_png, open_records
+from magicvideo_jax.media.decoder_pool import decode
+from magicvideo_jax.preparation.clip_listing import list_clips
+from magicvideo_jax.preparation.data_set import ClipSamplingConfig, job_of, shards_of, split_of
+from magicvideo_jax.preparation.latent_encoder import open_latent_encoder
+
+TAESD = Path(__file__).parents[3] / "shared" / "assets" / "taesd"
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Fourteen clips, four of which cannot be used, and their captions."""
+    folder = tmp_path_factory.mktemp("input") / "clips"
+    folder.mkdir()
+    first = make(folder / "clip00.mp4", ["-c:v", "libx264"])
+    for i in range(1, 10):
+        (folder / f"clip{i:02d}.mp4").write_bytes(first.read_bytes())
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "junk.mkv").write_bytes(b"junk" * 100)
+    make(folder / "one.gif", ["-frames:v", "1", "-vf", "scale=32:24"])
+    make(folder / "short.mp4", ["-c:v", "libx264"], seconds=0.3)
+    rows = [f"{path.name},about {path.stem}" for path in sorted(folder.iterdir())]
+    (folder.parent / "captions.csv").write_text(
+        "\n".join(["video,caption", *rows, "clip01.mp4,again"]) + "\n"
+    )
+    return folder
+
+
+def command(videos: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "magicvideo_jax.prepare", f"--videos={videos}", f"--out={out}"),
+        *(
+            f"--captions={videos.parent / 'captions.csv'}",
+            "--frames=8",
+            "--size=32",
+            "--per_shard=3",
+        ),
+        *("--validation=0.3", "--workers=1", *more),
+    ]
+
+
+def prepare(videos: Path, out: Path, *more: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(videos, out, *more), check=False, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(videos, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "set"
+    said = prepare(videos, out)
+    assert "used     10 clips" in said.stdout
+    assert "skipped  4 clips" in said.stdout
+    return out
+
+
+def test_what_was_skipped_and_why_is_kept(whole):
+    lines = [json.loads(line) for line in (whole / "skipped.jsonl").read_text().splitlines()]
+    assert {line["video"]: line["reason"] for line in lines} == {
+        "empty.mp4": "is empty",
+        "junk.mkv": "cannot be opened as a video (Invalid data found when processing input)",
+        "one.gif": "too short: 1 frames, and 8 are wanted",
+        "short.mp4": "too short: 5 frames, and 8 are wanted",
+    }
+
+
+def test_every_other_clip_is_in_the_split_of_its_name_with_its_captions(whole, videos):
+    seen = {}
+    for split in (TRAIN, VALIDATION):
+        records = open_records(whole, split)
+        for i in range(len(records)):
+            name = records[i]["name"].decode()
+            assert split_of(name, 0.3) == split
+            seen[name] = captions_of(records[i])
+    expected = {f"clip{i:02d}.mp4": [f"about clip{i:02d}"] for i in range(10)}
+    assert seen == expected | {"clip01.mp4": ["about clip01", "again"]}
+
+
+def test_latents_are_those_of_the_vae_applied_afresh(whole, videos):
+    records, encoder = open_records(whole), open_latent_encoder("embedded", argument="--vae")
+    look = ClipSamplingConfig(frames=8, sizes=((32, 32),), validation=0.3, per_shard=3)
+    by_name = {
+        entry.name: entry for entry in list_clips(videos, videos.parent / "captions.csv").entries
+    }
+    for i in range(2):
+        decoded = decode(job_of(by_name[records[i]["name"].decode()], look))
+        afresh = encoder.batches(1)(decoded.frames[None])[0]
+        np.testing.assert_allclose(records[i]["latents"], afresh, atol=2e-2, rtol=2e-3)
+        assert records[i]["fps"] == np.float32(decoded.fps)
+
+
+@pytest.mark.skipif(not TAESD.is_dir(), reason="shared/assets/taesd is not here")
+def test_taesd_encodes_too(videos, tmp_path):
+    prepare(videos, tmp_path / "set", f"--vae={TAESD}")
+    record = open_records(tmp_path / "set")[0]
+    mean, log_variance = np.split(record["latents"].astype(np.float32), 2, axis=-1)
+    assert mean.shape == (8, 4, 4, 4)
+    assert (log_variance == -30).all()
+    assert 0.3 < (mean * 0.18215).std() < 3
+
+
+def test_frames_instead_of_latents(videos, tmp_path):
+    prepare(videos, tmp_path / "set", "--pixels")
+    frames = from_png(open_records(tmp_path / "set")[0]["frames"])
+    assert frames.shape == (8, 32, 32, 3)
+    assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 0.5
+
+
+def test_a_second_run_keeps_what_is_there(whole, videos):
+    before = {path: path.stat().st_mtime_ns for path in whole.glob("clips-*")}
+    said = prepare(videos, whole)
+    assert "used     10 clips" in said.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in whole.glob("clips-*")}
+
+
+def test_two_processes_make_what_one_makes(whole, videos, tmp_path):
+    out = tmp_path / "set"
+    running = [subprocess.Popen(command(videos, out, f"--part={i}/2")) for i in range(2)]
+    assert [process.wait() for process in running] == [0, 0]
+    assert content(out) == content(whole)
+
+
+def test_the_processes_of_a_job_make_what_one_makes(whole, videos, tmp_path, free_port):
+    out = tmp_path / "set"
+    job = [str(ROOT / "launch" / "local.sh"), "2", *command(videos, out)]
+    done = subprocess.run(
+        job, check=True, capture_output=True, text=True, env={**os.environ, "PORT": str(free_port)}
+    )
+    assert done.stdout.count("used     10 clips") == 1
+    assert content(out) == content(whole)
+
+
+def check_kills(videos: Path, folder: Path, times: int, *more: str) -> None:
+    """Killed at any moment of its work, again and again, then let through: the bytes of a run that was not."""
+    more = ("--per_shard=1", *more)
+    prepare(videos, folder / "unbroken", *more)
+    rng, out, left = random.Random(0), folder / "set", []
+
+    def done() -> int:
+        return len(list(out.glob("shards/*.json")))
+
+    for _ in range(times):
+        until = rng.randrange(done(), 14)
+        with subprocess.Popen(
+            command(videos, out, *more), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        ) as run:
+            while done() < until and run.poll() is None:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.3))
+            run.send_signal(signal.SIGKILL)
+        left.append(done())
+        if left[-1] == 14:
+            shutil.rmtree(out)
+    assert any(0 < reports < 14 for reports in left), left
+    prepare(videos, out, *more)
+    assert content(out) == content(folder / "unbroken")
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(videos, tmp_path):
+    check_kills(videos, tmp_path, 4, "--pixels")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--pixels",)], ids=["latents", "pixels"])
+def test_a_run_killed_20_times_ends_with_the_same_bytes(videos, tmp_path, more):
+    check_kills(videos, tmp_path, 20, *more)
+
+
+def test_check_says_what_would_happen_and_writes_only_a_sheet(videos, tmp_path):
+    said = prepare(videos, tmp_path / "set", "--check").stdout
+    assert "clips       14" in said
+    assert "skipped     empty.mp4: is empty" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["set-check.png"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--size=30"], "--size=30x30: give multiples of 8"),
+        (["--size=32x"], "--size=32x: give pixels"),
+        (["--size=32,32x32"], "the same size is given twice"),
+        (["--frames=0"], "--frames=0: give at least 1"),
+        (["--fps=8"], "--fps=8: give two numbers"),
+        (["--fps=8-4"], "--fps=8-4: give the lower rate first"),
+        (["--part=2/2"], "--part=2/2"),
+        (["--validation=1"], "--validation=1.0"),
+        (["--text=nothing"], "--text=nothing: there is nothing at this path"),
+        (["--text=embedded", "--pixels"], "--text: kept beside latents"),
+        (["--vae=nothing"], "--vae=nothing: there is nothing at this path"),
+        (["--captions=no.csv"], "--captions=no.csv: no such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(videos, tmp_path, more, said):
+    done = prepare(videos, tmp_path / "set", *more, code=2)
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_set_is_not_mixed_with_another(whole, videos, tmp_path):
+    assert "was begun with another sizes" in prepare(videos, whole, "--size=64", code=2).stderr
+    (tmp_path / "mine.txt").write_text("mine")
+    assert "there is something else in this folder" in prepare(videos, tmp_path, code=2).stderr
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in prepare(videos, tmp_path / "file", code=2).stderr
+
+
+def test_shards_follow_from_names(videos):
+    entries = list_clips(videos, None).entries
+    one, other = (
+        shards_of(some, ClipSamplingConfig(per_shard=4))
+        for some in (entries, list_clips(videos, None).entries)
+    )
+    assert one == other
+    assert sum(len(shard.entries) for shard in one) == len(entries) == 14
+    assert all(len(shard.entries) <= 4 for shard in one)

@@ -1,0 +1,241 @@
+"""Processes that find one another, or say who is missing."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from magicvideo_jax.runtime.cluster import ClusterProcess, detect
+
+COUNT = """
+from magicvideo_jax.runtime import processes
+from magicvideo_jax.runtime.exit import exit_with
+
+def meet():
+    processes.join()
+    import jax
+    processes.barrier("here")
+    print(processes.process_index(), processes.process_count(), jax.device_count(), processes.is_leader())
+
+exit_with(meet)
+"""
+
+
+def start(script: str = COUNT, **said: object) -> "subprocess.Popen[str]":
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "",
+        **{name: str(value) for name, value in said.items()},
+    }
+    command = [sys.executable, "-c", script]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def together(
+    port: int, *indices: int, number: int, timeout: float = 60
+) -> "list[subprocess.Popen[str]]":
+    return [
+        start(
+            JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
+            JAX_NUM_PROCESSES=number,
+            JAX_PROCESS_ID=index,
+            MAGICVIDEO_START_TIMEOUT=timeout,
+        )
+        for index in indices
+    ]
+
+
+def test_two_processes_are_one_job(free_port):
+    said = sorted(
+        process.communicate()[0].strip().splitlines()[-1]
+        for process in together(free_port, 0, 1, number=2)
+    )
+    assert said == ["0 2 2 True", "1 2 2 False"]
+
+
+def test_alone_nothing_is_waited_for():
+    assert start().communicate()[0].strip() == "0 1 1 True"
+
+
+@pytest.mark.parametrize(("there", "missing"), [((0, 1), "2"), ((1, 2), "0"), ((0,), "1, 2")])
+def test_who_is_missing_is_said_by_everyone(free_port, there, missing):
+    for process in together(free_port, *there, number=3, timeout=6):
+        said = process.communicate()[1].strip().splitlines()[-1]
+        assert f"of 3: after 6 s these are missing: {missing}: look at" in said
+        assert process.returncode == 2
+
+
+def under_slurm(
+    port: int, *indices: int, number: int, timeout: float = 60
+) -> "list[subprocess.Popen[str]]":
+    """What srun gives the tasks of a step on this machine, and the port of launch/slurm.sbatch."""
+    return [
+        start(
+            MAGICVIDEO_CLUSTER="auto",
+            MAGICVIDEO_START_TIMEOUT=timeout,
+            JAX_COORDINATOR_PORT=port,
+            SLURM_JOB_ID=7,
+            SLURM_STEP_NODELIST="localhost",
+            SLURM_NTASKS=number,
+            SLURM_PROCID=index,
+            SLURM_LOCALID=index,
+        )
+        for index in indices
+    ]
+
+
+def test_a_cluster_is_found(free_port):
+    said = sorted(
+        process.communicate()[0].strip().splitlines()[-1]
+        for process in under_slurm(free_port, 0, 1, number=2)
+    )
+    assert said == ["0 2 2 True", "1 2 2 False"]
+
+
+@pytest.mark.parametrize(("there", "missing"), [(0, "1"), (1, "0")])
+def test_who_is_missing_in_a_cluster_is_said(free_port, there, missing):
+    (process,) = under_slurm(free_port, there, number=2, timeout=4)
+    said = process.communicate()[1].strip().splitlines()[-1]
+    assert f"process {there} of 2: after 4 s these are missing: {missing}: look at" in said
+    assert process.returncode == 2
+
+
+def test_a_place_in_slurm(monkeypatch):
+    """JAX's own detection, private to it: nodes in brackets, the GPU of a task, the port by hand or by the job."""
+    said = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "node[003-004,9],other",
+        "SLURM_NTASKS": "6",
+        "SLURM_PROCID": "5",
+        "SLURM_LOCALID": "1",
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert detect(timeout=1) == ClusterProcess(f"node003:{2**16 - 2**12 + 7}", 6, 5, [1])
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "8476")
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "0,1")
+    assert detect(timeout=1) == ClusterProcess("node003:8476", 6, 5, None)
+
+
+def test_a_place_in_gke(monkeypatch):
+    """Of two slices with two hosts each, the last: the variables that GKE gives the pods of launch/gke_jobset.yaml."""
+    said = {
+        "TPU_WORKER_HOSTNAMES": "host-0,host-1",
+        "TPU_WORKER_ID": "1",
+        "MEGASCALE_COORDINATOR_ADDRESS": "localhost:8080",
+        "MEGASCALE_NUM_SLICES": "2",
+        "MEGASCALE_SLICE_ID": "1",
+        "JAX_COORDINATOR_PORT": "8476",
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("jax._src.clusters.cloud_tpu_cluster.running_in_cloud_tpu_vm", True)
+    assert detect(timeout=1) == ClusterProcess("localhost:8476", 4, 3, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [("auto", "JAX finds no cluster here"), ("slurm", "MAGICVIDEO_CLUSTER=slurm: give auto")],
+)
+def test_no_cluster_is_said(said, error):
+    process = start(MAGICVIDEO_CLUSTER=said)
+    assert error in process.communicate()[1]
+    assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ({"JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"}, "JAX_NUM_PROCESSES=two"),
+        (
+            {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
+            "JAX_PROCESS_ID=2: give a number from 0 to 1",
+        ),
+        ({"JAX_NUM_PROCESSES": "2"}, "JAX_PROCESS_ID=: give a whole number"),
+        (
+            {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1", "JAX_COORDINATOR_ADDRESS": "here"},
+            "give host:port",
+        ),
+    ],
+)
+def test_half_a_job_is_named(said, error):
+    process = start(**{"JAX_COORDINATOR_ADDRESS": "localhost:1", **said})
+    assert error in process.communicate()[1]
+    assert process.returncode == 2
+
+
+def test_what_would_run_is_printed():
+    script = ROOT / "launch" / "local.sh"
+    said = subprocess.run(
+        [script, "--dry-run", "2", "true", "x"], check=True, capture_output=True, text=True
+    ).stdout
+    assert said.splitlines() == [
+        f"JAX_COORDINATOR_ADDRESS=localhost:8476 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID={i} true x"
+        for i in range(2)
+    ]
+
+
+def test_the_first_failure_is_the_job_s():
+    script = ROOT / "launch" / "local.sh"
+    command = [script, "3", "sh", "-c", "exit $((JAX_PROCESS_ID * 3))"]
+    assert subprocess.run(command, check=False).returncode == 3
+    assert subprocess.run([script], check=False, capture_output=True).returncode == 2
+
+
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("number", "axes", "accumulate"),
+    [
+        (2, "", 1),
+        slow(4, "", 1),
+        slow(2, "fsdp=-1", 1),
+        slow(2, "frames=-1", 8),
+        slow(4, "fsdp=2 frames=2", 4),
+    ],
+)
+def test_processes_train_as_one_does(tmp_path, free_port, number, axes, accumulate):
+    """One clip at a time where processes share a clip."""
+
+    def losses_and_scores(folder: str, *launch: str, mesh: str = "") -> tuple[list[float], dict]:
+        command = [
+            sys.executable,
+            "-m",
+            "magicvideo_jax.train",
+            "--config=tests/tiny_config.py:spread",
+        ]
+        command += [f"--config.mesh.{axis}" for axis in (f"data=1 {mesh}" if mesh else "").split()]
+        flags = {
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+        }
+        environment = {**os.environ, **flags, "PORT": str(free_port)}
+        workdir = tmp_path / folder
+        command += [f"--config.train.accumulate={accumulate}", f"--workdir={workdir}"]
+        subprocess.run([*launch, *command], check=True, cwd=ROOT, env=environment)
+        assert (workdir / "previews" / "step_000004.mp4").is_file()
+        losses = [
+            json.loads(line)["loss"]
+            for line in (workdir / "metrics.jsonl").read_text().splitlines()
+        ]
+        return losses, json.loads((workdir / "metrics.json").read_text())
+
+    together, scores = losses_and_scores(
+        "many", str(ROOT / "launch" / "local.sh"), str(number), mesh=axes
+    )
+    alone, expected = losses_and_scores("one")
+    assert together == pytest.approx(alone, rel=1e-5)
+    for name in ("motion", "held_out_loss"):  # of the clips that each process made its part of
+        assert scores[name] == pytest.approx(expected[name], rel=1e-2)
