@@ -20,7 +20,7 @@ from magicvideo_jax.experiment.config import Component, Compute
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.setup import set_up_or_resume
-from magicvideo_jax.experiment.shapes import abstract_run, batch_places
+from magicvideo_jax.experiment.shapes import abstract_run, batch_shapes
 from magicvideo_jax.models.unet import UNetLevelConfig
 from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
 from magicvideo_jax.parallel.shardings import SMALLEST_SPREAD
@@ -150,7 +150,7 @@ def test_the_bytes_of_sets_that_are_not_here_are_those_of_latents():
     away = replace(experiment.data.sources[0], path="gs://nobody/set")
     experiment = replace(experiment, data=replace(experiment.data, sources=(away,)))
     mesh = abstract_mesh(MeshConfig(), 8)
-    batch = batch_places(experiment, Networks(experiment.model), mesh)
+    batch = batch_shapes(experiment, Networks(experiment.model), mesh)
     assert (batch["latents"].shape, batch["latents"].dtype) == ((8, 2, 8, 8, 4), jnp.float32)
 
 
