@@ -12,9 +12,9 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 def key_for(seed: int, step: int | Int[Array, ""], purpose: str) -> PRNGKeyArray:
     """The key of one purpose at one step; `step` may be traced."""
-    return named(jax.random.fold_in(jax.random.key(seed), step), purpose)
+    return subkey(jax.random.fold_in(jax.random.key(seed), step), purpose)
 
 
-def named(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
+def subkey(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
     """A key of `key`'s family for one purpose. CRC-32 of the name: stable over processes, unlike `hash`."""
     return jax.random.fold_in(key, zlib.crc32(purpose.encode()))

@@ -31,7 +31,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def count(tree: Any) -> int:
+def count_parameters(tree: Any) -> int:
     """Numbers in a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
@@ -41,7 +41,7 @@ def size_in_bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def split(
+def split_by_path(
     tree: Mapping[str, Any], chosen: Callable[[str], bool]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The leaves whose path is chosen, and the others, as trees that `merge` puts together again."""

@@ -6,10 +6,17 @@ Axes, everywhere and in this order: `b` batch, `t` frame, `h w` space, `c` chann
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Shaped, UInt8
 
 Params = dict[str, Any]
 """Parameters of a network: nested plain dicts of arrays, keyed by strings."""
+
+Clip = UInt8[np.ndarray, "t h w 3"]
+"""One RGB clip on the host."""
+
+Clips = Shaped[np.ndarray, "b t h w c"]
+"""A batch of clips on the host, as levels 0..255 of any type."""
 
 
 class Condition(NamedTuple):

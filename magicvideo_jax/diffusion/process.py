@@ -2,9 +2,8 @@
 
     z_t = alpha z_0 + sigma eps,   alpha^2 + sigma^2 = 1                      (1)  Ho et al. 2006.11239, eq. 4
     v   = alpha eps - sigma z_0                                               (2)  Salimans & Ho 2202.00512, appendix D
-    eps given:  z_0 = (z_t - sigma eps) / alpha                               (3)  solves 1
-    z_0 given:  eps = (z_t - alpha z_0) / sigma                               (4)  solves 1
-    v given:    z_0 = alpha z_t - sigma v,   eps = sigma z_t + alpha v        (5)  solves 1 and 2
+    z_0 = (z_t - sigma eps) / alpha                                           (3)  eq. 1 solved, given eps
+    z_0 = alpha z_t - sigma v                                                 (4)  eq. 1 and 2 solved, given v
 
 `alpha` and `sigma` are one number, or one per example. Everything is computed in float32 and stays float32.
 """
@@ -64,7 +63,7 @@ def to_x0(
     alpha: Coefficient,
     sigma: Coefficient,
 ) -> Float[Array, "b *axes"]:
-    """The clean latents that a network's output implies (eq. 3, 5). EPS says nothing about them where alpha = 0."""
+    """The clean latents that a network's output implies (eq. 3, 4). EPS says nothing about them where alpha = 0."""
     output, z = _wide(output), _wide(z)
     alpha, sigma = _beside(alpha, z), _beside(sigma, z)
     match kind:
@@ -74,27 +73,6 @@ def to_x0(
             return output
         case Prediction.V:
             return alpha * z - sigma * output
-
-
-def to_x0_eps(
-    kind: Prediction,
-    output: Float[Array, "b *axes"],
-    z: Float[Array, "b *axes"],
-    *,
-    alpha: Coefficient,
-    sigma: Coefficient,
-) -> tuple[Float[Array, "b *axes"], Float[Array, "b *axes"]]:
-    """The clean latents and the noise that a network's output implies (eq. 3 to 5)."""
-    x0 = to_x0(kind, output, z, alpha=alpha, sigma=sigma)
-    output, z = _wide(output), _wide(z)
-    alpha, sigma = _beside(alpha, z), _beside(sigma, z)
-    match kind:
-        case Prediction.EPS:
-            return x0, output
-        case Prediction.X0:
-            return x0, (z - alpha * x0) / sigma
-        case Prediction.V:
-            return x0, sigma * z + alpha * output
 
 
 def _wide(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:

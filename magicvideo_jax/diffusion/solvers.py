@@ -29,7 +29,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig, Spacing
 from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.diffusion.schedule import schedule_of
-from magicvideo_jax.diffusion.spacing import fractional_times, times
+from magicvideo_jax.diffusion.spacing import fractional_sampling_times, sampling_times
 
 
 class SolverRows(NamedTuple):
@@ -76,7 +76,7 @@ def ddim(settings: NoiseScheduleConfig, steps: int, *, eta: float = 0.0) -> Solv
     """
     if not 0 <= eta <= 1:
         raise UserError(f"eta={eta}: give 0 to 1")
-    abar, here = schedule_of(settings).alphas_cumprod, times(settings, steps)
+    abar, here = schedule_of(settings).alphas_cumprod, sampling_times(settings, steps)
     landing = here - settings.num_train_timesteps // steps
     last = 1.0 if settings.set_alpha_to_one else abar[0]
     return _first_order(
@@ -86,52 +86,53 @@ def ddim(settings: NoiseScheduleConfig, steps: int, *, eta: float = 0.0) -> Solv
 
 def ddpm(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
     """Ancestral sampling."""
-    here = times(settings, steps)
+    here = sampling_times(settings, steps)
     abar = schedule_of(settings).alphas_cumprod[here]
     return _first_order(settings, here, abar, abar_next=_next_levels(abar), eta=1.0)
 
 
 def euler(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
     """Euler's method on the probability flow, with noise levels interpolated between times."""
-    here = fractional_times(settings, steps)
+    here = fractional_sampling_times(settings, steps)
     levels = _positive(settings)
     ratio = np.interp(here, np.arange(len(levels)), np.sqrt((1 - levels) / levels))
     abar = 1 / (1 + ratio**2)
-    plan = _first_order(settings, here, abar, abar_next=_next_levels(abar), eta=0.0)
+    table = _first_order(settings, here, abar, abar_next=_next_levels(abar), eta=0.0)
     leading = settings.timestep_spacing is Spacing.LEADING  # otherwise it starts as if z_0 were 0
-    return plan if leading else replace(plan, start_scale=float(plan.steps.sigma[0]))
+    return table if leading else replace(table, start_scale=float(table.steps.sigma[0]))
 
 
 def dpm_solver(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
     """DPM-Solver++ 2M (midpoint); the first step and the last, which lands on clean latents, are of first order."""
-    here = times(settings, steps, skip_last=True)
+    here = sampling_times(settings, steps, skip_last=True)
     abar = _positive(settings)[here]
-    plan = _first_order(settings, here, abar, abar_next=_next_levels(abar), eta=0.0)
+    table = _first_order(settings, here, abar, abar_next=_next_levels(abar), eta=0.0)
     h = np.diff(np.log(abar / (1 - abar)) / 2)
     extrapolation = np.zeros(steps)
     extrapolation[1:-1] = h[1:] / (2 * h[:-1])  # eq. 4
-    table = plan.steps
-    b = table.b * (1 + extrapolation)
-    c = -table.b * extrapolation
-    return replace(plan, steps=table._replace(b=b.astype(np.float32), c=c.astype(np.float32)))
+    b = table.steps.b * (1 + extrapolation)
+    c = -table.steps.b * extrapolation
+    return replace(
+        table, steps=table.steps._replace(b=b.astype(np.float32), c=c.astype(np.float32))
+    )
 
 
-def image_to_image_table(plan: SolverTable, strength: float) -> SolverTable:
-    """The last part of a plan, for editing: `begin` it with the latents to edit.
+def image_to_image_table(table: SolverTable, strength: float) -> SolverTable:
+    """The last part of a table, for editing: `begin` it with the latents to edit.
 
     `strength` in (0, 1] is the share of the steps that is left, as in diffusers' image-to-image pipelines. Steps keep
-    the noise they have in the whole plan.
+    the noise they have in the whole table.
     """
-    count = len(plan.steps.time)
+    count = len(table.steps.time)
     left = int(count * strength)
     if not (strength <= 1 and left >= 1):
         raise UserError(
             f"strength={strength}: give {1 / count:.3g} to 1, so that of {count} steps at least one is left"
         )
-    rest = SolverRows(*(column[count - left :].copy() for column in plan.steps))
+    rest = SolverRows(*(column[count - left :].copy() for column in table.steps))
     rest.b[0] += rest.c[0]  # no estimate lies before the first: eq. 4 with x_0' = x_0
     rest.c[0] = 0
-    return replace(plan, steps=rest)
+    return replace(table, steps=rest)
 
 
 def _first_order(

@@ -15,14 +15,14 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig, Spacing
 
 
-def times(
+def sampling_times(
     settings: NoiseScheduleConfig, steps: int, *, skip_last: bool = False
 ) -> Int[np.ndarray, "s"]:
     """Integer times; with `skip_last`, as DPM-Solver reads the spacing."""
-    return np.rint(fractional_times(settings, steps, skip_last=skip_last)).astype(np.int64)
+    return np.rint(fractional_sampling_times(settings, steps, skip_last=skip_last)).astype(np.int64)
 
 
-def fractional_times(
+def fractional_sampling_times(
     settings: NoiseScheduleConfig, steps: int, *, skip_last: bool = False
 ) -> Float64[np.ndarray, "s"]:
     """Times that `LINSPACE` leaves between integers."""

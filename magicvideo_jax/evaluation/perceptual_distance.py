@@ -2,15 +2,13 @@
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
+from magicvideo_jax.core.types import Clips
 from magicvideo_jax.models import lpips as learned
 from magicvideo_jax.runtime.compilation import jit
 
-Clips = Shaped[np.ndarray, "b t h w c"]
-"""Of levels 0..255, whole or not."""
-
-AT_ONCE = 16
+FRAMES_AT_ONCE = 16
 """Frames in memory together."""
 
 
@@ -23,7 +21,7 @@ def lpips_per_clip(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
     ]
     chunked = jit(
         lambda pairs: jax.lax.map(
-            lambda pair: distance(*(x[None] for x in pair))[0], pairs, batch_size=AT_ONCE
+            lambda pair: distance(*(x[None] for x in pair))[0], pairs, batch_size=FRAMES_AT_ONCE
         )
     )
     return np.asarray(chunked(tuple(frames))).reshape(made.shape[:2]).mean(axis=1)

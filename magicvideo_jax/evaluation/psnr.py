@@ -1,10 +1,9 @@
 """How near are decoded pixels to their source? Peak signal-to-noise ratio."""
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
-Clips = Shaped[np.ndarray, "b t h w c"]
-"""Of levels 0..255, whole or not."""
+from magicvideo_jax.core.types import Clips
 
 
 def psnr(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:

@@ -9,18 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
 
+from magicvideo_jax.core.types import Clips
 from magicvideo_jax.evaluation.difference_error import difference_error
 from magicvideo_jax.evaluation.perceptual_distance import lpips_per_clip
 from magicvideo_jax.evaluation.psnr import psnr
 from magicvideo_jax.evaluation.ssim import ssim
 from magicvideo_jax.evaluation.temporal_spectrum import fast_error
 from magicvideo_jax.evaluation.warped_error import warped_error
-from magicvideo_jax.models.lpips import LEAST_SIDE, has_lpips
-
-Clips = Shaped[np.ndarray, "b t h w c"]
-"""Of levels 0..255, whole or not."""
+from magicvideo_jax.models.lpips import MIN_SIDE, has_lpips
 
 _SHORTEST = {
     psnr: 1,
@@ -34,7 +31,9 @@ _SHORTEST = {
 _log = logging.getLogger(__name__)
 
 
-def run(made: Iterable[Clips], true: Iterable[Clips]) -> Iterator[tuple[str, float]]:
+def reconstruction_metrics(
+    made: Iterable[Clips], true: Iterable[Clips]
+) -> Iterator[tuple[str, float]]:
     """Yields `(name, mean over all clips)`. Measures that a clip is too short or too small for, and LPIPS where its
     package is missing, are left out."""
     if not has_lpips():
@@ -55,13 +54,17 @@ def compare_decoders(
     """The measures of each decoder, by its name, on the same batches of (latents, source)."""
     batches = list(held_out)
     return {
-        name: dict(run((np.asarray(decode(z)) for z, _ in batches), (true for _, true in batches)))
+        name: dict(
+            reconstruction_metrics(
+                (np.asarray(decode(z)) for z, _ in batches), (true for _, true in batches)
+            )
+        )
         for name, decode in decoders.items()
     }
 
 
 def _measures(true: Clips) -> list[Callable[[Clips, Clips], np.ndarray]]:
     fitting = [measure for measure, shortest in _SHORTEST.items() if true.shape[1] >= shortest]
-    if has_lpips() and min(true.shape[2:4]) >= LEAST_SIDE:
+    if has_lpips() and min(true.shape[2:4]) >= MIN_SIDE:
         return fitting
     return [measure for measure in fitting if measure is not lpips_per_clip]

@@ -17,10 +17,10 @@ from magicvideo_jax.experiment.held_out import held_out_batches, held_out_prompt
 from magicvideo_jax.experiment.initial_weights import initial_weights
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.outcome import PreviewRows, Scores
-from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.runtime.progress import say
-from magicvideo_jax.sampling.decoding import Decode, decode_clips
+from magicvideo_jax.sampling.decoding import StreamingDecode, decode_clips
 
 IMAGE, STILLS, VIDEO = "image", "stills", "video"
 """The decoder of images at the beginning, the trained one without its temporal layers, and with them."""
@@ -83,7 +83,7 @@ class VideoVAEEvaluator:
         self, params: Params, pixels: UInt8[np.ndarray, "b t h w 3"]
     ) -> Float[np.ndarray, "b t h2 w2 c"]:
         """The mean of q(z | x), unscaled."""
-        return fetch(self._encode(params, pixels))
+        return fetch_to_host(self._encode(params, pixels))
 
     def _by_name(
         self, params: Params
@@ -91,8 +91,8 @@ class VideoVAEEvaluator:
         """Latents to pixels."""
         images = {} if self._images is None else {IMAGE: self._images}
         return images | {
-            STILLS: lambda z: fetch(self._stills(params, z)),
-            VIDEO: lambda z: fetch(self._decode(params, z)),
+            STILLS: lambda z: fetch_to_host(self._stills(params, z)),
+            VIDEO: lambda z: fetch_to_host(self._decode(params, z)),
         }
 
 
@@ -115,8 +115,8 @@ def _decoder_of_images(experiment: Experiment) -> Callable[[Any], np.ndarray] | 
     return lambda z: np.asarray(clips(jnp.asarray(z)))
 
 
-def _as_images(networks: Networks, params: Params) -> Decode:
-    def decode(z: jax.Array, past: Any) -> tuple[jax.Array, Any]:
-        return networks.decode_unscaled(params, z, as_images=True), past
+def _as_images(networks: Networks, params: Params) -> StreamingDecode:
+    def decode(z: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+        return networks.decode_unscaled(params, z, as_images=True), cache
 
     return decode

@@ -17,7 +17,7 @@ from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.loader import Example, Source
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.runtime.progress import Progress
 
@@ -66,6 +66,6 @@ def precompute_latents(
             progress.advance(min(at_once, number - first))
     # Fetched at the end only, for the same reason.
     arrays = jax.tree.map(
-        lambda *parts: np.concatenate([fetch(part) for part in parts])[:number], *batches
+        lambda *parts: np.concatenate([fetch_to_host(part) for part in parts])[:number], *batches
     )
     return PrecomputedLatents(arrays, number)

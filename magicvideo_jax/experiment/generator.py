@@ -19,13 +19,13 @@ from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import Experiment, TrainingStage
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.streams import frames_of
-from magicvideo_jax.models.temporal import Position
-from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.models.temporal import PositionEncoding
+from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.parallel.mesh import sharded_over_all
 from magicvideo_jax.runtime.compilation import jit, out_of_memory_in_one_line
 from magicvideo_jax.runtime.progress import Progress
 from magicvideo_jax.sampling.decoding import decode_clips
-from magicvideo_jax.sampling.keyframes import SampleConfig, keyframes, make_solver_table
+from magicvideo_jax.sampling.keyframes import SampleConfig, make_solver_table, sample_keyframes
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ class Generator:
         ) -> jax.Array:
             text = networks.encode_text(params, ids)
             null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
-            z = keyframes(
+            z = sample_keyframes(
                 params,
                 text,
                 null,
                 fps,
                 keys,
                 denoise=partial(networks.denoise, as_images=as_images),
-                plan=make_solver_table(sample, experiment.model.noise),
+                table=make_solver_table(sample, experiment.model.noise),
                 guidance=sample.guidance,
                 shape=networks.latent_shape(frames, experiment.data.size),
             )
@@ -134,7 +134,7 @@ class Generator:
                     )
                 ):
                     made = program(params, *self.inputs(request, first, at_once))
-                    clips.append(fetch(made, min(at_once, len(request.prompts) - first)))
+                    clips.append(fetch_to_host(made, min(at_once, len(request.prompts) - first)))
                 progress.advance(len(clips[-1]))
         return np.concatenate(clips)
 
@@ -143,7 +143,9 @@ def _check_frames(experiment: Experiment, frames: int) -> None:
     if frames < 1:
         raise UserError(f"--frames={frames}: give at least 1")
     temporal = experiment.model.unet.temporal
-    has_rows = temporal is not None and (temporal.adaptors or temporal.position is Position.LEARNED)
+    has_rows = temporal is not None and (
+        temporal.adaptors or temporal.position is PositionEncoding.LEARNED
+    )
     if temporal is not None and has_rows and frames > temporal.frames:
         raise UserError(
             f"--frames={frames}: this model's frame-wise adaptors were trained for {temporal.frames} frames; "

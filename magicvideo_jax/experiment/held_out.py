@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 
 from magicvideo_jax.data.drawn.shape_clips import (
     Scene,
-    clip_of,
-    held_out,
-    held_out_images,
-    image_of,
+    draw_clip,
+    draw_image,
+    held_out_image_scenes,
+    held_out_scenes,
 )
 from magicvideo_jax.data.loader import Example, Source
 from magicvideo_jax.data.record_examples import FromRecord, caption_of, frame_count, pixels_of
@@ -56,7 +56,7 @@ def held_out_images_of(experiment: Experiment, number: int) -> UInt8[np.ndarray,
     if is_drawn(experiment):
         return np.stack(
             [
-                image_of(scene, size=experiment.data.size).pixels
+                draw_image(scene, size=experiment.data.size).pixels
                 for scene in _scenes(experiment, number)
             ]
         )
@@ -89,9 +89,9 @@ def _examples(experiment: Experiment, tokenizer: Tokenize | None, number: int) -
     if is_drawn(experiment):
         for scene in _scenes(experiment, number):
             drawn = (
-                image_of(scene, size=size)
+                draw_image(scene, size=size)
                 if not experiment.stage.has_clips
-                else clip_of(scene, frames=frames, size=size)
+                else draw_clip(scene, frames=frames, size=size)
             )
             yield example(drawn, tokenizer=tokenizer)
         return
@@ -104,7 +104,11 @@ def _examples(experiment: Experiment, tokenizer: Tokenize | None, number: int) -
 
 
 def _scenes(experiment: Experiment, number: int) -> list[Scene]:
-    return held_out(0, number) if experiment.stage.has_clips else held_out_images(0, number)
+    return (
+        held_out_scenes(0, number)
+        if experiment.stage.has_clips
+        else held_out_image_scenes(0, number)
+    )
 
 
 def _validation(experiment: Experiment) -> Source:

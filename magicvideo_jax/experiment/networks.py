@@ -13,7 +13,7 @@ from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip_text import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
 from magicvideo_jax.models.unet import VideoUNet
-from magicvideo_jax.sampling.decoding import Decode
+from magicvideo_jax.sampling.decoding import StreamingDecode
 from magicvideo_jax.training.objectives import DenoisingNetworks
 
 
@@ -69,15 +69,15 @@ class Networks:
         """The diffusion model's latents to pixels in [-1, 1]."""
         return self.decode_unscaled(params, z / self._model.vae.scaling, as_images=as_images)
 
-    def decoder(self, params: Params, *, is_scaled: bool = True) -> Decode:
+    def decoder(self, params: Params, *, is_scaled: bool = True) -> StreamingDecode:
         """As `decode_clips` wants it: `decode`, or `decode_unscaled`, of the frames that follow others."""
         scaling = self._model.vae.scaling if is_scaled else 1.0
 
         def decode(
-            z: Float[Array, "b t h w c"], past: Any
+            z: Float[Array, "b t h w c"], cache: Any
         ) -> tuple[Float[Array, "b t h2 w2 3"], Any]:
             return self._vae.method(lambda vae, *z: vae.decode_next(*z))(
-                params[Component.VAE.value], z / scaling, past
+                params[Component.VAE.value], z / scaling, cache
             )
 
         return decode

@@ -11,7 +11,7 @@ from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.held_out import held_out_images_of, held_out_prompts
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.outcome import PreviewRows, Scores
-from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.sampling.decoding import decode_clips
 
@@ -64,4 +64,4 @@ class ImageVAEEvaluator:
     ) -> tuple[UInt8[np.ndarray, "n 1 h w 3"], UInt8[np.ndarray, "n 1 h w 3"], float]:
         pictures = held_out_images_of(self._experiment, number)
         made, deviation = self._reconstruct(params, pictures)
-        return pictures, fetch(made), float(deviation)
+        return pictures, fetch_to_host(made), float(deviation)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from magicvideo_jax.core.tree import count, size_in_bytes
+from magicvideo_jax.core.tree import count_parameters, size_in_bytes
 from magicvideo_jax.experiment.config import TrainingStage
 from magicvideo_jax.experiment.setup import RunSetup
 from magicvideo_jax.models.lpips import has_lpips
@@ -13,7 +13,7 @@ from magicvideo_jax.runtime.progress import say
 def say_costs(started: RunSetup, compiled: Any, workdir: Path) -> None:
     """Parameter counts, the step's memory and arithmetic as XLA compiled it, and the work folder."""
     state, experiment = started.state, started.experiment
-    trained, frozen = count(state.params), count(state.frozen)
+    trained, frozen = count_parameters(state.params), count_parameters(state.frozen)
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     mesh = ", ".join(f"{axis}={size}" for axis, size in started.mesh.shape.items())
     say(

@@ -26,7 +26,7 @@ from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.curves import plot_curves
 from magicvideo_jax.training.loop import train_loop
 from magicvideo_jax.training.metrics import MetricsLog, read_lines
-from magicvideo_jax.training.step import Compiled
+from magicvideo_jax.training.step import CompiledStep
 
 
 def run(experiment: Experiment, workdir: Path, interrupt: PreemptionListener | None = None) -> None:
@@ -54,7 +54,7 @@ def run(experiment: Experiment, workdir: Path, interrupt: PreemptionListener | N
         )
         stack.enter_context(closing(log))
         outcome = evaluator_of(experiment, started.networks, started.tokenizer)
-        step = Compiled(started.step, started.state)
+        step = CompiledStep(started.step, started.state)
         with step_refused_in_a_line(experiment, started.mesh):
             program = step.program(started.state, started.loader.shapes())
         check_program(program, experiment, started.mesh)

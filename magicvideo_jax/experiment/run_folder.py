@@ -14,7 +14,7 @@ from pathlib import Path
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
-from magicvideo_jax.core.tree import merge, split
+from magicvideo_jax.core.tree import merge, split_by_path
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, read_experiment
 from magicvideo_jax.experiment.networks import Networks
@@ -22,7 +22,7 @@ from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.training.checkpoint import Saved
-from magicvideo_jax.training.optimizer import trains
+from magicvideo_jax.training.optimizer import is_trained
 
 # What a run is; the rest (steps, learning rate, mesh, sampling) may change from one start to the next.
 _FIXED = (
@@ -130,9 +130,9 @@ def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Param
         component, _, inside = path.partition(".")
         if component == Component.DISCRIMINATOR.value:
             return True
-        return component in components and trains(experiment.optim.freeze, inside)
+        return component in components and is_trained(experiment.optim.freeze, inside)
 
-    return split(params, chosen)
+    return split_by_path(params, chosen)
 
 
 def trained_params(folder: RunFolder, networks: Networks, experiment: Experiment) -> Params:

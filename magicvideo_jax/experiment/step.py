@@ -17,10 +17,17 @@ from magicvideo_jax.experiment.run_folder import split_trained
 from magicvideo_jax.models.lpips import has_lpips, lpips
 from magicvideo_jax.parallel.mesh import replicated
 from magicvideo_jax.parallel.shardings import parameter_shardings, with_sharding
-from magicvideo_jax.training.objectives import autoencoding, denoising, joint
+from magicvideo_jax.training.objectives import (
+    autoencoding_objective,
+    denoising_objective,
+    joint_objective,
+)
 from magicvideo_jax.training.state import TrainState, fresh_state
-from magicvideo_jax.training.step import Objective, accumulated, train_step
-from magicvideo_jax.training.video_autoencoding import VideoVAEConfig, video_autoencoding
+from magicvideo_jax.training.step import Objective, accumulate_gradients, train_step
+from magicvideo_jax.training.video_autoencoding import (
+    VideoAutoencodingConfig,
+    video_autoencoding_objective,
+)
 
 
 def make_objective(
@@ -28,7 +35,7 @@ def make_objective(
 ) -> Objective:
     """The objective of the stage."""
     if experiment.stage is TrainingStage.VAE:
-        return autoencoding(
+        return autoencoding_objective(
             networks.moments,
             partial(networks.decode_unscaled, as_images=True),
             experiment.autoencoding,
@@ -38,19 +45,19 @@ def make_objective(
     if tokenize is None:
         raise ValueError(f"stage {experiment.stage.value} needs a tokenizer")
     stage = partial(
-        denoising,
+        denoising_objective,
         networks.denoising_networks(),
         experiment.model.noise,
         experiment.denoising,
         null_ids=tokenize([""])[0],
     )
     if experiment.data.joint_images:
-        return joint(stage(), stage(as_images=True), experiment.denoising)
+        return joint_objective(stage(), stage(as_images=True), experiment.denoising)
     return stage(as_images=experiment.stage is TrainingStage.IMAGE)
 
 
-def _video_autoencoding(config: VideoVAEConfig, networks: Networks) -> Objective:
-    return video_autoencoding(
+def _video_autoencoding(config: VideoAutoencodingConfig, networks: Networks) -> Objective:
+    return video_autoencoding_objective(
         networks.encode,
         networks.decode,
         config,
@@ -69,7 +76,7 @@ def make_step(
     """`step(state, batch)`, not yet compiled."""
     return partial(
         train_step,
-        objective=accumulated(
+        objective=accumulate_gradients(
             make_objective(experiment, networks, tokenize), experiment.train.accumulate
         ),
         optimizer=optimizer,

@@ -45,7 +45,7 @@ def local_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in here]))
 
 
-def place_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
+def shard_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
     """This host's rows (numpy, as `local_rows` has them) of a batch of that size as global arrays."""
     rows = local_rows(batch_size, mesh)
 
@@ -62,7 +62,7 @@ def place_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
     return jax.tree.map(put, batch)
 
 
-def fetch(x: jax.Array | np.ndarray, rows: int | None = None) -> np.ndarray:
+def fetch_to_host(x: jax.Array | np.ndarray, rows: int | None = None) -> np.ndarray:
     """A global array, or the first of its rows, as numpy, on every host; numpy stays what it is. Of several hosts every
     device holds all that is fetched."""
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):

@@ -1,8 +1,6 @@
 """Which axis of which parameter is spread over `fsdp`: rules by path, and a fallback by size."""
 
 import math
-import re
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,20 +8,15 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Singl
 
 from magicvideo_jax.core.tree import flatten, unflatten
 
-Rule = tuple[str, PartitionSpec]
-"""A regex searched in the dotted path, and the spec of what it matches; the first match counts."""
-
 # Below this a parameter is cheaper to copy than to gather.
-SMALLEST_SPREAD = 2**14
+MIN_SHARDED_SIZE = 2**14
 
 
-def parameter_shardings(
-    shapes: dict[str, Any], mesh: Mesh | AbstractMesh, rules: Sequence[Rule] = ()
-) -> dict[str, Any]:
+def parameter_shardings(shapes: dict[str, Any], mesh: Mesh | AbstractMesh) -> dict[str, Any]:
     """A sharding for every leaf of a nested dict of shapes."""
     return unflatten(
         {
-            path: NamedSharding(mesh, _spec(path, leaf.shape, mesh, rules))
+            path: NamedSharding(mesh, shard_largest_axis(leaf.shape, mesh))
             for path, leaf in flatten(shapes).items()
         }
     )
@@ -45,20 +38,11 @@ def on_local_device(shapes: dict[str, Any]) -> dict[str, Any]:
     return jax.tree.map(lambda _: here, shapes)
 
 
-def _spec(
-    path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Sequence[Rule]
-) -> PartitionSpec:
-    for pattern, spec in rules:
-        if re.search(pattern, path):
-            return spec
-    return shard_largest_axis(shape, mesh)
-
-
 def shard_largest_axis(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The largest axis that `fsdp` divides is spread over it; small or indivisible arrays are copied."""
     size = mesh.shape["fsdp"]
     axes = [axis for axis in range(len(shape)) if shape[axis] % size == 0]
-    if size == 1 or math.prod(shape) < SMALLEST_SPREAD or not axes:
+    if size == 1 or math.prod(shape) < MIN_SHARDED_SIZE or not axes:
         return PartitionSpec()
     largest = max(axes, key=lambda axis: (shape[axis], axis))
     return PartitionSpec(*("fsdp" if axis == largest else None for axis in range(len(shape))))

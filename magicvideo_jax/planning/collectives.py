@@ -15,11 +15,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from magicvideo_jax.planning.hlo import ARRAY, branches, computations, size
+from magicvideo_jax.planning.hlo import (
+    ARRAY_PATTERN,
+    array_bytes,
+    branch_computations,
+    split_computations,
+)
 
-KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+COLLECTIVE_KINDS = (
+    "all-gather",
+    "reduce-scatter",
+    "all-reduce",
+    "all-to-all",
+    "collective-permute",
+)
 
-_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(COLLECTIVE_KINDS)})(-start)?\(")
 _CALLED = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
 _LOOP = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 
@@ -45,9 +56,9 @@ class Collective:
         return self.times * ways * self.bytes * (self.group - 1) // self.group
 
 
-def collectives(program: str, devices: int) -> list[Collective]:
+def find_collectives(program: str, devices: int) -> list[Collective]:
     """All of a program's (`compiled.as_text()`), which runs on so many devices."""
-    by_name, entry = computations(program)
+    by_name, entry = split_computations(program)
     found: dict[tuple[str, str], Collective] = {}
     for name, times in _calls(by_name, entry, 1):
         for number, line in enumerate(by_name[name]):
@@ -56,7 +67,7 @@ def collectives(program: str, devices: int) -> list[Collective]:
                 continue
             result, kind, starts = match.groups()
             group = _group_size(line, devices)
-            sizes = [size(dtype, shape) for dtype, shape, _ in ARRAY.findall(result)]
+            sizes = [array_bytes(dtype, shape) for dtype, shape, _ in ARRAY_PATTERN.findall(result)]
             if starts and kind in ("all-gather", "collective-permute"):
                 sizes = sizes[1:2]  # (operand, result, ..)
             whole = sum(sizes) * (group if kind == "reduce-scatter" else 1)
@@ -71,14 +82,14 @@ def collectives(program: str, devices: int) -> list[Collective]:
     return [one for one in found.values() if one.group > 1]
 
 
-def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:
+def totals_by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:
     """Operations (a loop's counted as often as they run) and bytes that a chip sends, by kind."""
     return {
         kind: {
             "operations": sum(one.times for one in found if one.kind == kind),
             "bytes_sent": sum(one.sent for one in found if one.kind == kind),
         }
-        for kind in KINDS
+        for kind in COLLECTIVE_KINDS
     }
 
 
@@ -91,7 +102,7 @@ def _calls(by_name: dict[str, list[str]], name: str, times: int) -> Iterator[tup
             rounds = _rounds(line, by_name.get(loop[1], []))
             yield from _calls(by_name, loop[2], times * rounds)
             continue
-        for one in _CALLED.findall(line) + branches(line):
+        for one in _CALLED.findall(line) + branch_computations(line):
             if one in by_name:
                 yield from _calls(by_name, one, times)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def flops(jaxpr: Any) -> int:
+def count_flops(jaxpr: Any) -> int:
     """Multiplications and additions of all products and convolutions; of a `while` that is no scan, one round.
 
     A multiplication without a sum (an outer product, a broadcast) is not counted. Of branches, which are
@@ -22,15 +22,15 @@ def flops(jaxpr: Any) -> int:
         elif name == "conv_general_dilated":
             total += _of_convolution(equation)
         elif name == "scan":
-            total += params["length"] * flops(params["jaxpr"])
+            total += params["length"] * count_flops(params["jaxpr"])
         elif (
             name == "shard_map"
         ):  # over all axes of its mesh, here: what is written is one device's part
-            total += params["mesh"].size * flops(params["jaxpr"])
+            total += params["mesh"].size * count_flops(params["jaxpr"])
         elif name == "cond":
-            total += min(map(flops, params["branches"]))
+            total += min(map(count_flops, params["branches"]))
         else:
-            total += sum(map(flops, _inside(params)))
+            total += sum(map(count_flops, _inside(params)))
     return total
 
 

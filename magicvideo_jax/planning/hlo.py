@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
+ARRAY_PATTERN = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 """`bf16[16,32,64]{2,1,0:T(8,128)}`: type, shape, and how it lies in memory."""
 
 _BITS = {
@@ -47,7 +47,7 @@ class LargeArray:
     """Where the program as it is written makes the first of them."""
 
 
-def computations(text: str) -> tuple[dict[str, list[str]], str]:
+def split_computations(text: str) -> tuple[dict[str, list[str]], str]:
     """Lines by the computation they stand in, and which one is the entry."""
     found: dict[str, list[str]] = {}
     entry, lines = "", []
@@ -61,7 +61,7 @@ def computations(text: str) -> tuple[dict[str, list[str]], str]:
     return found, entry
 
 
-def size(dtype: str, shape: str, layout: str | None = None) -> int:
+def array_bytes(dtype: str, shape: str, layout: str | None = None) -> int:
     """Bytes of an array; with a layout that has tiles (`3,2,1,0:T(8,128)`), those of whole tiles."""
     number = re.search(r"\d+", dtype)
     bits = _BITS.get(dtype) or (int(number[0]) if number else 0)  # tokens have none
@@ -74,16 +74,16 @@ def size(dtype: str, shape: str, layout: str | None = None) -> int:
     return math.prod(sides) * bits // 8
 
 
-def branches(line: str) -> list[str]:
+def branch_computations(line: str) -> list[str]:
     """Computations that an instruction chooses from."""
     several = [name for names in _BRANCHES.findall(line) for name in re.findall(r"[\w.\-]+", names)]
     return _BRANCH.findall(line) + several
 
 
-def largest(text: str, number: int) -> list[LargeArray]:
+def largest_arrays(text: str, number: int) -> list[LargeArray]:
     """The largest arrays of a program, alike ones as one. They need not be there at the same time: where an array
     ends another may begin. What a fusion keeps to itself is none."""
-    found, entry = computations(text)
+    found, entry = split_computations(text)
     arrays: dict[tuple[str, int], list[str]] = {}
     for name in _in_memory(found, entry):
         lines = [match for line in found[name] if (match := _INSTRUCTION.match(line))]
@@ -101,13 +101,13 @@ def largest(text: str, number: int) -> list[LargeArray]:
                 made_by = maker.get(_operands(match)[0])
             if made_by is None or made_by["kind"].endswith("-start") or match["name"] in returned:
                 continue
-            array = ARRAY.fullmatch(match["result"])
+            array = ARRAY_PATTERN.fullmatch(match["result"])
             if array is None or "S(" in (
                 array[3] or ""
             ):  # elsewhere: a TPU's vector memory, its registers
                 continue
             said = re.search(r'op_name="([^"]*)"', made_by["rest"])
-            alike = arrays.setdefault((f"{array[1]}[{array[2]}]", size(*array.groups())), [])
+            alike = arrays.setdefault((f"{array[1]}[{array[2]}]", array_bytes(*array.groups())), [])
             alike.append(said[1] if said else made_by["kind"])
     ordered = sorted(arrays.items(), key=lambda item: -item[0][1])
     return [
@@ -119,7 +119,7 @@ def _in_memory(found: dict[str, list[str]], name: str) -> Iterator[str]:
     """Computations whose results lie in memory: the entry, and what it loops over and branches into."""
     yield name
     for line in found[name]:
-        for one in _LOOP.findall(line) + branches(line):
+        for one in _LOOP.findall(line) + branch_computations(line):
             yield from _in_memory(found, one)
 
 

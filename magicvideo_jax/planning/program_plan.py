@@ -18,11 +18,11 @@ from magicvideo_jax.core.files import write_json
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
-from magicvideo_jax.planning.collectives import by_kind, collectives
-from magicvideo_jax.planning.flops import flops
-from magicvideo_jax.planning.hlo import LargeArray, largest
+from magicvideo_jax.planning.collectives import find_collectives, totals_by_kind
+from magicvideo_jax.planning.flops import count_flops
+from magicvideo_jax.planning.hlo import LargeArray, largest_arrays
 from magicvideo_jax.planning.programs import PlannedProgram, ProgramKind, build_program
-from magicvideo_jax.planning.topology import Topology, compile_only_devices, topology
+from magicvideo_jax.planning.topology import Topology, compile_only_devices, parse_topology
 from magicvideo_jax.runtime.compilation import cache_folder, out_of_memory_message
 
 PLATFORM = "tpu"
@@ -52,7 +52,6 @@ class Costs:
     """The code itself."""
     flops_xla: float = 0.0
     """As XLA counts them: what it computes twice counts twice, a loop's body once."""
-    bytes_accessed: float = 0.0
     collectives: dict[str, Any] = field(default_factory=dict)
     """By kind: `operations`, and `bytes_sent`."""
     largest: tuple[LargeArray, ...] = ()
@@ -117,13 +116,13 @@ def compiled_plan(
     return _read(kept)
 
 
-def sweep(
+def sweep_plans(
     experiment: Experiment, names: Iterable[str], *, fsdp: Iterable[int], clips: Iterable[int]
 ) -> Iterator[ProgramPlan]:
     """Quick plans of the step, for several slices, ways to spread the state, and clips a chip; with their costs, those
     that were compiled before. What does not divide is left out."""
     networks = Networks(experiment.model, PLATFORM)
-    for on, ways, number in itertools.product(map(topology, names), fsdp, clips):
+    for on, ways, number in itertools.product(map(parse_topology, names), fsdp, clips):
         if on.chips % ways:
             continue
         batch = number * on.chips * experiment.train.accumulate
@@ -157,7 +156,7 @@ def _with_costs(plan: ProgramPlan, program: PlannedProgram) -> ProgramPlan:
     clock = _Clock()
     traced = program.trace()
     clock.lap("trace")
-    plan = replace(plan, flops=flops(traced.jaxpr))
+    plan = replace(plan, flops=count_flops(traced.jaxpr))
     lowered = traced.lower()
     clock.lap("lower")
     try:
@@ -180,9 +179,8 @@ def _with_costs(plan: ProgramPlan, program: PlannedProgram) -> ProgramPlan:
             aliased=memory.alias_size_in_bytes,
             program=memory.generated_code_size_in_bytes,
             flops_xla=float(cost.get("flops", 0)),
-            bytes_accessed=float(cost.get("bytes accessed", 0)),
-            collectives=by_kind(collectives(text, plan.chips)),
-            largest=tuple(largest(text, _LARGEST)),
+            collectives=totals_by_kind(find_collectives(text, plan.chips)),
+            largest=tuple(largest_arrays(text, _LARGEST)),
             seconds=clock.seconds,
             versions=_versions(),
         ),

@@ -17,7 +17,7 @@ from magicvideo_jax.experiment.run_folder import shapes_of
 from magicvideo_jax.experiment.shapes import abstract_run, any_ids, bytes_by_part
 from magicvideo_jax.parallel.mesh import replicated, sharded_over_all
 from magicvideo_jax.parallel.shardings import bytes_per_device, with_sharding, with_shardings
-from magicvideo_jax.training.step import Compiled
+from magicvideo_jax.training.step import CompiledStep
 
 
 class ProgramKind(Enum):
@@ -55,7 +55,7 @@ def _step(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh)
     run = abstract_run(experiment, networks, mesh)
 
     def trace() -> Any:
-        return Compiled(run.step, run.state).traced(run.state, run.batch)
+        return CompiledStep(run.step, run.state).trace(run.state, run.batch)
 
     return PlannedProgram(
         ProgramKind.STEP,

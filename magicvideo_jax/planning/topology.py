@@ -28,8 +28,6 @@ class Chip:
     name: str
     hbm: int
     """Bytes that a program may use."""
-    flops: float
-    """Of bfloat16 products, a second."""
     axes: int
     """Of its network: sizes in a topology's name."""
 
@@ -37,9 +35,9 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v5e", hbm=int(15.75 * 2**30), flops=197e12, axes=2),
-        Chip("v5p", hbm=int(95.74 * 2**30), flops=459e12, axes=3),
-        Chip("v6e", hbm=int(31.25 * 2**30), flops=918e12, axes=2),
+        Chip("v5e", hbm=int(15.75 * 2**30), axes=2),
+        Chip("v5p", hbm=int(95.74 * 2**30), axes=3),
+        Chip("v6e", hbm=int(31.25 * 2**30), axes=2),
     )
 }
 
@@ -56,7 +54,7 @@ class Topology:
     """In all."""
 
 
-def topology(name: str, *, slices: int = 1) -> Topology:
+def parse_topology(name: str, *, slices: int = 1) -> Topology:
     """Errors: a name that says no topology."""
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     chip = CHIPS.get(match[1]) if match else None

@@ -20,8 +20,10 @@ from jaxtyping import Array, Float, UInt8
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.pixels import to_uint8
 
-Decode = Callable[[Float[Array, "b t h w c"], Any], tuple[Float[Array, "b t h2 w2 3"], Any]]
-"""`decode(z, past)` gives pixels in [-1, 1] and the past of the next frames: a tree of arrays, all zeros before the
+StreamingDecode = Callable[
+    [Float[Array, "b t h w c"], Any], tuple[Float[Array, "b t h2 w2 3"], Any]
+]
+"""`decode(z, cache)` gives pixels in [-1, 1] and the cache of the next frames: a tree of arrays, all zeros before the
 first frame (or give none), itself none if frames do not meet."""
 
 
@@ -47,24 +49,24 @@ class DecodeConfig:
 
 
 def decode_clips(
-    z: Float[Array, "b t h w c"], decode: Decode, config: DecodeConfig | None = None
+    z: Float[Array, "b t h w c"], decode: StreamingDecode, config: DecodeConfig | None = None
 ) -> UInt8[Array, "b t h2 w2 3"]:
     """Clip after clip, in chunks of about `config.frames` frames; of a decoder whose frames do not meet, all frames of
     the batch are as one clip."""
     config = config or DecodeConfig()
     b, t = z.shape[:2]
-    tiled = in_tiles(decode, config.tile, config.overlap) if config.tile else decode
+    decode = tiled(decode, config.tile, config.overlap) if config.tile else decode
     frame = jax.ShapeDtypeStruct((1, 1, *z.shape[2:]), z.dtype)
-    past = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda z: tiled(z, None)[1], frame)
+    cache = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda z: decode(z, None)[1], frame)
     )
-    clips = z.reshape(1, b * t, *z.shape[2:]) if past is None else z
-    pixels = jax.lax.map(lambda clip: _in_chunks(clip, tiled, past, at_most=config.frames), clips)
+    clips = z.reshape(1, b * t, *z.shape[2:]) if cache is None else z
+    pixels = jax.lax.map(lambda clip: _in_chunks(clip, decode, cache, at_most=config.frames), clips)
     return pixels.reshape(b, t, *pixels.shape[2:])
 
 
 def _in_chunks(
-    clip: Float[Array, "t h w c"], decode: Decode, past: Any, *, at_most: int
+    clip: Float[Array, "t h w c"], decode: StreamingDecode, cache: Any, *, at_most: int
 ) -> UInt8[Array, "t2 h2 w2 3"]:
     """One program for all chunks: the last is filled up with its last frame, on which no other depends."""
     t = len(clip)
@@ -73,38 +75,38 @@ def _in_chunks(
     filled = jnp.pad(clip, ((0, each * number - t), *((0, 0),) * 3), mode="edge")
     chunks = filled.reshape(number, 1, each, *clip.shape[1:])
 
-    def step(past: Any, z: Array) -> tuple[Any, Array]:
-        x, past = decode(z, past)
-        return past, to_uint8(x)
+    def step(cache: Any, z: Array) -> tuple[Any, Array]:
+        x, cache = decode(z, cache)
+        return cache, to_uint8(x)
 
-    _, pixels = jax.lax.scan(step, past, chunks)
+    _, pixels = jax.lax.scan(step, cache, chunks)
     return pixels.reshape(each * number, *pixels.shape[3:])[:t]
 
 
-def in_tiles(decode: Decode, tile: int, overlap: int) -> Decode:
+def tiled(decode: StreamingDecode, tile: int, overlap: int) -> StreamingDecode:
     """`decode` for frames of any size by tiles of `tile` x `tile` latents; frames that are no larger stay whole."""
 
     def decode_tiles(
-        z: Float[Array, "b t h w c"], past: Any
+        z: Float[Array, "b t h w c"], cache: Any
     ) -> tuple[Float[Array, "b t h2 w2 3"], Any]:
         h, w = z.shape[2:4]
-        tops, lefts = starts(h, tile, overlap), starts(w, tile, overlap)
+        tops, lefts = tile_starts(h, tile, overlap), tile_starts(w, tile, overlap)
         if len(tops) == len(lefts) == 1:
-            return decode(z, past)
+            return decode(z, cache)
         high, wide = min(tile, h), min(tile, w)
         corners = jnp.array([(top, left) for top in tops for left in lefts])
 
-        def one(corner_and_past: tuple[Array, Any]) -> tuple[Array, Any]:
-            (top, left), before = corner_and_past
+        def one(corner_and_cache: tuple[Array, Any]) -> tuple[Array, Any]:
+            (top, left), before = corner_and_cache
             part = jax.lax.dynamic_slice(
                 z, (0, 0, top, left, 0), (*z.shape[:2], high, wide, z.shape[-1])
             )
             return decode(part, before)
 
-        x, past = jax.lax.map(one, (corners, past))
+        x, cache = jax.lax.map(one, (corners, cache))
         factor = x.shape[-3] // high
-        rows = ramps(h * factor, [top * factor for top in tops], high * factor)
-        columns = ramps(w * factor, [left * factor for left in lefts], wide * factor)
+        rows = blending_weights(h * factor, [top * factor for top in tops], high * factor)
+        columns = blending_weights(w * factor, [left * factor for left in lefts], wide * factor)
         whole = jnp.zeros((*z.shape[:2], h * factor, w * factor, x.shape[-1]), x.dtype)
         for i, top in enumerate(tops):
             for j, left in enumerate(lefts):
@@ -116,12 +118,12 @@ def in_tiles(decode: Decode, tile: int, overlap: int) -> Decode:
                     left * factor : (left + wide) * factor,
                 ]
                 whole = whole.at[place].add(x[i * len(lefts) + j] * weight[None, None])
-        return whole, past
+        return whole, cache
 
     return decode_tiles
 
 
-def starts(side: int, tile: int, overlap: int) -> list[int]:
+def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
     """Where tiles of a side begin: as few as share `overlap`, at equal distances, the last at the end."""
     if side <= tile:
         return [0]
@@ -129,7 +131,7 @@ def starts(side: int, tile: int, overlap: int) -> list[int]:
     return [round(i * (side - tile) / (number - 1)) for i in range(number)]
 
 
-def ramps(side: int, starts: list[int], tile: int) -> list[np.ndarray]:
+def blending_weights(side: int, starts: list[int], tile: int) -> list[np.ndarray]:
     """The weights of each tile's pixels along a side: they sum to 1 everywhere. Towards a neighbour they fall over all
     that the two share."""
     places = np.arange(tile) + 0.5

@@ -7,7 +7,7 @@ from enum import Enum
 import jax
 from jaxtyping import Array, Float, Key
 
-from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.guidance import guided
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
@@ -47,7 +47,7 @@ def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> Solve
             return ddpm(noise, config.steps)
 
 
-def keyframes(
+def sample_keyframes(
     params: Params,
     text: Float[Array, "b l d"],
     null_text: Float[Array, "b l d"],
@@ -55,7 +55,7 @@ def keyframes(
     keys: Key[Array, "b"],
     *,
     denoise: Callable[..., Float[Array, "b t h w c"]],
-    plan: SolverTable,
+    table: SolverTable,
     guidance: float,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
@@ -67,6 +67,8 @@ def keyframes(
     def network(z: Array, time: Array, condition: Condition, /) -> Array:
         return denoise(params, z, time, condition)
 
-    eps = jax.vmap(lambda key: jax.random.normal(named(key, "noise"), shape))(keys)
+    eps = jax.vmap(lambda key: jax.random.normal(subkey(key, "noise"), shape))(keys)
     told = guided(network, guidance, Condition(null_text, fps))
-    return run_sampler(told, initial_latents(plan, eps), Condition(text, fps), plan=plan, keys=keys)
+    return run_sampler(
+        told, initial_latents(table, eps), Condition(text, fps), table=table, keys=keys
+    )

@@ -20,7 +20,7 @@ _MOST = 1e4
 """Of the ratio of two gradients."""
 
 
-def hinge(
+def hinge_losses(
     discriminate: Discriminate,
     params: Params,
     made: Float[Array, "b t h w 3"],
@@ -34,7 +34,7 @@ def hinge(
 
 
 @jax.custom_vjp
-def balanced(
+def balance_gradients(
     x: Float[Array, "*b"], weight: Float[Array, ""]
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """`x` twice, for two losses. Backwards the second's gradient has `weight` times the norm of the first's, whatever
@@ -54,4 +54,4 @@ def _backwards(weight: Array, gradients: tuple[Array, Array]) -> tuple[Array, Ar
     return first + weight * ratio * second, jnp.zeros_like(weight)
 
 
-balanced.defvjp(_forwards, _backwards)
+balance_gradients.defvjp(_forwards, _backwards)

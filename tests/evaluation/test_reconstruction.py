@@ -12,7 +12,7 @@ from torch.nn import functional
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.evaluation import reconstruction
 from magicvideo_jax.evaluation.difference_error import difference_error
-from magicvideo_jax.evaluation.optical_flow import flow, warped
+from magicvideo_jax.evaluation.optical_flow import optical_flow, warp
 from magicvideo_jax.evaluation.perceptual_distance import lpips_per_clip
 from magicvideo_jax.evaluation.psnr import psnr
 from magicvideo_jax.evaluation.ssim import ssim
@@ -149,12 +149,12 @@ def test_the_spectrum_sums_to_the_error_and_tells_its_speed(frames: int):
 @pytest.mark.parametrize("step", [(3.0, -2.0), (0.5, 0.25), (-6.0, 5.0)], ids=str)
 def test_flow_finds_a_known_translation(step: tuple[float, float]):
     clip = moving(2, step, side=64).mean(axis=-1)[0]
-    v = flow(*clip)
+    v = optical_flow(*clip)
     inside = v[:, 10:-10, 10:-10]
     error = np.abs(inside + np.array(step)[:, None, None])  # a pixel now at p was at p - step
     print(error.mean(), error.max())
     assert error.mean() < 0.15
-    np.testing.assert_allclose(warped(clip[0], v)[10:-10, 10:-10], clip[1][10:-10, 10:-10], atol=8)
+    np.testing.assert_allclose(warp(clip[0], v)[10:-10, 10:-10], clip[1][10:-10, 10:-10], atol=8)
 
 
 def test_warped_error_forgives_motion_and_not_flicker():
@@ -188,4 +188,6 @@ def test_a_table_of_decoders(monkeypatch):
     assert table["image"]["psnr"] == pytest.approx(table["video"]["psnr"], abs=0.3)
     for name in ("difference_error", "fast_error"):
         assert table["video"][name] < 0.5 * table["image"][name], name
-    assert set(dict(reconstruction.run([true[:, :1, :8]], [true[:, :1, :8]]))) == {"psnr", "ssim"}
+    assert set(
+        dict(reconstruction.reconstruction_metrics([true[:, :1, :8]], [true[:, :1, :8]]))
+    ) == {"psnr", "ssim"}

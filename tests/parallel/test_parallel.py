@@ -12,11 +12,11 @@ from jax.sharding import PartitionSpec
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
-from magicvideo_jax.parallel.batch import batch_sharding, check_batch, place_batch
+from magicvideo_jax.parallel.batch import batch_sharding, check_batch, shard_batch
 from magicvideo_jax.parallel.constraints import gather_parameter, shard_activations
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings, shard_largest_axis
-from magicvideo_jax.planning.collectives import collectives
+from magicvideo_jax.planning.collectives import find_collectives
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.optimizer import OptimConfig, make_optimizer
 from magicvideo_jax.training.state import fresh_state
@@ -47,7 +47,7 @@ def steps_on(mesh, number=3):
     )
     for i in range(number):
         clips = np.random.default_rng(i).standard_normal((8, 2, 2, 2, 128)).astype(np.float32)
-        state, _ = step(state, place_batch({"clips": clips}, mesh, 8))
+        state, _ = step(state, shard_batch({"clips": clips}, mesh, 8))
     return state
 
 
@@ -77,7 +77,7 @@ def test_a_gradient_is_summed_where_it_is_kept():
         program = (
             step.lower(kernel, jax.ShapeDtypeStruct((64, 64, 512), jnp.float32)).compile().as_text()
         )
-    found = sorted((c.kind, c.group, c.bytes) for c in collectives(program, 8))
+    found = sorted((c.kind, c.group, c.bytes) for c in find_collectives(program, 8))
     size = 4 * 512 * 256
     assert found == [("all-gather", 4, size), ("all-reduce", 2, size // 4), ("all-reduce", 4, size)]
 
@@ -96,7 +96,7 @@ def test_parameters_are_spread_over_fsdp_and_small_ones_copied():
 
 def test_a_batch_lies_over_data_and_frames():
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    placed = place_batch(
+    placed = shard_batch(
         {"clips": np.zeros((8, 4, 2, 2, 3), np.float32), "ids": np.zeros((8, 5), np.int32)}, mesh, 8
     )
     assert {shard.data.shape for shard in placed["clips"].addressable_shards} == {(2, 2, 2, 2, 3)}
@@ -141,12 +141,8 @@ class Chip:
 )
 def test_chips_that_share_a_model_are_neighbours(kind, sides, slices, shape):
     """Also where an axis of the mesh is no product of the torus' sides."""
-    places = [
-        (of_slice, place_batch) for of_slice in range(slices) for place_batch in np.ndindex(*sides)
-    ]
-    chips = [
-        Chip(i, place_batch, of_slice, kind) for i, (of_slice, place_batch) in enumerate(places)
-    ]
+    places = [(of_slice, position) for of_slice in range(slices) for position in np.ndindex(*sides)]
+    chips = [Chip(i, position, of_slice, kind) for i, (of_slice, position) in enumerate(places)]
     mesh = make_mesh(shape, chips)
     assert sorted(chip.id for chip in mesh.devices.flat) == list(range(len(chips)))
     for group in mesh.devices.reshape(mesh.shape["data"], -1):
