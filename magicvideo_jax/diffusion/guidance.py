@@ -1,10 +1,11 @@
-"""Classifier-free guidance: a denoiser made of a denoiser.
+"""Classifier-free guidance: a denoiser built from a conditional denoiser.
 
-    e = e_null + w (e_told - e_null) = e_told + (w - 1) (e_told - e_null)     (1)  Ho & Salimans 2207.12598, eq. 6
-    e' = e std(e_told) / std(e)                                               (2)  Lin et al. 2305.08891, eq. 14, 15
+    e = e_u + w (e_c - e_u) = e_c + (w - 1) (e_c - e_u)                       (1)  Ho & Salimans 2207.12598, eq. 6
+    e' = e std(e_c) / std(e)                                                  (2)  Lin et al. 2305.08891, eq. 14, 15
     phi e' + (1 - phi) e                                                      (3)  its eq. 16
 
-The paper's own w of 2207.12598 is one less than the `scale` that Stable Diffusion made usual and eq. 1 has.
+e_c is the conditional, e_u the unconditional prediction. The w of 2207.12598 is one less than the `scale` of eq. 1,
+which is Stable Diffusion's convention.
 """
 
 from typing import Any
@@ -18,10 +19,13 @@ from magicvideo_jax.core.types import Denoise
 
 
 def guided(denoise: Denoise, scale: float, null_condition: Any, *, rescale: float = 0.0) -> Denoise:
-    """`denoise`, told its condition `scale` times; both passes run as one batch.
+    """Apply classifier-free guidance to a denoiser (eq. 1), both predictions in one batch of twice the size.
 
-    `null_condition` is what the network is told when the prompt is dropped, of the condition's shapes or with a batch
-    of 1; `rescale` is phi of eq. 3. A scale of 1 is `denoise` itself.
+    `scale` is w of eq. 1; 1 returns `denoise` itself. `null_condition` is the conditioning of the unconditional
+    prediction (the empty or the negative prompt), with the shapes of the condition or a batch axis of 1. `rescale`
+    is phi of eq. 3.
+
+    Errors: `UserError` where `rescale` is outside [0, 1].
     """
     if not 0 <= rescale <= 1:
         raise UserError(f"rescale={rescale}: give 0 to 1")
@@ -31,25 +35,27 @@ def guided(denoise: Denoise, scale: float, null_condition: Any, *, rescale: floa
     def wrapped(
         z: Float[Array, "b *axes"], time: Float[Array, "b"], condition: Any, /
     ) -> Float[Array, "b *axes"]:
-        conditions = jax.tree.map(_beside, null_condition, condition)
+        conditions = jax.tree.map(_interleave, null_condition, condition)
         both = denoise(jnp.repeat(z, 2, axis=0), jnp.repeat(time, 2), conditions)
         pairs = both.astype(jnp.float32).reshape(-1, 2, *both.shape[1:])
-        null, told = pairs[:, 0], pairs[:, 1]
-        pushed = told + (scale - 1) * (told - null)
+        unconditional, conditional = pairs[:, 0], pairs[:, 1]
+        e = conditional + (scale - 1) * (conditional - unconditional)
         if rescale:
-            ratio = _deviation(told) / _deviation(pushed)
-            pushed = pushed * (rescale * ratio + (1 - rescale))
-        return pushed.astype(both.dtype)
+            ratio = _standard_deviation(conditional) / _standard_deviation(e)
+            e = e * (rescale * ratio + (1 - rescale))
+        return e.astype(both.dtype)
 
     return wrapped
 
 
-def _beside(null: Float[Array, "..."], told: Float[Array, "b *axes"]) -> Float[Array, "b2 *axes"]:
-    """The two passes of an example as neighbours: a batch spread over devices then stays where it is."""
-    return jnp.stack([jnp.broadcast_to(null, told.shape), told], axis=1).reshape(
-        -1, *told.shape[1:]
-    )
+def _interleave(
+    unconditional: Float[Array, "..."], conditional: Float[Array, "b *axes"]
+) -> Float[Array, "b2 *axes"]:
+    """Both conditions of each example in neighbouring rows, so that a sharded batch moves nothing between devices."""
+    shape = conditional.shape
+    pairs = jnp.stack([jnp.broadcast_to(unconditional, shape), conditional], axis=1)
+    return pairs.reshape(-1, *shape[1:])
 
 
-def _deviation(e: Float[Array, "b *axes"]) -> Float[Array, "b *ones"]:
+def _standard_deviation(e: Float[Array, "b *axes"]) -> Float[Array, "b *ones"]:
     return jnp.std(e, axis=tuple(range(1, e.ndim)), keepdims=True)

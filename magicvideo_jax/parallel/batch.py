@@ -1,4 +1,4 @@
-"""Batches onto the mesh: examples over `data` and `fsdp`, the frames of clips over `frames`."""
+"""Batches on the mesh: examples are sharded over `data` and `fsdp`, frames of clips over `frames`."""
 
 import functools
 from typing import Any
@@ -15,7 +15,10 @@ from magicvideo_jax.parallel.mesh import batch_shards, replicated
 
 
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int = 1) -> None:
-    """Errors: a global batch that the mesh does not divide; more than one clip at once where devices share a clip."""
+    """Check that a mesh divides a global batch, and that devices that share a clip process one clip at a time.
+
+    Errors: `UserError` naming `train.batch_size`.
+    """
     shards = batch_shards(mesh) * accumulate
     if batch_size < 1 or batch_size % shards:
         raise UserError(
@@ -23,51 +26,61 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int =
             f"(mesh data x fsdp = {batch_shards(mesh)}, train.accumulate = {accumulate})"
         )
     frames, at_once = mesh.shape["frames"], batch_size // shards
-    if (
-        frames > 1 and at_once > 1
-    ):  # images of several clips in a row, each spread over devices: XLA would gather them
+    # Merging the axes (b t) of several clips whose frames are sharded would make XLA gather them.
+    if frames > 1 and at_once > 1:
         raise UserError(
-            f"train.batch_size={batch_size}: with mesh.frames={frames} devices take one clip at a time: give {shards}, "
-            f"or train.accumulate={accumulate * at_once}"
+            f"train.batch_size={batch_size}: with mesh.frames={frames} devices process one clip at a time: "
+            f"give {shards}, or train.accumulate={accumulate * at_once}"
         )
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh, ndim: int) -> NamedSharding:
-    """Arrays with five axes are clips (b t h w c)."""
+    """Sharding of a batch array: arrays with five axes are clips (b t h w c), all others lack a frame axis."""
     spec = PartitionSpec(BATCH_AXES, FRAMES_AXIS) if ndim == 5 else PartitionSpec(BATCH_AXES)
     return NamedSharding(mesh, spec)
 
 
 @functools.cache
 def local_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
-    """The rows of a global batch that this host's devices hold, ascending: hosts may share rows (and split frames)."""
-    here = batch_sharding(mesh, 1).addressable_devices_indices_map((batch_size,)).values()
-    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in here]))
+    """Rows of a global batch that the devices of this process hold, in ascending order.
+
+    Processes hold the same rows where they share the frames of clips.
+    """
+    local = batch_sharding(mesh, 1).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in local]))
 
 
 def shard_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
-    """This host's rows (numpy, as `local_rows` has them) of a batch of that size as global arrays."""
+    """Global arrays from the rows of this process, which are numpy arrays in the order of `local_rows`."""
     rows = local_rows(batch_size, mesh)
 
     def put(x: np.ndarray) -> jax.Array:
-        def piece(index: Any) -> np.ndarray:
-            wanted = np.arange(batch_size)[index[0]]
-            first = int(np.searchsorted(rows, wanted[0]))
-            return x[(slice(first, first + len(wanted)), *index[1:])]
+        def shard(index: Any) -> np.ndarray:
+            shard_rows = np.arange(batch_size)[index[0]]
+            first = int(np.searchsorted(rows, shard_rows[0]))
+            return x[(slice(first, first + len(shard_rows)), *index[1:])]
 
         return jax.make_array_from_callback(
-            (batch_size, *x.shape[1:]), batch_sharding(mesh, x.ndim), piece
+            (batch_size, *x.shape[1:]), batch_sharding(mesh, x.ndim), shard
         )
 
     return jax.tree.map(put, batch)
 
 
 def fetch_to_host(x: jax.Array | np.ndarray, rows: int | None = None) -> np.ndarray:
-    """A global array, or the first of its rows, as numpy, on every host; numpy stays what it is. Of several hosts every
-    device holds all that is fetched."""
+    """A global array, or its first `rows` rows, as numpy on every process; numpy arrays pass through.
+
+    Where several processes share the array, every device holds all that is fetched.
+    """
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         if rows is None:
             return np.asarray(process_allgather(x, tiled=True))
         assert isinstance(x.sharding, NamedSharding)
-        x = jax.jit(lambda x: x[:rows], out_shardings=replicated(x.sharding.mesh))(x)
+        x = _first_rows(x.sharding.mesh)(x, rows)
     return np.asarray(x)[:rows]
+
+
+@functools.cache
+def _first_rows(mesh: Mesh) -> Any:
+    """`f(x, rows)`, jitted once per mesh: the first rows of a global array, replicated."""
+    return jax.jit(lambda x, rows: x[:rows], static_argnums=1, out_shardings=replicated(mesh))

@@ -1,4 +1,4 @@
-"""What plans are of: the training step of a run, and the program that makes its clips; no device need be there."""
+"""Programs that can be planned: the training step of a run and its sampling program. They need no devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from magicvideo_jax.training.step import CompiledStep
 
 
 class ProgramKind(Enum):
-    """Which program: the values of `--what`."""
+    """Kind of program: the values of `--what`."""
 
     STEP = "step"
     SAMPLE = "sample"
@@ -29,25 +29,28 @@ class ProgramKind(Enum):
 
 @dataclass(frozen=True)
 class PlannedProgram:
-    """A program, and what a chip holds for it."""
+    """A program that is not compiled yet, and the memory that its inputs need."""
 
     what: ProgramKind
     experiment: Experiment
     mesh: Mesh | AbstractMesh
     batch_size: int
-    """Examples of a step, or clips that are made together."""
+    """Examples per step, or clips sampled together."""
     inputs: dict[str, Any]
-    """Of all of them: shapes in their places."""
+    """Shapes of the whole batch, with shardings."""
     parts: dict[str, int]
-    """Bytes a chip that are there at once, before anything is computed."""
+    """Bytes per chip that are live at once before activations, by part."""
     trace: Callable[[], Any]
-    """As JAX has it: `.jaxpr`, and `.lower().compile()`; of a mesh with devices."""
+    """Traces the program: gives `.jaxpr` and `.lower().compile()`. Needs a mesh with devices."""
 
 
 def build_program(
     what: ProgramKind, experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh
 ) -> PlannedProgram:
-    """Of a fitted experiment. Errors: a batch that the mesh does not divide; clips of a stage that makes none."""
+    """Program of an experiment whose configuration is final.
+
+    Errors: `UserError` where the mesh does not divide the batch, or the stage does not sample from prompts.
+    """
     return (_step if what is ProgramKind.STEP else _sample)(experiment, networks, mesh)
 
 
@@ -71,13 +74,14 @@ def _step(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh)
 def _sample(
     experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh
 ) -> PlannedProgram:
-    """As a run makes previews and scores, of parameters as it spreads them; `sample` and `evaluate` have them whole.
+    """The sampling program of previews: parameters sharded as in training (`sample` and `evaluate` replicate them).
 
-    What is gathered is counted in the type that networks compute in; XLA leaves out the VAE's encoder, and may gather
-    the table of words as it is."""
+    Gathered parameters are counted in the compute type. This is an estimate: XLA drops the VAE's encoder, and may
+    gather the token embedding in float32.
+    """
     if not experiment.stage.has_text:
         raise UserError(
-            f"--what=sample: stage={experiment.stage.value} makes nothing from prompts; plan its step"
+            f"--what=sample: stage={experiment.stage.value} does not sample from prompts; use --what=step"
         )
     generator = Generator(experiment, networks, any_ids(experiment.model.text.tokens))
     params, clips = (
@@ -100,10 +104,10 @@ def _sample(
             params, inputs["ids"], null_ids, inputs["fps"], inputs["keys"]
         )
 
-    spread = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
+    sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
     parts = {
         "parameters": bytes_per_device(params),
-        "gathered": sum(leaf.size for leaf in spread) * jnp.dtype(networks.dtype).itemsize,
+        "gathered": sum(leaf.size for leaf in sharded) * jnp.dtype(networks.dtype).itemsize,
         "inputs": bytes_per_device(inputs),
     }
     return PlannedProgram(ProgramKind.SAMPLE, experiment, mesh, clips, inputs, parts, trace)

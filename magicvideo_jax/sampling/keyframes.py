@@ -1,4 +1,4 @@
-"""Stage one of MagicVideo: text to keyframe latents, z_T ~ N(0, 1) walked down to z_0 with guidance."""
+"""Keyframe sampling (MagicVideo's first stage): latents z_0 from text, denoised from z_T ~ N(0, 1) with guidance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from magicvideo_jax.diffusion.solvers import SolverTable, ddim, ddpm, dpm_solver
 
 
 class Sampler(Enum):
-    """How z_T is walked down."""
+    """Sampling method."""
 
     DDIM = "ddim"
     DPM = "dpm++2m"
@@ -26,7 +26,7 @@ class Sampler(Enum):
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """The usual answers to what a sampler asks."""
+    """Default sampler, number of steps, guidance scale and frame rate."""
 
     sampler: Sampler = Sampler.DDIM
     steps: int = 50
@@ -35,7 +35,7 @@ class SampleConfig:
 
 
 def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> SolverTable:
-    """The sampler's table for a number of steps."""
+    """Solver table of a sampler and a number of steps. Errors: those of the sampler's table."""
     match config.sampler:
         case Sampler.DDIM:
             return ddim(noise, config.steps)
@@ -59,16 +59,16 @@ def sample_keyframes(
     guidance: float,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
-    """Scaled latents of `shape` (t h w c) for each text; all noise of clip i is from keys[i].
+    """Scaled latents of `shape` (t h w c) for each text. All noise of clip i is drawn from `keys[i]`.
 
-    `denoise(params, z, time, condition)` is the network; `null_text` is what guidance pushes away from.
+    `denoise(params, z, time, condition)` is the network. `null_text` is the unconditional or negative prompt, from
+    which guidance of this scale leads away. `fps` conditions the network on the frame rate.
     """
 
     def network(z: Array, time: Array, condition: Condition, /) -> Array:
         return denoise(params, z, time, condition)
 
     eps = jax.vmap(lambda key: jax.random.normal(subkey(key, "noise"), shape))(keys)
-    told = guided(network, guidance, Condition(null_text, fps))
-    return run_sampler(
-        told, initial_latents(table, eps), Condition(text, fps), table=table, keys=keys
-    )
+    guided_denoise = guided(network, guidance, Condition(null_text, fps))
+    z = initial_latents(table, eps)
+    return run_sampler(guided_denoise, z, Condition(text, fps), table=table, keys=keys)

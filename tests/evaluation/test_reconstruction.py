@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from scipy.ndimage import gaussian_filter, shift
 from torch.nn import functional
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.evaluation import reconstruction
+from magicvideo_jax.core.pixels import psnr_of_mse
+from magicvideo_jax.evaluation import perceptual_distance, reconstruction
 from magicvideo_jax.evaluation.difference_error import difference_error
 from magicvideo_jax.evaluation.optical_flow import optical_flow, warp
 from magicvideo_jax.evaluation.perceptual_distance import lpips_per_clip
@@ -121,6 +123,33 @@ def test_lpips_is_the_formula_on_alexnet_in_torch():
     assert lpips_per_clip(made, true)[0] == pytest.approx(float(expected.mean()), rel=1e-4)
     with pytest.raises(UserError, match="30 pixels"):
         lpips_per_clip(made[:, :, :30], true[:, :, :30])
+
+
+def test_lpips_is_compiled_once_for_clips_of_one_shape(monkeypatch):
+    traced = []
+
+    def distance(x: jax.Array, y: jax.Array) -> jax.Array:
+        traced.append(x.shape)
+        return jnp.square(x - y).mean((1, 2, 3))
+
+    monkeypatch.setattr(perceptual_distance.learned, "lpips", lambda: distance)
+    true = moving(2).astype(np.uint8)
+    made = noisy(true, 5).clip(0, 255)
+    first = lpips_per_clip(made, true)
+    times = len(traced)
+    np.testing.assert_array_equal(lpips_per_clip(made, true), first)
+    assert len(traced) == times > 0
+    expected = np.square((made - true) / 127.5).mean((1, 2, 3, 4))
+    np.testing.assert_allclose(first, expected, rtol=1e-5)
+
+
+def test_one_psnr_serves_levels_and_signed_pixels():
+    mse = np.array([4.0, 100.0])
+    signed = jnp.asarray(mse / 127.5**2)
+    np.testing.assert_allclose(
+        psnr_of_mse(mse, peak=255.0), psnr_of_mse(signed, peak=2.0), rtol=1e-6
+    )
+    assert psnr_of_mse(np.zeros(1), peak=255.0) == np.inf
 
 
 def test_difference_error_hears_what_changes_and_not_what_stays():

@@ -12,11 +12,17 @@ from jax.sharding import PartitionSpec
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
-from magicvideo_jax.parallel.batch import batch_sharding, check_batch, shard_batch
+from magicvideo_jax.parallel.batch import (
+    batch_sharding,
+    check_batch,
+    fetch_to_host,
+    shard_batch,
+)
 from magicvideo_jax.parallel.constraints import gather_parameter, shard_activations
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings, shard_largest_axis
 from magicvideo_jax.planning.collectives import find_collectives
+from magicvideo_jax.training.adversarial import balance_gradients
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.optimizer import OptimConfig, make_optimizer
 from magicvideo_jax.training.state import fresh_state
@@ -106,7 +112,7 @@ def test_a_batch_lies_over_data_and_frames():
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
-        (MeshConfig(3, 1, 1), "wants 3 devices and there are 8"),
+        (MeshConfig(3, 1, 1), "needs 3 devices but there are 8"),
         (MeshConfig(-1, -1, 1), r"mesh\.fsdp=-1"),
         (MeshConfig(0, 1, 1), r"mesh\.data=0"),
         (MeshConfig(-1, 3, 1), "there are 8"),
@@ -168,3 +174,37 @@ def test_a_checkpoint_of_eight_devices_is_read_on_one(tmp_path):
     assert position == {"next_index": 3}
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     assert restored.params["w"].sharding == alone
+
+
+def test_balancing_gradients_gathers_none_of_them():
+    """Their norms are sums over shards: no device needs the gradients of another."""
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    clips = jax.ShapeDtypeStruct((4, 4, 16, 16, 3), jnp.float32, sharding=batch_sharding(mesh, 5))
+
+    def gradient(x: jax.Array) -> jax.Array:
+        first, second = (
+            jax.vjp(lambda x: balance_gradients(x, jnp.float32(0.5)), x)[1](
+                (jnp.sin(x), jnp.cos(x))
+            )[0],
+            x,
+        )
+        return first + second
+
+    program = jax.jit(gradient).lower(clips).compile().as_text()
+    kinds = {collective.kind for collective in find_collectives(program, 8)}
+    assert kinds == {"all-reduce"}
+
+
+def test_fetching_rows_of_one_shape_compiles_once(monkeypatch):
+    """As on several processes, where no process holds all of an array."""
+    mesh = make_mesh(MeshConfig(8, 1, 1))
+    x = jax.device_put(np.arange(16.0), batch_sharding(mesh, 1))
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None
+    )
+    monkeypatch.setattr(type(x), "is_fully_addressable", False)
+    for _ in range(3):
+        np.testing.assert_array_equal(fetch_to_host(x, 3), [0, 1, 2])
+    jax.monitoring.clear_event_listeners()
+    assert len(compiled) == 1

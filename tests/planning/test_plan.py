@@ -334,14 +334,14 @@ def test_the_largest_arrays_of_a_compiled_program():
 @pytest.mark.parametrize(
     ("name", "slices", "changes", "said"),
     [
-        ("v9:2x2", 1, {}, "--topology=v9:2x2: give chips and their arrangement"),
-        ("v5p:4x4", 1, {}, "--topology=v5p:4x4: give chips"),
+        ("v9:2x2", 1, {}, "--topology=v9:2x2: give a chip and its arrangement"),
+        ("v5p:4x4", 1, {}, "--topology=v5p:4x4: give a chip"),
         ("v5e:2x4", 0, {}, "--slices=0"),
         (
             "v5e:2x4",
             1,
             {"fsdp": 3},
-            r"mesh \(data=2, fsdp=3, frames=1\) wants 6 devices and there are 8",
+            r"mesh \(data=2, fsdp=3, frames=1\) needs 6 devices but there are 8",
         ),
         ("v5e:16x16", 1, {}, "train.batch_size=8: give a multiple of 256"),
         ("v5e:2x4", 3, {"fsdp": 24, "batch": 24}, "mesh.data=1: give a multiple of 3"),
@@ -400,7 +400,7 @@ def test_the_verb_writes_what_it_says(tmp_path):
 
 
 def test_a_vae_samples_nothing():
-    with pytest.raises(UserError, match="--what=sample: stage=vae makes nothing from prompts"):
+    with pytest.raises(UserError, match="--what=sample: stage=vae does not sample from prompts"):
         quick_plan(tiny(TrainingStage.VAE), parse_topology("v5e:2x4"), ProgramKind.SAMPLE)
 
 
