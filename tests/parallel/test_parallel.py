@@ -179,7 +179,7 @@ def test_a_checkpoint_of_eight_devices_is_read_on_one(tmp_path):
 def test_balancing_gradients_gathers_none_of_them():
     """Their norms are sums over shards: no device needs the gradients of another."""
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    clips = jax.ShapeDtypeStruct((4, 4, 16, 16, 3), jnp.float32, sharding=batch_sharding(mesh, 5))
+    clips = jax.ShapeDtypeStruct((8, 4, 16, 16, 3), jnp.float32, sharding=batch_sharding(mesh, 5))
 
     def gradient(x: jax.Array) -> jax.Array:
         first, second = (
