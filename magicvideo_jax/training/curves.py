@@ -1,4 +1,4 @@
-"""A run's metrics.jsonl as a picture: loss, loss by diffusion time, gradient norm, and what else a stage reports."""
+"""Plots of a run's metrics.jsonl: loss, loss by diffusion time, gradient norm, and metrics of the training stage."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import atomic_write
 
-Lines = Sequence[Mapping[str, float | int]]
+LogLines = Sequence[Mapping[str, float | int]]
 """The lines of metrics.jsonl, as `training.metrics.read_lines` reads them."""
-Series = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]
-"""Steps and values."""
+Curve = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]
+"""Steps and values of one metric."""
 
 PANELS = {
     "loss": "loss",
@@ -28,19 +28,22 @@ PANELS = {
     "kl": "KL to the unit Gaussian",
     "grad_norm": "gradient norm",
 }
-"""Metrics that get a panel where a run reports them, and the panel's title."""
+"""Metrics that have a panel where a run reports them, with the title of the panel."""
 BY_TIME = "loss_by_time/"
+"""Prefix of the losses by bin of diffusion time."""
 SMOOTHED_OVER = 0.05
-"""The share of a curve that one point of its smoothed form averages."""
+"""Fraction of a curve that the running mean averages over."""
 
 
-def plot_curves(lines: Lines, path: str | Path) -> None:
-    """One run: a panel for each metric that it reports, smoothed over the faint raw values.
+def plot_curves(lines: LogLines, path: str | Path) -> None:
+    """Plot a run as PNG: one panel per metric, smoothed values over faint raw ones.
 
     Errors: `UserError` where no line holds a metric to draw, or `path` cannot be written.
     """
-    drawn = {name: title for name, title in PANELS.items() if len(series(lines, name)[0])}
-    by_time = sorted({key for line in lines for key in line if key.startswith(BY_TIME)}, key=_place)
+    drawn = {name: title for name, title in PANELS.items() if len(curve_of(lines, name)[0])}
+    by_time = sorted(
+        {key for line in lines for key in line if key.startswith(BY_TIME)}, key=_bin_number
+    )
     number = len(drawn) + bool(by_time)
     if not number:
         raise UserError(
@@ -49,7 +52,7 @@ def plot_curves(lines: Lines, path: str | Path) -> None:
     figure = _figure(number)
     panels = iter(figure.axes)
     for name, title in drawn.items():
-        _draw(next(panels), series(lines, name), title)
+        _draw(next(panels), curve_of(lines, name), title)
         if name == "loss" and by_time:
             _draw_by_time(next(panels), lines, by_time)
     if "loss" not in drawn and by_time:
@@ -57,24 +60,8 @@ def plot_curves(lines: Lines, path: str | Path) -> None:
     _save(figure, path)
 
 
-def compare_curves(runs: Mapping[str, Lines], path: str | Path, *, metric: str = "loss") -> None:
-    """One metric of several runs, by name, on one axis.
-
-    Errors: `UserError` where a run does not hold the metric, or `path` cannot be written.
-    """
-    figure = _figure(1)
-    (axes,) = figure.axes
-    for place, (name, lines) in enumerate(runs.items()):
-        steps_and_values = series(lines, metric)
-        if not len(steps_and_values[0]):
-            raise UserError(f"{path}: no curve to draw: {name} holds no {metric}")
-        _draw(axes, steps_and_values, PANELS.get(metric, metric), colour=f"C{place}", label=name)
-    axes.legend(frameon=False)
-    _save(figure, path)
-
-
-def series(lines: Lines, name: str) -> Series:
-    """A metric's finite values and their steps; lines without it are passed over."""
+def curve_of(lines: LogLines, name: str) -> Curve:
+    """Steps and finite values of a metric. Lines without it are skipped."""
     pairs = [
         (line["step"], line[name])
         for line in lines
@@ -85,34 +72,33 @@ def series(lines: Lines, name: str) -> Series:
 
 
 def smooth(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """The running mean over a window about each point, as much of it as there is at the ends: it does not lag."""
+    """Centred running mean, over a shorter window near the ends."""
     reach = int(SMOOTHED_OVER * len(values) / 2)
-    places = np.arange(len(values))
-    low, high = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
+    index = np.arange(len(values))
+    low, high = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
     sums = np.concatenate([[0.0], np.cumsum(values)])
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _draw(axes: Axes, points: Series, title: str, *, colour: str = "C0", label: str = "") -> None:
+def _draw(axes: Axes, points: Curve, title: str) -> None:
     steps, values = points
-    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+    axes.plot(steps, values, color="C0", alpha=0.25, linewidth=0.8)
     axes.plot(
         steps,
         smooth(values),
-        color=colour,
+        color="C0",
         linewidth=1.6,
         marker="o" if len(steps) < 3 else "",
-        label=label,
     )
     axes.set_title(title, loc="left")
     _scale(axes, values)
 
 
-def _draw_by_time(axes: Axes, lines: Lines, names: Sequence[str]) -> None:
-    """A line for each bin of diffusion time, dark where there is little noise."""
+def _draw_by_time(axes: Axes, lines: LogLines, names: Sequence[str]) -> None:
+    """Draw one line per bin of diffusion time, dark for little noise."""
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(names)))
     for name, colour in zip(names, colours, strict=True):
-        steps, values = series(lines, name)
+        steps, values = curve_of(lines, name)
         axes.plot(
             steps, smooth(values), color=colour, linewidth=1.2, marker="o" if len(steps) < 3 else ""
         )
@@ -123,7 +109,7 @@ def _draw_by_time(axes: Axes, lines: Lines, names: Sequence[str]) -> None:
 
 
 def _scale(axes: Axes, values: Float[np.ndarray, "n"]) -> None:
-    """Logarithmic where the values span more than a factor of four; once so, it stays so."""
+    """Make the axis logarithmic where values span more than a factor of four."""
     if len(values) and np.min(values) > 0 and np.max(values) > 4 * np.min(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -132,12 +118,13 @@ def _scale(axes: Axes, values: Float[np.ndarray, "n"]) -> None:
 
 
 def _figure(number: int) -> Figure:
-    """Panels from left to right, two a row from four on. A `Figure` of its own: pyplot's global state is the user's."""
+    """Figure with panels in one row, or from four panels on in two rows."""
+    # Not pyplot's, whose global state belongs to the user.
     columns = number if number < 4 else -(-number // 2)
     rows = -(-number // columns)
     figure = Figure(figsize=(4.6 * columns, 3.2 * rows), dpi=110, layout="constrained")
-    for place in range(number):
-        axes = figure.add_subplot(rows, columns, place + 1)
+    for index in range(number):
+        axes = figure.add_subplot(rows, columns, index + 1)
         axes.grid(color="0.92", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -151,5 +138,5 @@ def _save(figure: Figure, path: str | Path) -> None:
         figure.savefig(aside, format="png")
 
 
-def _place(name: str) -> int:
+def _bin_number(name: str) -> int:
     return int(name.removeprefix(BY_TIME))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.training.curves import compare_curves, plot_curves, series, smooth
+from magicvideo_jax.training.curves import curve_of, plot_curves, smooth
 
 
 def logged(number: int, level: float = 1.0) -> list[dict[str, float]]:
@@ -64,14 +64,6 @@ def test_what_is_missing_is_left_out(tmp_path, lines):
     assert np.min(drawn(tmp_path / "curves.png")) < 100
 
 
-def test_runs_are_compared_on_one_axis(tmp_path):
-    compare_curves({"from T2I": logged(50), "from scratch": logged(80, 3.0)}, tmp_path / "two.png")
-    colours = {tuple(colour) for colour in drawn(tmp_path / "two.png").reshape(-1, 3).tolist()}
-    assert {(31, 119, 180), (255, 127, 14)} <= colours
-    compare_curves({"one": logged(5)}, tmp_path / "norm.png", metric="grad_norm")
-    drawn(tmp_path / "norm.png")
-
-
 def test_smoothing_keeps_constants_and_does_not_lag():
     assert np.allclose(smooth(np.full(200, 3.0)), 3)
     line = np.arange(200.0)
@@ -81,7 +73,7 @@ def test_smoothing_keeps_constants_and_does_not_lag():
 
 
 def test_series_passes_over_what_is_not_finite():
-    steps, values = series(
+    steps, values = curve_of(
         [{"step": 1, "a": 2.0}, {"step": 2, "a": float("inf")}, {"step": 3}], "a"
     )
     assert (steps.tolist(), values.tolist()) == ([1], [2])
@@ -90,8 +82,6 @@ def test_series_passes_over_what_is_not_finite():
 def test_errors_are_named(tmp_path):
     with pytest.raises(UserError, match="no curves to draw: none of 1 lines"):
         plot_curves([{"step": 1, "clips_per_second": 2.0}], tmp_path / "curves.png")
-    with pytest.raises(UserError, match="scratch holds no loss"):
-        compare_curves({"scratch": []}, tmp_path / "two.png")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"curves\.png cannot be written: Not a directory"):
         plot_curves(logged(3), tmp_path / "file" / "curves.png")
