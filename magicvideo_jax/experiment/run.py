@@ -23,9 +23,8 @@ from magicvideo_jax.runtime.preemption import PreemptionListener
 from magicvideo_jax.runtime.progress import say
 from magicvideo_jax.runtime.run_lock import hold_run_lock
 from magicvideo_jax.training.checkpoint import Checkpoints
-from magicvideo_jax.training.curves import plot_curves
 from magicvideo_jax.training.loop import train_loop
-from magicvideo_jax.training.metrics import MetricsLog, read_lines
+from magicvideo_jax.training.metrics import MetricsLog
 from magicvideo_jax.training.step import Compiled
 
 
@@ -74,7 +73,6 @@ def run(experiment: Experiment, workdir: Path, interrupt: PreemptionListener | N
             ),
             interrupt=interrupt or PreemptionListener(),
         )
-        plot_curves(read_lines(shown / "metrics.jsonl"), shown / "curves.png")
         scores = outcome.metrics(merge(state.ema, state.frozen))
         if experiment.stage is TrainingStage.VAE:
             _write_scaling(scores, experiment, folder)

@@ -68,7 +68,6 @@ def test_a_run_leaves_everything_in_its_work_folder(trained):
     assert {"loss", "grad_norm", "clips_per_second", "data_wait_share"} <= set(lines[0])
     assert (trained / "previews" / "step_000004.png").is_file()
     assert (trained / "previews" / "step_000004.mp4").is_file()
-    assert (trained / "curves.png").is_file()
     assert (
         read_experiment(json.loads((trained / "config.json").read_text())).stage
         is TrainingStage.VIDEO
