@@ -1,4 +1,4 @@
-"""In CI a skip is an answer only if somebody has thought of its reason."""
+"""A skip fails in CI unless its reason is expected."""
 
 import pytest
 
