@@ -20,10 +20,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import atomic_write
 from magicvideo_jax.runtime.exit import exit_with
-from magicvideo_jax.training.metrics import read_lines
+from magicvideo_jax.training.metrics_log import read_lines
 
 Lines = Sequence[Mapping[str, float | int]]
-"""The lines of metrics.jsonl, as `training.metrics.read_lines` reads them."""
+"""The lines of metrics.jsonl, as `training.metrics_log.read_lines` reads them."""
 Series = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]
 """Steps and values."""
 
