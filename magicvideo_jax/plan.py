@@ -17,7 +17,7 @@ from magicvideo_jax.runtime.command_line import parse
 from magicvideo_jax.runtime.exit import exit_with
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, with :PRESET if it has presets."
+    "config", None, "A config file, or the name of one of configs/, followed by :PRESET."
 )
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "Chips and their arrangement: v5e:16x16, v5p:8x8x8, v6e:16x16."
