@@ -155,9 +155,10 @@ def _alpha_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
     if name is None or tags.get("alpha_mode") != "1":
         return None
     try:
-        decoder = av.VideoCodecContext.create(name, "r")
+        decoder = av.CodecContext.create(name, "r")
     except (ValueError, FFmpegError):  # an FFmpeg built without libvpx
         return None
+    assert isinstance(decoder, av.VideoCodecContext)
     decoder.extradata = stream.codec_context.extradata
     return decoder
 

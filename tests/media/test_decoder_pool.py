@@ -99,11 +99,15 @@ def test_memory_is_limited(clip):
 
 
 def test_no_process_is_left_when_an_exception_leaves_the_block(clip):
-    before = set(psutil.Process().children())
-    for jobs in (1, 5, 12):
-        with pytest.raises(KeyboardInterrupt), DecoderPool(2) as decoders:
+    def leave_early(jobs: int) -> None:
+        with DecoderPool(2) as decoders:
             next(decoders.clips([job(clip, i) for i in range(jobs)]))
             raise KeyboardInterrupt
+
+    before = set(psutil.Process().children())
+    for jobs in (1, 5, 12):
+        with pytest.raises(KeyboardInterrupt):
+            leave_early(jobs)
         assert set(psutil.Process().children()) == before
 
 

@@ -19,8 +19,8 @@ from magicvideo_jax.data.record_examples import captions_of
 from magicvideo_jax.data.records import TRAIN, VALIDATION, from_png, open_records
 from magicvideo_jax.media.decoder_pool import decode
 from magicvideo_jax.preparation.clip_listing import list_clips
-from magicvideo_jax.preparation.data_set import ClipSamplingConfig, job_of, shards_of, split_of
 from magicvideo_jax.preparation.latent_encoder import open_latent_encoder
+from magicvideo_jax.preparation.shards import ClipSamplingConfig, job_of, shards_of, split_of
 
 TAESD = Path(__file__).parents[3] / "shared" / "assets" / "taesd"
 
@@ -104,12 +104,12 @@ def test_every_other_clip_is_in_the_split_of_its_name_with_its_captions(whole, v
 
 def test_latents_are_those_of_the_vae_applied_afresh(whole, videos):
     records, encoder = open_records(whole), open_latent_encoder("embedded", argument="--vae")
-    look = ClipSamplingConfig(frames=8, sizes=((32, 32),), validation=0.3, per_shard=3)
+    sampling = ClipSamplingConfig(frames=8, sizes=((32, 32),), validation=0.3, per_shard=3)
     by_name = {
         entry.name: entry for entry in list_clips(videos, videos.parent / "captions.csv").entries
     }
     for i in range(2):
-        decoded = decode(job_of(by_name[records[i]["name"].decode()], look))
+        decoded = decode(job_of(by_name[records[i]["name"].decode()], sampling))
         afresh = encoder.batches(1)(decoded.frames[None])[0]
         np.testing.assert_allclose(records[i]["latents"], afresh, atol=2e-2, rtol=2e-3)
         assert records[i]["fps"] == np.float32(decoded.fps)
@@ -211,9 +211,9 @@ def test_check_says_what_would_happen_and_writes_only_a_sheet(videos, tmp_path):
         (["--part=2/2"], "--part=2/2"),
         (["--validation=1"], "--validation=1.0"),
         (["--text=nothing"], "--text=nothing: there is nothing at this path"),
-        (["--text=embedded", "--pixels"], "--text: kept beside latents"),
+        (["--text=embedded", "--pixels"], "--text: its states are stored beside latents"),
         (["--vae=nothing"], "--vae=nothing: there is nothing at this path"),
-        (["--captions=no.csv"], "--captions=no.csv: no such file"),
+        (["--captions=no.csv"], "no.csv: no such file"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(videos, tmp_path, more, said):
@@ -226,7 +226,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(videos, tmp_path, more, said):
 def test_a_set_is_not_mixed_with_another(whole, videos, tmp_path):
     assert "was begun with another sizes" in prepare(videos, whole, "--size=64", code=2).stderr
     (tmp_path / "mine.txt").write_text("mine")
-    assert "there is something else in this folder" in prepare(videos, tmp_path, code=2).stderr
+    assert "this folder is not empty" in prepare(videos, tmp_path, code=2).stderr
     (tmp_path / "file").write_text("")
     assert "cannot be written" in prepare(videos, tmp_path / "file", code=2).stderr
 
