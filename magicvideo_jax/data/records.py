@@ -237,6 +237,11 @@ def dataset_path(path: str | Path, *, argument: str = "data") -> str:
     return text if text.startswith("gs://") else str(local_path(text, argument=argument))
 
 
+def settings_file(path: str | Path, *, argument: str = "data") -> Any:
+    """Settings file of a set of `prepare`; sets of other origin have none. A path, local or gs://."""
+    return tfds.core.Path(dataset_path(path, argument=argument)) / SETTINGS
+
+
 def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data") -> Records:
     """Open a data set of `prepare`, or another TFDS set of ArrayRecord files, local or at gs://.
 

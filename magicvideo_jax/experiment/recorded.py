@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.loader import Source
 from magicvideo_jax.data.record_examples import frame_count, pixels_of
-from magicvideo_jax.data.records import SETTINGS, Records, by_size, open_records
+from magicvideo_jax.data.records import Records, by_size, open_records, settings_file
 from magicvideo_jax.experiment.config import Component, Experiment, SourceConfig
 from magicvideo_jax.weights.fingerprint import (
     Fingerprint,
@@ -113,8 +112,8 @@ def _check_vae(named: str, source: SourceConfig, experiment: Experiment, vae: Pa
 
 def _fingerprint_of(named: str, source: SourceConfig, what: str) -> Fingerprint | None:
     """Of which network a set has latents or text states; sets of other people do not say."""
-    settings = Path(source.path) / SETTINGS
-    if not settings.is_file():
+    settings = settings_file(source.path, argument=named)
+    if not settings.exists():
         return None
     try:
         return dict(json.loads(settings.read_text())[what])

@@ -111,7 +111,7 @@ def bytes_by_part(run: AbstractRun) -> dict[str, int]:
 def _example(field: str, frames: int, experiment: Experiment, networks: Networks) -> dict[str, Any]:
     """Of a field's first source."""
     data, text, source = experiment.data, experiment.model.text, getattr(experiment.data, field)[0]
-    is_here = source.path != DRAWN and Path(source.path).is_dir()
+    is_here = source.path != DRAWN and Path(source.path).expanduser().is_dir()
     record = open_clips(source, frames, argument=f"config.data.{field}")[0] if is_here else {}
     example: dict[str, Any]
     if is_here:
