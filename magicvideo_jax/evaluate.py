@@ -18,12 +18,14 @@ def evaluate(asked: argparse.Namespace) -> None:
     """Compute the metrics of the newest checkpoint on held-out data; print and store them."""
     # Imported here: JAX takes seconds to import, and help must not wait for it.
     from magicvideo_jax.core.files import check_writable, write_json
+    from magicvideo_jax.evaluation.metrics import metrics_table
+    from magicvideo_jax.experiment.run import evaluate_run
     from magicvideo_jax.experiment.run_folder import RunFolder
-    from magicvideo_jax.experiment.scores import evaluate_run, metrics_table
 
     folder = RunFolder(local_path(asked.workdir, argument="--workdir"))
     check_writable(folder.metrics)  # before minutes of sampling
-    scores = evaluate_run(folder, clips=asked.clips)
+    metrics = tuple(name for name in asked.metrics.split(",") if name)
+    scores = evaluate_run(folder, clips=asked.clips, metrics=metrics)
     for line in metrics_table(scores):
         print(line, flush=True)
     write_json(folder.metrics, scores)
@@ -38,6 +40,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workdir", required=True, help="a work folder of train")
     parser.add_argument(
         "--clips", type=int, help="held-out captions to sample (default: the config's)"
+    )
+    parser.add_argument(
+        "--metrics", default="", help="names, separated by commas (default: the config's)"
     )
     return parser.parse_args()
 

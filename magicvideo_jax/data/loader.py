@@ -68,7 +68,7 @@ def by_batches(streams: Sequence[Stream], weights: Sequence[float], *, batch_siz
     )
 
 
-def beside(**streams: Stream) -> Stream:
+def zipped(**streams: Stream) -> Stream:
     """Stream whose examples hold one example of each stream, by name."""
     return grain.MapDataset.source(_Zipped(streams))
 

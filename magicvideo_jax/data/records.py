@@ -237,6 +237,11 @@ def dataset_path(path: str | Path, *, argument: str = "data") -> str:
     return text if text.startswith("gs://") else str(local_path(text, argument=argument))
 
 
+def splits_of(path: str | Path, *, argument: str = "data") -> tuple[str, ...]:
+    """Names of the splits of a data set. Errors: `UserError` where there is no data set."""
+    return tuple(_builder(path, argument).info.splits)
+
+
 def settings_file(path: str | Path, *, argument: str = "data") -> Any:
     """Settings file of a set of `prepare`; sets of other origin have none. A path, local or gs://."""
     return tfds.core.Path(dataset_path(path, argument=argument)) / SETTINGS
@@ -248,17 +253,7 @@ def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data"
     Errors: `UserError` names the argument where there is no data set, no such split or no record
     in it, a file is missing, or it is of another kind.
     """
-    named = f"{argument}={path}"
-    try:
-        builder = tfds.builder_from_directory(dataset_path(path, argument=argument))
-    except UserError:
-        raise
-    except Exception as error:  # by kind of path and of damage, too
-        reason = f" ({_first_line(error)})" if str(path).startswith("gs://") else ""
-        raise UserError(
-            f"{named}: no TFDS data set there (dataset_info.json, features.json){reason}: "
-            "run prepare"
-        ) from error
+    named, builder = f"{argument}={path}", _builder(path, argument)
     if split not in builder.info.splits:
         there = ", ".join(builder.info.splits)
         raise UserError(f"{named}: there is no split {split}; there is {there or 'none'}")

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tiny_experiment import tiny
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.config import Component, Compute, TrainingStage
+from magicvideo_jax.experiment.config import Component, Compute
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.setup import set_up_or_resume
@@ -124,7 +124,7 @@ def test_what_cannot_fit_is_said():
 @pytest.mark.parametrize(
     "experiment",
     [
-        tiny(TrainingStage.VAE),
+        tiny("vae"),
         tiny(data=replace(tiny().data, joint_images=True)),
     ],
     ids=["vae", "joint"],
@@ -394,7 +394,7 @@ def test_the_verb_writes_what_it_says(tmp_path):
 
 def test_a_vae_samples_nothing():
     with pytest.raises(UserError, match="--what=sample: stage=vae makes nothing from prompts"):
-        quick_plan(tiny(TrainingStage.VAE), topology("v5e:2x4"), ProgramKind.SAMPLE)
+        quick_plan(tiny("vae"), topology("v5e:2x4"), ProgramKind.SAMPLE)
 
 
 @needs_libtpu
