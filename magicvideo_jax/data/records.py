@@ -9,6 +9,7 @@ A record holds `name`, `captions` (none or several), `fps`, and either frames or
 
 import io
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,9 +20,11 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from jaxtyping import Int, UInt8
 from PIL import Image
+from tensorflow_datasets.core.dataset_info import DatasetIdentity
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.files import atomic_write
 from magicvideo_jax.core.paths import local_path
 
 DATASET, VERSION = "clips", "1.0.0"
@@ -141,7 +144,8 @@ def write_metadata(
 ) -> None:
     """Write `dataset_info.json` and `features.json`, which make the folder a data set.
 
-    Errors: `UserError` where they cannot be written; nothing half-written is left.
+    A split of `shard_lengths` has the number of records of each of its shards. Errors: `UserError`
+    where the files cannot be written; nothing half-written is left.
     """
     splits = [
         tfds.core.SplitInfo(
@@ -160,18 +164,16 @@ def write_metadata(
         )
         for split, lengths in shard_lengths.items()
     ]
-    try:
-        tfds.folder_dataset.write_metadata(
-            data_dir=str(folder),
-            features=features,
-            split_infos=splits,
-            version=VERSION,
-            description=description,
-            check_data=False,  # it would read through TensorFlow
-        )
-    except OSError as error:
-        (folder / METADATA).unlink(missing_ok=True)
-        raise UserError(f"{folder / METADATA} cannot be written: {error.strerror}") from error
+    identity = DatasetIdentity(DATASET, tfds.core.Version(VERSION), str(folder), module_name="")
+    info = tfds.core.DatasetInfo(builder=identity, features=features, description=description)
+    info.set_file_format("array_record")
+    info.set_splits(tfds.core.SplitDict(splits))
+    with tempfile.TemporaryDirectory() as elsewhere:
+        info.write_to_directory(elsewhere)
+        # What makes the folder a data set comes last.
+        for file in sorted(Path(elsewhere).iterdir(), key=lambda file: file.name == METADATA):
+            with atomic_write(folder / file.name) as aside:
+                aside.write_bytes(file.read_bytes())
 
 
 class Records:
@@ -270,6 +272,18 @@ def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data"
     except Exception as error:
         raise UserError(
             f"{named}: split {split} cannot be opened ({_first_line(error)})"
+        ) from error
+
+
+def _builder(path: str | Path, argument: str) -> Any:
+    folder = dataset_path(path, argument=argument)
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # TFDS has many, by kind of path and of damage
+        reason = f" ({_first_line(error)})" if folder.startswith("gs://") else ""
+        raise UserError(
+            f"{argument}={path}: no TFDS data set there (dataset_info.json, features.json){reason}: "
+            "run prepare"
         ) from error
 
 

@@ -21,7 +21,13 @@ import tensorflow_datasets as tfds
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import atomic_write, write_json
-from magicvideo_jax.data.records import METADATA, SETTINGS, SIZES, TRAIN, write_metadata
+from magicvideo_jax.data.records import (
+    METADATA,
+    SETTINGS,
+    SIZES,
+    TRAIN,
+    write_metadata,
+)
 from magicvideo_jax.preparation.shards import Shard
 
 SKIPPED = "skipped.jsonl"
