@@ -168,12 +168,18 @@ def write_metadata(
     info = tfds.core.DatasetInfo(builder=identity, features=features, description=description)
     info.set_file_format("array_record")
     info.set_splits(tfds.core.SplitDict(splits))
-    with tempfile.TemporaryDirectory() as elsewhere:
-        info.write_to_directory(elsewhere)
-        # What makes the folder a data set comes last.
-        for file in sorted(Path(elsewhere).iterdir(), key=lambda file: file.name == METADATA):
-            with atomic_write(folder / file.name) as aside:
-                aside.write_bytes(file.read_bytes())
+    try:
+        with tempfile.TemporaryDirectory() as elsewhere:
+            info.write_to_directory(elsewhere)
+            files = {file.name: file.read_bytes() for file in Path(elsewhere).iterdir()}
+    except OSError as error:
+        raise UserError(
+            f"{tempfile.gettempdir()} cannot be written ({error.strerror}): set TMPDIR"
+        ) from error
+    # What makes the folder a data set comes last.
+    for name in sorted(files, key=lambda name: name == METADATA):
+        with atomic_write(folder / name) as aside:
+            aside.write_bytes(files[name])
 
 
 class Records:

@@ -41,18 +41,20 @@ class ClipFolder:
     """Files whose name ends in .txt, in any case."""
     linked: int = 0
     """Clips that were reached through a linked folder."""
-    _left_out: dict[str, list[str]] = field(default_factory=dict)
+    _left_out: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """By reason, the number of names and the first of them in the alphabet."""
 
-    def leave_out(self, reason: str, examples: Iterable[str]) -> None:
-        """Count files or captions that are passed over; nothing for no examples."""
-        for example in examples:
-            self._left_out.setdefault(reason, []).append(example)
+    def leave_out(self, reason: str, names: Iterable[str]) -> None:
+        """Count files or captions that are passed over."""
+        for name in names:
+            count, first = self._left_out.get(reason, (0, name))
+            self._left_out[reason] = count + 1, min(first, name)
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
         return tuple(
-            LeftOut(reason, len(examples), printable(min(examples)))
-            for reason, examples in sorted(self._left_out.items())
+            LeftOut(reason, count, printable(first))
+            for reason, (count, first) in sorted(self._left_out.items())
         )
 
 

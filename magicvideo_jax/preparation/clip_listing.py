@@ -96,7 +96,6 @@ def _captions_of(table: CaptionTable, folder: ClipFolder) -> dict[str, list[str]
     names = ClipNames(folder, table.path)
     captions: dict[str, list[str]] = {}
     spelled: dict[str, str] = {}
-    absent = []
     for row in table.rows:
         if row.may_lack_clip:
             name = next(filter(None, map(names.find_exact, row.clips)), None)
@@ -109,11 +108,10 @@ def _captions_of(table: CaptionTable, folder: ClipFolder) -> dict[str, list[str]
                     "name it alike"
                 )
         if name is None:
-            absent.append(row.clips[0])
+            folder.leave_out("captions without their clip", [row.clips[0]])
             continue
         kept = captions.setdefault(name, [])
         kept += [text for text in dict.fromkeys(row.captions) if text not in kept]
-    folder.leave_out("captions without their clip", absent)
     folder.leave_out("clips that no caption names", folder.clips.keys() - captions.keys())
     folder.leave_out("text files (captions come from the table)", folder.texts)
     return captions

@@ -17,6 +17,7 @@ class ClipNames:
 
     def __init__(self, folder: ClipFolder, table: Path):
         self._folder, self._clips = folder.path, folder.clips
+        self._roots = (str(folder.path), os.path.realpath(folder.path))
         self._starts = (folder.path, table.parent, Path.cwd())
         self._by_stem: dict[str, list[str]] = {}
         for name in folder.clips:
@@ -62,7 +63,7 @@ class ClipNames:
 
     def _below(self, path: str) -> str | None:
         """A path's canonical name, as far as its spelling tells that it is inside the folder."""
-        for root in (str(self._folder), os.path.realpath(self._folder)):
+        for root in self._roots:
             if path.startswith(os.path.join(root, "")):
                 return canonical_name(os.path.relpath(path, root).replace(os.sep, "/"))
         return None

@@ -136,7 +136,7 @@ def test_latents_are_those_of_the_vae_applied_afresh(whole, videos):
 
 @pytest.mark.skipif(not TAESD.is_dir(), reason="shared/assets/taesd is not here")
 def test_taesd_encodes_too(videos, tmp_path):
-    prepare(videos, tmp_path / "set", f"--vae={TAESD}")
+    assert prepare_here(*command(videos, tmp_path / "set", f"--vae={TAESD}")[3:])[0] == 0
     record = open_records(tmp_path / "set")[0]
     mean, log_variance = np.split(record["latents"].astype(np.float32), 2, axis=-1)
     assert mean.shape == (8, 4, 4, 4)
@@ -153,16 +153,20 @@ def test_frames_instead_of_latents(videos, tmp_path):
 
 def test_a_second_run_keeps_what_is_there(whole, videos):
     before = {path: path.stat().st_mtime_ns for path in whole.glob("clips-*")}
-    said = prepare(videos, whole)
-    assert "used     10 clips" in said.stdout
+    code, said, _ = prepare_here(*command(videos, whole)[3:])
+    assert code == 0
+    assert "used     10 clips" in said
     assert before == {path: path.stat().st_mtime_ns for path in whole.glob("clips-*")}
 
 
-def test_two_processes_make_what_one_makes(whole, videos, tmp_path):
+def test_two_processes_make_what_one_makes(videos, tmp_path):
+    assert prepare_here(*command(videos, tmp_path / "one", "--pixels")[3:])[0] == 0
     out = tmp_path / "set"
-    running = [subprocess.Popen(command(videos, out, f"--part={i}/2")) for i in range(2)]
+    running = [
+        subprocess.Popen(command(videos, out, "--pixels", f"--part={i}/2")) for i in range(2)
+    ]
     assert [process.wait() for process in running] == [0, 0]
-    assert content(out) == content(whole)
+    assert content(out) == content(tmp_path / "one")
 
 
 def test_the_processes_of_a_job_make_what_one_makes(whole, videos, tmp_path, free_port):
