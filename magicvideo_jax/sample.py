@@ -7,9 +7,9 @@ The ending of --out says what is written: .mp4, .gif, or a folder of png.
 
 import argparse
 import sys
-from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.runtime.exit import exit_with
 
 
@@ -28,11 +28,12 @@ def sample(asked: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from magicvideo_jax.experiment.pipeline import load
-    from magicvideo_jax.media.clip_files import check_ending, save_video
+    from magicvideo_jax.media.clip_files import check_clip_target, save_video
     from magicvideo_jax.sampling.keyframes import Sampler
 
-    targets = [_numbered(Path(asked.out), i, asked.num) for i in range(asked.num)]
-    check_ending(asked.out)
+    targets = _targets(asked.out, asked.num)
+    for target in targets:  # before the weights are loaded, which may take minutes
+        check_clip_target(target, argument="--out")
     print(
         f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
         file=sys.stderr,
@@ -59,9 +60,16 @@ def sample(asked: argparse.Namespace) -> None:
         save_video(clip, target, fps=settings.fps)
 
 
-def _numbered(out: Path, i: int, count: int) -> Path:
-    """clip.mp4 for one, clip_0.mp4, clip_1.mp4 .. for several."""
-    return out if count == 1 else out.with_name(f"{out.stem}_{i}{out.suffix}")
+def _targets(out: str, count: int) -> list[str]:
+    """clip.mp4 for one clip; clip_0.mp4, clip_1.mp4 .. for several. A / at the end stays."""
+    if count == 1:
+        return [out]
+    path = local_path(out, argument="--out")
+    if not path.name:
+        raise UserError(f"--out={out}: give the name of a file or folder")
+    end = "/" if out.endswith("/") else ""
+    stem, suffix = (path.name, "") if end else (path.stem, path.suffix)
+    return [f"{path.with_name(f'{stem}_{i}{suffix}')}{end}" for i in range(count)]
 
 
 def _arguments() -> argparse.Namespace:

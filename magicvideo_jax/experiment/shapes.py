@@ -156,7 +156,7 @@ def _example(field: str, frames: int, experiment: Experiment, networks: Networks
     data, text = experiment.data, experiment.model.text
     source = getattr(data, field)[0]
     is_drawn = source.path == DRAWN
-    is_here = not is_drawn and Path(source.path).is_dir()
+    is_here = not is_drawn and Path(source.path).expanduser().is_dir()
     record = open_clips(source, frames, argument=f"config.data.{field}")[0] if is_here else {}
 
     arrays: dict[str, Any]
