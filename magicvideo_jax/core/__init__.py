@@ -1,1 +1,1 @@
-"""Words everybody shares: axes and protocols, named random keys, tree tools, errors."""
+"""Words everybody shares: axes and protocols, named random keys, tree tools, errors, checks."""

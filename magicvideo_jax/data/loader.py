@@ -71,21 +71,15 @@ class Loader:
     def __init__(self, examples: Stream, *, batch_size: int, mesh: Mesh, workers: int = 0):
         rows = local_rows(batch_size, mesh)
         share = _HostRows(examples, batch_size, rows)
-        reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-        batches = grain.MapDataset.source(share).batch(len(rows)).to_iter_dataset(reading)
-        if workers:
-            if (
-                not flags.FLAGS.is_parsed()
-            ):  # grain hands absl's flags to its processes, whoever started this one
-                flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=workers), _outlive_sigterm
-            )
-        placed = batches.map(lambda batch: place_batch(batch, mesh, batch_size))
-        self._iterator = iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
+        self._batches = grain.MapDataset.source(share).batch(len(rows))
+        self._place = lambda batch: place_batch(batch, mesh, batch_size)
+        self._workers = workers
+        self.seek({"next_index": 0})
 
     def __next__(self) -> Any:
-        return next(self._iterator)
+        batch = next(self._iterator)
+        self._next += 1
+        return batch
 
     def shapes(self) -> Any:
         """A batch as shapes in their places; the place in the data stays."""
@@ -97,12 +91,27 @@ class Loader:
         )
 
     def position(self) -> dict[str, Any]:
-        """To be saved beside the state."""
-        return self._iterator.get_state()
+        """The number of the next batch, to be saved beside the state; it means the same for any number of workers."""
+        return {"next_index": self._next}
 
     def seek(self, position: dict[str, Any]) -> None:
-        """To the batch that was next when `position` was asked for."""
-        self._iterator.set_state(position)
+        """Go to the batch that was next when `position` was asked for."""
+        if "iterators_in_use_states" in position:  # an earlier version, with workers: one place for each
+            self._next = sum(place["next_index"] for place in position["iterators_in_use_states"])
+        else:
+            self._next = position["next_index"]
+        reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+        batches = self._batches[self._next :].to_iter_dataset(reading)
+        if self._workers:
+            if (
+                not flags.FLAGS.is_parsed()
+            ):  # grain hands absl's flags to its processes, whoever started this one
+                flags.FLAGS.mark_as_parsed()
+            batches = batches.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=self._workers), _outlive_sigterm
+            )
+        placed = batches.map(self._place)
+        self._iterator = iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
 
 
 def _outlive_sigterm(worker: int, workers: int) -> None:

@@ -94,7 +94,7 @@ class Pipeline:
         for rate in rates:
             if not 0 < rate <= 60:
                 raise UserError(f"--fps={rate}: give more than 0 and at most 60 frames per second")
-        key = (replace(sample, fps=0.0), frames, at_once)
+        key = (replace(sample, fps=1.0), frames, at_once)  # a program serves every rate
         if key not in self._generators:
             self._generators[key] = Generator(
                 self.experiment,

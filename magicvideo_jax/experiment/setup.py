@@ -11,7 +11,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
-from magicvideo_jax.experiment.config import Component, Experiment, check_experiment
+from magicvideo_jax.experiment.config import Component, Experiment, check_fitted
 from magicvideo_jax.experiment.initial_weights import InitialWeights
 from magicvideo_jax.experiment.memory_check import check_memory
 from magicvideo_jax.experiment.networks import Networks
@@ -54,16 +54,17 @@ def set_up_or_resume(
     """
     mesh = make_mesh(experiment.mesh)
     check_batch(experiment.train.batch_size, mesh, accumulate=experiment.train.accumulate)
-    resumes = checkpoints.latest() is not None
+    asked, done = experiment, checkpoints.latest()
+    resumes = done is not None
     initial = InitialWeights()
-    if resumes:
-        experiment = folder.continued(experiment)
+    if done is not None:
+        experiment = folder.continued(experiment, done=done)
     else:
         initial = initial_of(experiment)
         experiment = replace(experiment, model=initial.fitted(experiment.model))
         experiment = _with_tokenizer(experiment, initial, folder)
         initial = initial.without(experiment.model.reinitialize)
-    check_experiment(experiment)
+    check_fitted(experiment)
     tokenizer = None
     if experiment.stage.has_text:
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
@@ -95,6 +96,7 @@ def set_up_or_resume(
     if position is not None:
         loader.seek(position)
     folder.write_config(experiment)
+    folder.write_asked(asked)
     return RunSetup(
         experiment=experiment,
         mesh=mesh,
@@ -137,7 +139,9 @@ def _initial_params(
     params, from_weights = {}, 0
     for component in components_of(experiment):
         network = networks.by_component[component]
-        shardings = parameter_shardings(network.shapes, mesh)
+        shardings = parameter_shardings(
+            network.shapes, mesh, min_size=experiment.mesh.fsdp_min_size
+        )
         params[component.value], there = initial.load(
             component, network, shardings, seed=experiment.seed
         )

@@ -12,7 +12,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from magicvideo_jax.data.record_examples import FromRecord
 from magicvideo_jax.data.tokenizer import Tokenize
-from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, check_experiment
+from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, check_fitted
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.other_vae import initial_of
 from magicvideo_jax.experiment.recorded import open_clips
@@ -42,7 +42,7 @@ def fit_to_weights(experiment: Experiment) -> Experiment:
     """With the numbers of the networks in `init_from`; without any weights, the config's own."""
     if experiment.init_from:
         experiment = replace(experiment, model=initial_of(experiment).fitted(experiment.model))
-    check_experiment(experiment)
+    check_fitted(experiment)
     return experiment
 
 
@@ -89,7 +89,7 @@ def batch_places(experiment: Experiment, networks: Networks, mesh: Mesh | Abstra
     if not experiment.data.joint_images:
         return jax.tree.map(place, main)
     return jax.tree.map(
-        place, {"video": main, "image": _example("pictures", 1, experiment, networks)}
+        place, {"video": main, "image": _example("image_sources", 1, experiment, networks)}
     )
 
 

@@ -89,10 +89,11 @@ def state_shapes(
     shapes = jax.eval_shape(partial(fresh_state, optimizer=optimizer), trained)._replace(
         frozen=frozen
     )
+    places = partial(parameter_shardings, mesh=mesh, min_size=experiment.mesh.fsdp_min_size)
     by_path = {
         tuple(f"{component}.{path}".split(".")): sharding
         for component, tree in params.items()
-        for path, sharding in flatten(parameter_shardings(tree, mesh)).items()
+        for path, sharding in flatten(places(tree)).items()
     }
 
     def place(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:

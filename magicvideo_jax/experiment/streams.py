@@ -36,7 +36,9 @@ def training_stream(
     main = _mixed("sources", frames_of(experiment), experiment, networks, tokenizer, frozen)
     if not data.joint_images:
         return main
-    return beside(video=main, image=_mixed("pictures", 1, experiment, networks, tokenizer, frozen))
+    return beside(
+        video=main, image=_mixed("image_sources", 1, experiment, networks, tokenizer, frozen)
+    )
 
 
 def words(experiment: Experiment) -> set[str]:

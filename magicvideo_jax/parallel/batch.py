@@ -19,7 +19,7 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int =
     shards = batch_shards(mesh) * accumulate
     if batch_size < 1 or batch_size % shards:
         raise UserError(
-            f"train.batch_size={batch_size}: give a multiple of {shards} "
+            f"config.train.batch_size={batch_size}: give a multiple of {shards} "
             f"(mesh data x fsdp = {batch_shards(mesh)}, train.accumulate = {accumulate})"
         )
     frames, at_once = mesh.shape["frames"], batch_size // shards
@@ -27,8 +27,8 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int =
         frames > 1 and at_once > 1
     ):  # images of several clips in a row, each spread over devices: XLA would gather them
         raise UserError(
-            f"train.batch_size={batch_size}: with mesh.frames={frames} devices take one clip at a time: give {shards}, "
-            f"or train.accumulate={accumulate * at_once}"
+            f"config.train.batch_size={batch_size}: with mesh.frames={frames} devices take one clip at a time: "
+            f"give {shards}, or train.accumulate={accumulate * at_once}"
         )
 
 

@@ -81,7 +81,9 @@ def _sample(
         )
     generator = Generator(experiment, networks, any_ids(experiment.model.text.tokens))
     params, clips = (
-        with_shardings(shapes_of(networks, experiment), mesh),
+        with_shardings(
+            shapes_of(networks, experiment), mesh, min_size=experiment.mesh.fsdp_min_size
+        ),
         generator.clips_together(mesh),
     )
     request = SampleRequest(prompts=[""] * clips, fps=[experiment.sample.fps] * clips)

@@ -7,6 +7,7 @@ from enum import Enum
 import jax
 from jaxtyping import Array, Float, Key
 
+from magicvideo_jax.core.checks import at_least, at_most, positive, refused, share
 from magicvideo_jax.core.keys import named
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.guidance import guided
@@ -24,6 +25,11 @@ class Sampler(Enum):
     DDPM = "ddpm"
 
 
+MOST_FPS = 60
+MOST_GUIDANCE = 1000
+"""Far beyond any use; larger scales overflow in half precision."""
+
+
 @dataclass(frozen=True)
 class SampleConfig:
     """The usual answers to what a sampler asks."""
@@ -31,7 +37,26 @@ class SampleConfig:
     sampler: Sampler = Sampler.DDIM
     steps: int = 50
     guidance: float = 7.5
+    """Scale of classifier-free guidance; 1 is none."""
+    guidance_rescale: float = 0.0
+    """phi of `guidance.guided`: 0 leaves guided predictions as they are, 1 gives them the standard
+    deviation of conditional ones (Lin et al. 2305.08891, eq. 16)."""
+    eta: float = 0.0
+    """Noise that DDIM adds at every step, eta of Song et al. 2010.02502, eq. 16; 0 is deterministic."""
     fps: float = 8.0
+    """Frames per second, told to the model and written to the file."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "steps")
+        at_least(0, self, "guidance")
+        at_most(MOST_GUIDANCE, self, "guidance")
+        share(self, "guidance_rescale", "eta")
+        if self.eta and self.sampler is not Sampler.DDIM:
+            raise refused(
+                self, "eta", "give 0, or sampler=ddim: the others have a noise of their own"
+            )
+        positive(self, "fps")
+        at_most(MOST_FPS, self, "fps")
 
 
 def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> SolverTable:

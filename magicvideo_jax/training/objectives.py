@@ -18,6 +18,7 @@ import numpy as np
 from einops import reduce
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from magicvideo_jax.core.checks import at_least, positive, share
 from magicvideo_jax.core.keys import named
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Condition, Params
@@ -43,6 +44,11 @@ class DenoisingConfig:
     1: not at all. A clip shows at more noise than a picture what is in it, so that is where its motion is decided."""
     image_share: float = 0.5
     """Weight of the image part of a joint batch."""
+
+    def __post_init__(self) -> None:
+        share(self, "caption_dropout", "image_share")
+        positive(self, "min_snr")
+        at_least(1, self, "time_shift")
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,9 @@ class AutoencodingConfig:
     """Weights of eq. 2."""
 
     kl: float = 1e-6
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "kl")
 
 
 def autoencoding(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from magicvideo_jax.core.checks import at_least
 from magicvideo_jax.core.keys import named
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
@@ -37,6 +38,11 @@ class VideoVAEConfig:
     """w_a, in norms of the other terms' gradient (`adversarial.balanced`); 0: no discriminator."""
     adversarial_from: int = 0
     """First step with one; before it, it rests."""
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "frame_difference_weight", "lpips", "image_weight")
+        at_least(0, self, "adversarial", "adversarial_from")
+        at_least(1, self, "frames_per_clip")
 
 
 def video_autoencoding(

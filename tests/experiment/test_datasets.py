@@ -143,7 +143,7 @@ def test_sources_mix_by_weight_and_pictures_come_beside(vae, encoder, tmp_path):
         SourceConfig(str(clips), weight=3.0),
         vae=vae,
         joint_images=True,
-        pictures=(SourceConfig(str(frames)), SourceConfig(str(clips))),
+        image_sources=(SourceConfig(str(frames)), SourceConfig(str(clips))),
     )
     batch = next(started(mixed, tmp_path / "mixed").loader)
     assert batch["video"]["latents"].shape == (8, 2, 8, 8, 4)
