@@ -96,7 +96,9 @@ class Loader:
 
     def seek(self, position: dict[str, Any]) -> None:
         """Go to the batch that was next when `position` was asked for."""
-        if "iterators_in_use_states" in position:  # an earlier version, with workers: one place for each
+        if (
+            "iterators_in_use_states" in position
+        ):  # an earlier version, with workers: one place for each
             self._next = sum(place["next_index"] for place in position["iterators_in_use_states"])
         else:
             self._next = position["next_index"]

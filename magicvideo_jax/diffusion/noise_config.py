@@ -7,7 +7,7 @@ by field. The defaults are Stable Diffusion 1.x's.
 import enum
 from dataclasses import dataclass
 
-from magicvideo_jax.core.checks import FieldError, at_least, positive
+from magicvideo_jax.core.checks import at_least, below_one, positive, refused
 from magicvideo_jax.diffusion.process import Prediction
 
 
@@ -49,8 +49,7 @@ class NoiseScheduleConfig:
     def __post_init__(self) -> None:
         at_least(1, self, "num_train_timesteps")
         at_least(0, self, "steps_offset")
-        positive(self, "clip_sample_range")
-        if not 0 < self.beta_start <= self.beta_end < 1:
-            raise FieldError(
-                f"beta_start={self.beta_start}, beta_end={self.beta_end}: give 0 < beta_start <= beta_end < 1"
-            )
+        positive(self, "clip_sample_range", "beta_start")
+        below_one(self, "beta_start", "beta_end")
+        if self.beta_end < self.beta_start:
+            raise refused(self, "beta_end", f"give at least beta_start={self.beta_start}")

@@ -13,7 +13,6 @@ from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import shapes_of
-from magicvideo_jax.parallel import shardings as rules
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
 from magicvideo_jax.planning.collectives import collectives
@@ -33,7 +32,7 @@ def generator_and_params(shape: MeshConfig, devices: int):
     experiment = tiny(sample=SampleConfig(Sampler.DDPM, steps=3))
     networks = Networks(experiment.model)
     mesh = make_mesh(shape, jax.devices()[:devices])
-    places = with_shardings(shapes_of(networks, experiment), mesh)
+    places = with_shardings(shapes_of(networks, experiment), mesh, min_size=64)
     params = jax.device_put(random_params(places), jax.tree.map(lambda x: x.sharding, places))
     return Generator(experiment, networks, tokenize, at_once=2), params, mesh
 
@@ -46,8 +45,7 @@ def on_one_device():
 
 
 @pytest.mark.parametrize("shape", [MeshConfig(), MeshConfig(1, 8, 1), MeshConfig(2, 2, 2)], ids=str)
-def test_eight_devices_make_the_clips_of_one(shape, on_one_device, monkeypatch):
-    monkeypatch.setattr(rules, "SMALLEST_SPREAD", 64)
+def test_eight_devices_make_the_clips_of_one(shape, on_one_device):
     generator, params, mesh = generator_and_params(shape, 8)
     assert generator.clips_together(mesh) == 8
     made = generator.generate(params, REQUEST)

@@ -23,7 +23,6 @@ from magicvideo_jax.experiment.setup import set_up_or_resume
 from magicvideo_jax.experiment.shapes import abstract_run, batch_places
 from magicvideo_jax.models.unet import UNetLevelConfig
 from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
-from magicvideo_jax.parallel.shardings import SMALLEST_SPREAD
 from magicvideo_jax.planning.collectives import Collective, by_kind, collectives
 from magicvideo_jax.planning.flops import flops
 from magicvideo_jax.planning.hlo import LargeArray, largest
@@ -68,8 +67,8 @@ def test_a_chip_holds_what_a_hand_counts(name, chips, fsdp):
             for component in components
             for leaf in jax.tree.leaves(networks[component].shapes)
         ]
-        assert any(size >= SMALLEST_SPREAD for size in sizes)
-        return sum(size // fsdp if size >= SMALLEST_SPREAD else size for size in sizes)
+        assert any(size >= MeshConfig.fsdp_min_size for size in sizes)
+        return sum(size // fsdp if size >= MeshConfig.fsdp_min_size else size for size in sizes)
 
     held = numbers(Component.UNET)
     example = 2 * 16 * 16 * 3 + 24 * 4 + 4  # pixels uint8, ids int32, fps float32
@@ -93,7 +92,7 @@ def test_sampling_holds_what_a_hand_counts(fsdp):
         if component is not Component.DISCRIMINATOR
     ]
     sizes = [leaf.size for leaf in jax.tree.leaves(shapes)]
-    spread = sum(size for size in sizes if size >= SMALLEST_SPREAD) if fsdp > 1 else 0
+    spread = sum(size for size in sizes if size >= MeshConfig.fsdp_min_size) if fsdp > 1 else 0
     assert plan.parts["parameters"] == 4 * (sum(sizes) - spread + spread // fsdp)
     assert plan.parts["gathered"] == 2 * spread
     assert plan.batch_size == 16
