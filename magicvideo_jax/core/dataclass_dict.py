@@ -61,8 +61,9 @@ def find_unknown(kind: type, path: str, where: str = "config") -> str | None:
     if name not in _names(kind):
         return _no_such_field(kind, name, where)
     hint = _without_none(typing.get_type_hints(kind)[name])
-    is_inner = dataclasses.is_dataclass(hint) and isinstance(hint, type)
-    return find_unknown(hint, rest, f"{where}.{name}") if rest and is_inner else None
+    if rest and dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return find_unknown(hint, rest, f"{where}.{name}")
+    return None
 
 
 def optional_numbers(kind: type, prefix: str = "") -> Iterator[tuple[str, type]]:
