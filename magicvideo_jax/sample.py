@@ -53,21 +53,16 @@ def sample(asked: argparse.Namespace) -> None:
         file=sys.stderr,
     )
     pipe = load(asked.workdir, vae=asked.vae)
-    parts = {"frames": asked.decode_frames, "tile": asked.tile}
     with named("--"):
-        decode = replace(
-            pipe.experiment.decode,
-            **{name: value for name, value in parts.items() if value is not None},
-        )
+        pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
         settings = replace(pipe.experiment.sample, **given)
-    pipe.experiment = replace(pipe.experiment, decode=decode)
     clips = pipe.many(
         [asked.prompt] * asked.num,
         settings,
         seed=asked.seed,
         frames=asked.frames,
         negative_prompt=asked.negative_prompt,
-        at_once=min(asked.num, 4),
+        batch_size=min(asked.num, 4),
     )
     for clip, target in zip(clips, targets, strict=True):
         save_video(clip, target, fps=settings.fps)

@@ -22,34 +22,11 @@ from magicvideo_jax.sampling.decoding import DecodeConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
-from magicvideo_jax.training.optimizer import DISCRIMINATOR, Freeze, OptimConfig, check_optimizer
+from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, check_optimizer
 from magicvideo_jax.training.video_autoencoding import VideoVAEConfig
 
 DRAWN = "shapes"
 """The source that is drawn, by the name to ask for it."""
-
-
-class TrainingStage(Enum):
-    """What is trained, and on what."""
-
-    VAE = "vae"
-    """The image auto-encoder, on frames."""
-    IMAGE = "image"
-    """Text to image, on frames."""
-    VIDEO = "video"
-    """Text to video, on clips."""
-    VIDEO_VAE = "video_vae"
-    """The decoder of a VideoVAE, on clips; the encoder stays."""
-
-    @property
-    def has_text(self) -> bool:
-        """Whether it learns from captions."""
-        return self in (TrainingStage.IMAGE, TrainingStage.VIDEO)
-
-    @property
-    def has_clips(self) -> bool:
-        """Whether it learns from clips, not from single frames."""
-        return self in (TrainingStage.VIDEO, TrainingStage.VIDEO_VAE)
 
 
 class Component(Enum):
@@ -122,9 +99,9 @@ class DataConfig:
     precompute_examples: int = 0
     """Examples that are drawn and encoded before the first step, then used over and over; 0: every one is new."""
     joint_images: bool = False
-    """Joint training: beside every clip a picture, which skips all temporal parts."""
+    """Joint training: every clip is accompanied by an image, which skips all temporal parts."""
     image_sources: tuple[SourceConfig, ...] = (SourceConfig(),)
-    """Where those pictures come from; of a set of clips, single frames."""
+    """Sets those images are taken from; a set of clips gives single frames."""
     workers: int = 0
     """Processes that make batches; 0: threads of the training process."""
 
@@ -146,7 +123,9 @@ class EvaluateConfig:
     clips: int = 64
     """Held-out captions that are sampled and read back."""
     batch_size: int = 8
-    """Clips that are made together, previews too; rounded up to a multiple of the devices."""
+    """Clips that are sampled at once, previews too; rounded up to a multiple of the devices."""
+    metrics: tuple[str, ...] = ()
+    """Names of `evaluation/metrics.py`; empty: those of the stage."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "clips", "batch_size")
@@ -157,7 +136,8 @@ class Experiment:
     """Everything that a run depends on."""
 
     seed: int = 0
-    stage: TrainingStage = TrainingStage.VIDEO
+    stage: str = "video"
+    """What is trained: a name of `experiment/stages/registry.py`."""
     init_from: str = "embedded"
     """A diffusers folder, a single file, a converted folder or a work folder; `embedded`; or `scratch`."""
     vae_from: str = ""
@@ -241,12 +221,6 @@ def _refuse_old_name(path: str, where: str) -> None:
 def check_experiment(experiment: Experiment) -> None:
     """Check fields against each other; by itself each was checked by its dataclass. Errors: `UserError` with paths."""
     train, data, model = experiment.train, experiment.data, experiment.model
-    if experiment.stage is not TrainingStage.VIDEO and (
-        data.joint_images or data.uncaptioned_fraction
-    ):
-        raise UserError(
-            "config.data.joint_images and data.uncaptioned_fraction: for stage=video only; leave them out"
-        )
     if data.precompute_examples and (
         data.precompute_examples < train.batch_size or Component.VAE in model.trained
     ):
@@ -255,40 +229,17 @@ def check_experiment(experiment: Experiment) -> None:
             f"train.batch_size={train.batch_size}, and leave the VAE out of model.trained"
         )
     check_optimizer(experiment.optim, train.steps)
-    temporal = model.unet.temporal
-    if (
-        experiment.stage is TrainingStage.VIDEO
-        and temporal is not None
-        and data.frames > temporal.frames
-    ):
-        raise UserError(
-            f"config.data.frames={data.frames}: model.unet.temporal.frames={temporal.frames} is less"
-        )
-    if experiment.stage is TrainingStage.VIDEO_VAE:
-        _check_video_vae(experiment)
-    elif experiment.optim.freeze is Freeze.DECODER:
-        raise UserError(
-            "config.optim.freeze=decoder: for stage=video_vae only; give all, temporal or adaptor"
-        )
-    elif temporal is None and experiment.optim.freeze is not Freeze.ALL:
-        raise UserError(
-            f"config.optim.freeze={experiment.optim.freeze.value}: there are no temporal parts (model.unet.temporal), "
-            "so nothing would train; give all"
-        )
     if data.size % model.vae.factor:
         raise UserError(
             f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor"
         )
 
 
-def check_fitted(experiment: Experiment) -> None:
-    """Check an experiment whose networks have the numbers of the weights: they must fit each other, too."""
-    check_experiment(experiment)
-    unet, vae, text = experiment.model.unet, experiment.model.vae, experiment.model.text
+def check_networks(model: ModelConfig) -> None:
+    """Check the networks of a text-to-video model against each other. Errors: `UserError` with paths."""
+    unet, vae, text = model.unet, model.vae, model.text
     if vae.channels != 3:
         raise UserError(f"config.model.vae.channels={vae.channels}: give 3, frames are RGB")
-    if not experiment.stage.has_text:
-        return
     for name, value, of, there in (
         ("channels_in", unet.channels_in, "vae.latent_channels", vae.latent_channels),
         ("channels_out", unet.channels_out, "vae.latent_channels", vae.latent_channels),
@@ -298,26 +249,3 @@ def check_fitted(experiment: Experiment) -> None:
             raise UserError(
                 f"config.model.unet.{name}={value}: give {there}, as config.model.{of} is"
             )
-
-
-def _check_video_vae(experiment: Experiment) -> None:
-    model, optim = experiment.model, experiment.optim
-    if model.vae.temporal is None:
-        raise UserError(
-            "config.model.vae.temporal: stage=video_vae trains it; give places, like {'places': (0, 1)}"
-        )
-    if model.trained != (Component.VAE,):
-        raise UserError("config.model.trained: stage=video_vae trains the VAE; give ('vae',)")
-    if optim.freeze not in (Freeze.TEMPORAL, Freeze.DECODER):
-        raise UserError(
-            f"config.optim.freeze={optim.freeze.value}: the encoder stays, or latents made before would be worth "
-            "nothing; give temporal or decoder"
-        )
-    if experiment.init_from == "scratch":
-        raise UserError(
-            "config.init_from=scratch: a VideoVAE is made of a trained VAE; give its weights, or embedded"
-        )
-    if experiment.data.frames < 2:
-        raise UserError(
-            f"config.data.frames={experiment.data.frames}: a VideoVAE learns from clips; give 2 or more"
-        )

@@ -28,7 +28,6 @@ from magicvideo_jax.experiment.config import (
     Component,
     Experiment,
     SourceConfig,
-    TrainingStage,
     config_dict,
     read_experiment,
 )
@@ -46,7 +45,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 def vae(tmp_path_factory):
     """A VAE of few numbers in a work folder."""
     folder = tmp_path_factory.mktemp("vae")
-    experiment = tiny(TrainingStage.VAE)
+    experiment = tiny("vae")
     run(replace(experiment, train=replace(experiment.train, steps=2, preview_every=2)), folder)
     return folder
 
@@ -238,7 +237,7 @@ def test_text_states_made_beforehand_stand_for_captions(tmp_path):
 
 def test_a_vae_learns_from_frames(vae, encoder, tmp_path):
     source = write_set(tmp_path / "frames", None, drawn())
-    experiment = tiny(TrainingStage.VAE)
+    experiment = tiny("vae")
     experiment = replace(
         experiment, data=replace(experiment.data, sources=(SourceConfig(str(source)),))
     )
