@@ -6,6 +6,7 @@ python -m magicvideo_jax.evaluate --workdir=DIR
 import argparse
 from pathlib import Path
 
+from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
 
@@ -16,6 +17,7 @@ def main() -> None:
 
 def evaluate(asked: argparse.Namespace) -> None:
     """Sample held-out captions from the newest checkpoint and read them back."""
+    processes.refuse_several("evaluate")
     # Only now: JAX takes seconds to import, and help should not.
     from magicvideo_jax.core.files import write_json
     from magicvideo_jax.experiment.run_folder import RunFolder

@@ -7,17 +7,16 @@ Exit codes: 0 done; 2 a mistake, named in one line; 75 stopped by SIGTERM, all s
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.command_line import parse
 from magicvideo_jax.runtime.exit import exit_with
-from magicvideo_jax.runtime.preemption import EXIT_PREEMPTED, Preempted, PreemptionListener
-from magicvideo_jax.runtime.progress import say
+from magicvideo_jax.runtime.preemption import PreemptionListener
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with :PRESET if it has presets."
@@ -26,37 +25,32 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "The folder that the run writes to, and resumes from."
 )
 
-_EXIT_INTERRUPTED = 130
-
 
 def main() -> None:
-    """Help at once; otherwise train, and say how to go on when interrupted."""
+    """Print help at once, or train."""
     if "--help" in sys.argv or "-h" in sys.argv:
         print(__doc__, flags.FLAGS.module_help(sys.modules[__name__]), sep="\n")
         sys.exit()
-    interrupt = PreemptionListener()
-    interrupt.listen()
-    try:
-        exit_with(lambda: train(interrupt))
-    except Preempted as preempted:
-        say(str(preempted))
-        sys.exit(EXIT_PREEMPTED)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(_EXIT_INTERRUPTED)
+    preemption = PreemptionListener()
+    preemption.listen()
+    exit_with(
+        lambda: train(preemption),
+        interrupted="stopped; the same command goes on from the last checkpoint",
+    )
 
 
-def train(interrupt: PreemptionListener) -> None:
-    """Parse, then run. Errors: what the command line or the config file gets wrong; `Preempted`."""
+def train(preemption: PreemptionListener) -> None:
+    """Parse the command line, then run. Errors: `UserError` for all that it or the config gets wrong; `Preempted`."""
     parse()
     if WORKDIR.value is None or CONFIG.value is None:
         raise UserError("give --config=configs/t2v.py and --workdir=DIR (--help says more)")
+    workdir = local_path(WORKDIR.value, argument="--workdir")
 
     processes.join()
     from magicvideo_jax.experiment.config import read_experiment
     from magicvideo_jax.experiment.run import run
 
-    run(read_experiment(CONFIG.value), Path(WORKDIR.value), interrupt)
+    run(read_experiment(CONFIG.value), workdir, preemption)
 
 
 if __name__ == "__main__":

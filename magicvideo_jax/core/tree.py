@@ -53,5 +53,8 @@ def split(
 
 
 def merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Two trees without a leaf in common as one."""
-    return unflatten(flatten(one) | flatten(other))
+    """Two trees as one. Errors: `ValueError` where both have a leaf at the same path."""
+    ours, theirs = flatten(one), flatten(other)
+    if common := ours.keys() & theirs.keys():
+        raise ValueError(f"both trees have {', '.join(sorted(common)[:3])}")
+    return unflatten(ours | theirs)

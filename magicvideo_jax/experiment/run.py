@@ -25,7 +25,7 @@ from magicvideo_jax.runtime.run_lock import hold_run_lock
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.curves import plot_curves
 from magicvideo_jax.training.loop import train_loop
-from magicvideo_jax.training.metrics import MetricsLog, read_lines
+from magicvideo_jax.training.metrics_log import MetricsLog, read_lines
 from magicvideo_jax.training.step import Compiled
 
 

@@ -1,4 +1,4 @@
-"""Command lines of verbs that take a config file: absl's flags, with every mistake as one line."""
+"""Command lines of the verbs that take a config file: absl's flags, with every mistake as one line."""
 
 import sys
 from pathlib import Path
@@ -9,8 +9,8 @@ from magicvideo_jax.core.errors import UserError
 
 
 def parse() -> None:
-    """Reads `sys.argv`. Errors: what the command line or the config file gets wrong."""
-    _check_file_is_there()
+    """Read `sys.argv`. Errors: `UserError` for what the command line or the config file gets wrong."""
+    _check_config_file()
     try:
         rest = flags.FLAGS(sys.argv)[1:]
     except AttributeError as error:
@@ -23,8 +23,8 @@ def parse() -> None:
         )
 
 
-def _check_file_is_there() -> None:
-    """Before absl runs it, whose own message is a traceback."""
+def _check_config_file() -> None:
+    """`UserError` for a config file that does not exist; absl would end in a traceback."""
     for i, argument in enumerate(sys.argv):
         name, _, value = argument.partition("=")
         if name == "--config":

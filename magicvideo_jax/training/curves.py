@@ -14,7 +14,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import atomic_write
 
 Lines = Sequence[Mapping[str, float | int]]
-"""The lines of metrics.jsonl, as `training.metrics.read_lines` reads them."""
+"""The lines of metrics.jsonl, as `training.metrics_log.read_lines` reads them."""
 Series = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]
 """Steps and values."""
 

@@ -15,7 +15,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.runtime.preemption import Preempted, PreemptionListener
 from magicvideo_jax.runtime.progress import Progress
 from magicvideo_jax.training.checkpoint import Checkpoints
-from magicvideo_jax.training.metrics import MetricsLog, summary
+from magicvideo_jax.training.metrics_log import MetricsLog, summary
 from magicvideo_jax.training.state import TrainState
 
 MOST_SKIPPED = 10
@@ -70,11 +70,11 @@ def train_loop(
     window: list[dict[str, Any]] = []
     began, waited = time.monotonic(), 0.0
     with (
-        interrupt.steps_in_hand(),
+        interrupt.protect_unsaved_steps(),
         Progress(config.steps, "train", unit="step", start=first) as progress,
     ):
         for number in range(first, config.steps):
-            if interrupt.asked():
+            if interrupt.requested():
                 if number > first:
                     save(number)
                 raise Preempted(
