@@ -1,5 +1,6 @@
 """The one place that turns what ends a verb into a line on stderr and an exit code."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 
@@ -26,6 +27,8 @@ def exit_with(verb: Callable[[], None], *, interrupted: str = "interrupted") -> 
         code = report(error, interrupted=interrupted)
         # After a failed write the threads of libraries that write would each say the same again.
         if several or isinstance(error, WriteFailed):
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
             end_at_once(code)
     if code:
         sys.exit(code)

@@ -127,12 +127,12 @@ def _end_after(
 
 
 def _leave(code: int) -> NoReturn:
-    """End without the interpreter's clean-up: threads of libraries, and JAX's wait, would hold it up."""
+    """End without the interpreter's clean-up: threads of libraries, and JAX's wait, would hold it up.
+
+    Nothing is flushed: the main thread may hold the stream's lock while it waits for this one.
+    """
     try:
         for child in multiprocessing.active_children():
             child.kill()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
     finally:
         os._exit(code)

@@ -56,7 +56,9 @@ def join() -> None:
         raise UserError(f"{HEARTBEAT_TIMEOUT}={heartbeat}: give at least {_SHORTEST_HEARTBEAT}")
     try:
         place = _given() if variable == COORDINATOR else _found(timeout)
-        wait_for_all(place.coordinator, place.process_count, place.process_index, timeout=timeout)
+        wait_for_all(
+            place.coordinator, place.process_count, place.process_index, timeout=float(timeout)
+        )
         jax.distributed.initialize(
             place.coordinator,
             place.process_count,

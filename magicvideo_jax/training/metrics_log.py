@@ -12,6 +12,9 @@ from magicvideo_jax.core.errors import UserError, WriteFailed
 from magicvideo_jax.core.files import atomic_write, finite_or_null
 from magicvideo_jax.runtime.progress import say
 
+Line = dict[str, int | float]
+"""A line of metrics.jsonl: `step`, and metrics by name."""
+
 
 class MetricsLog:
     """One line of JSON per report, and the same numbers as TensorBoard scalars."""
@@ -70,9 +73,12 @@ class _TensorBoard:
     """
 
     def __init__(self, folder: Path):
-        # Imported late: it imports torch where torch is installed.
+        # Imported late: tensorboardX imports torch where torch is installed.
         from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
 
+        self._event, self._scalar = Event, scalar
         self._writer: Any = None
         try:
             folder.mkdir(exist_ok=True)
@@ -81,27 +87,26 @@ class _TensorBoard:
             self._give_up(error)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
         if self._writer is None:
             return
         try:
             for name, value in values.items():
-                summary = scalar(name, value)
-                self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+                value = self._scalar(name, value)
+                event = self._event(wall_time=time.time(), step=step, summary=value)
+                self._writer.write_event(event)
             self._writer.flush()
         except OSError as error:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
         say(f"TensorBoard gets no more metrics: {error.strerror or error}")
-        self._writer = None
+        self.close()
 
     def close(self) -> None:
-        if self._writer is not None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
             with suppress(OSError):
-                self._writer.close()
+                writer.close()
 
 
 def summary(window: list[dict[str, Any]]) -> dict[str, float]:
@@ -131,7 +136,7 @@ def summary(window: list[dict[str, Any]]) -> dict[str, float]:
     return values
 
 
-def read_lines(path: Path) -> list[dict[str, float]]:
+def read_lines(path: Path) -> list[Line]:
     """Lines of metrics.jsonl as dicts, each with its `step`; a line cut short by a kill is left out."""
     lines = []
     for text in path.read_text().splitlines():
@@ -144,7 +149,7 @@ def read_lines(path: Path) -> list[dict[str, float]]:
     return lines
 
 
-def _lines_if_any(path: Path) -> list[dict[str, float]]:
+def _lines_if_any(path: Path) -> list[Line]:
     try:
         return read_lines(path)
     except FileNotFoundError:

@@ -66,7 +66,7 @@ class Ends:
                     "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
                     "JAX_NUM_PROCESSES": "2",
                     "JAX_PROCESS_ID": str(index),
-                    "MAGICVIDEO_HEARTBEAT_TIMEOUT": "15",
+                    "MAGICVIDEO_HEARTBEAT_TIMEOUT": "10",
                 },
                 cwd=ROOT,
                 stderr=subprocess.PIPE,
@@ -112,7 +112,7 @@ def test_a_process_that_dies_without_a_word_ends_the_job_at_the_heartbeat_time_o
     ends = Ends(free_port, COLLECTIVE, follower="os.kill(os.getpid(), 9)")
     assert ends.codes[1] == -9
     assert ends.codes[0] != 0
-    assert ends.seconds < 60
+    assert ends.seconds < 30
 
 
 SHORT = """
@@ -123,9 +123,9 @@ distributed._jax.get_distributed_runtime_client = lambda *a, **k: connect(*a, **
 """JAX's own wait at exit, of five minutes, is one second."""
 
 
-@pytest.mark.parametrize("late", ["leader", "follower"])
-def test_a_process_that_is_done_waits_for_one_that_is_late(free_port, late):
-    ends = Ends(free_port, "mine()", before=SHORT, **{late: "time.sleep(4)"})
+def test_a_process_that_is_done_waits_for_one_that_is_late(free_port):
+    """By more than JAX's wait, which the service looks at every five seconds or so."""
+    ends = Ends(free_port, "mine()", before=SHORT, follower="time.sleep(8)")
     assert ends.codes == [0, 0], ends.errors
 
 
