@@ -1,9 +1,15 @@
 """python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR
 
-Trains what the config says, previews it, saves it, scores it. The same command again resumes where it stopped.
-Exit codes: 0 done; 2 a mistake, named in one line; 75 stopped by SIGTERM, all steps saved: the same command goes on;
-130 stopped by Ctrl-C (docs/resume.md).
+Trains the model that the config describes, with previews, checkpoints and metrics at the end. The
+same command again resumes where the run stopped.
 `--config=FILE:PRESET` picks a preset, `--config.optim.lr=1e-5` overrides a field.
+
+Exit codes (docs/resume.md):
+      0  done
+      1  a bug, with a traceback
+      2  a mistake, named in one line
+     75  stopped by SIGTERM, all steps saved: the same command goes on
+    130  stopped by Ctrl-C
 """
 
 import sys
@@ -40,7 +46,10 @@ def main() -> None:
 
 
 def train(preemption: PreemptionListener) -> None:
-    """Parse the command line, then run. Errors: `UserError` for all that it or the config gets wrong; `Preempted`."""
+    """Parse the command line, then run.
+
+    Errors: `UserError` for all that the command line or the config gets wrong; `Preempted`.
+    """
     parse()
     if WORKDIR.value is None or CONFIG.value is None:
         raise UserError("give --config=configs/t2v.py and --workdir=DIR (--help says more)")

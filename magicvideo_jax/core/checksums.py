@@ -1,7 +1,8 @@
 """Sizes and checksums of a folder's files, written beside them and compared before they are read.
 
-A byte that changes on a disk would otherwise be read as a number like any other: of the formats that checkpoints are
-made of some have checksums of their own, and the one that holds the arrays has none.
+A byte that changes on a disk would otherwise be read as a number like any other: of the formats
+that checkpoints are made of some have checksums of their own, and the one that holds the arrays
+has none.
 """
 
 import json

@@ -16,11 +16,12 @@ from magicvideo_jax.core.errors import UserError
 
 @contextmanager
 def atomic_write(path: Path, *, replaces_folder: bool = False) -> Iterator[Path]:
-    """A free name beside `path`: the file or folder written there takes the place of `path` when the block ends well,
-    and is removed when it does not.
+    """A free name beside `path`: the file or folder written there takes the place of `path` when
+    the block ends well, and is removed when it does not.
 
-    A folder that is at `path` is replaced, with all that it holds, only if `replaces_folder`. Errors: `UserError` names
-    path and cause of every `OSError`, which PyAV's errors about files are, too.
+    A folder that is at `path` is replaced, with all that it holds, only if `replaces_folder`.
+    Errors: `UserError` names path and cause of every `OSError`, which PyAV's errors about files
+    are, too.
     """
     path = path.absolute()
     # A random name: in containers every process has the same id.
@@ -63,7 +64,9 @@ def _remove(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON, complete or not at all. NaN and infinities, which JSON does not have, become null."""
+    """Write indented JSON, complete or not at all. NaN and infinities, which JSON does not have,
+    become null.
+    """
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(finite_or_null(content), indent=2, allow_nan=False) + "\n")
 

@@ -44,7 +44,9 @@ def size_in_bytes(tree: Any) -> int:
 def split(
     tree: Mapping[str, Any], chosen: Callable[[str], bool]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The leaves whose path is chosen, and the others, as trees that `merge` puts together again."""
+    """The leaves whose path is chosen, and the others, as trees that `merge` puts together
+    again.
+    """
     flat = flatten(tree)
     return (
         unflatten({path: leaf for path, leaf in flat.items() if chosen(path)}),

@@ -1,4 +1,5 @@
-"""A process's place in its job, as JAX finds it: Open MPI, Slurm, TPUs under GKE, Cloud TPU VMs, Kubernetes.
+"""A process's place in its job, as JAX finds it: Open MPI, Slurm, TPUs under GKE, Cloud TPU VMs,
+Kubernetes.
 
 `jax.distributed.initialize` finds the same, and connects at once. Found before, the processes can
 say which of them is missing. The function is private to JAX: it is called here alone, and tests
@@ -18,14 +19,15 @@ class ClusterProcess:
     process_count: int
     process_index: int
     local_device_ids: list[int] | None = None
-    """Local device ids of this process (under Slurm and MPI, one GPU); None: all of the machine."""
+    """Local device ids of this process (under Slurm, one GPU); None: all of the machine."""
 
 
 def detect(timeout: int) -> ClusterProcess | None:
     """This process in the cluster that JAX finds; None where it finds none.
 
     `JAX_COORDINATOR_PORT` sets the port. Errors: what JAX and its requests raise when the cluster
-    does not answer, and `RuntimeError` when the coordinator has no address after `timeout` seconds.
+    does not answer, and `RuntimeError` when the coordinator has no address after `timeout`
+    seconds.
     """
     from jax._src.clusters import ClusterEnv
 

@@ -1,4 +1,6 @@
-"""Command lines of the verbs that take a config file: absl's flags, with every mistake as one line."""
+"""Command lines of the verbs that take a config file: absl's flags, with every mistake as one
+line.
+"""
 
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from magicvideo_jax.core.errors import UserError
 
 
 def parse() -> None:
-    """Read `sys.argv`. Errors: `UserError` for what the command line or the config file gets wrong."""
+    """Read `sys.argv`. Errors: `UserError` for what it or the config file gets wrong."""
     _check_config_file()
     try:
         rest = flags.FLAGS(sys.argv)[1:]

@@ -1,4 +1,6 @@
-"""`jax.jit` with compiler options by platform, and a cache of compiled programs that outlives the process."""
+"""`jax.jit` with compiler options by platform, and a cache of compiled programs that outlives the
+process.
+"""
 
 import contextlib
 import os
@@ -12,13 +14,14 @@ import jax
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.runtime.progress import say
 
-# XLA:CPU's library of dot kernels also runs convolutions: 1.2 to 3 times as fast, forward and backward
-# (docs/benchmarks.md). An option of the compiler and not an XLA flag: it holds for our programs alone.
+# XLA:CPU's library of dot kernels also runs convolutions: 1.2 to 3 times as fast, forward and
+# backward (docs/benchmarks.md). An option of the compiler and not an XLA flag: it holds for our
+# programs alone.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
 
 
 def jit(function: Callable[..., Any], *, platform: str | None = None, **options: Any) -> Any:
-    """`jax.jit` with the compiler options of a platform, by default that of the default backend."""
+    """`jax.jit` with the compiler options of a platform; None is that of the default backend."""
     platform = platform or jax.default_backend()
     return jax.jit(
         function, compiler_options=_CPU_OPTIONS if platform == "cpu" else None, **options
@@ -26,9 +29,10 @@ def jit(function: Callable[..., Any], *, platform: str | None = None, **options:
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs for later processes, in `JAX_COMPILATION_CACHE_DIR` or the user's cache folder.
+    """Keep compiled programs for later processes.
 
-    JAX's key of a program holds the features of the CPU: machines may share the folder.
+    They are in `JAX_COMPILATION_CACHE_DIR` or the user's cache folder. JAX's key of a program
+    holds the features of the CPU: machines may share the folder.
     """
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
@@ -72,7 +76,7 @@ def out_of_memory_message(error: Exception) -> str | None:
 
 @contextlib.contextmanager
 def out_of_memory_in_one_line(line: Callable[[str], str]) -> Iterator[None]:
-    """Turn XLA's out-of-memory errors into a `UserError`, whose text `line` makes of their first line."""
+    """Turn XLA's out-of-memory errors into a `UserError`; `line` makes its text of theirs."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

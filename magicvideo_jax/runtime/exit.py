@@ -14,8 +14,9 @@ from magicvideo_jax.runtime.progress import say
 def exit_with(verb: Callable[[], None], *, interrupted: str = "interrupted") -> None:
     """Run a verb. Returns when it, and the verb of every other process of the job, ended well.
 
-    A `UserError` becomes one line and exit code 2, `Preempted` its line and 75, Ctrl-C the line `interrupted` and 130;
-    anything else keeps its traceback (1). Of several processes all end with the code of the first that fails.
+    A `UserError` becomes one line and exit code 2, `Preempted` its line and 75, Ctrl-C the line
+    `interrupted` and 130; anything else keeps its traceback (1). Of several processes all end with
+    the code of the first that fails.
     """
     try:
         code = _code_of(verb)

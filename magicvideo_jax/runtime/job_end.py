@@ -1,8 +1,9 @@
 """How the processes of a job end: together, with one exit code.
 
-A process that fails tells the others, and all end within seconds with its exit code. Without that, those that wait for
-it in a collective would notice at JAX's heartbeat time-out, and end with SIGABRT. A process that is done waits for the
-others however long they take; JAX's own wait at exit gives up after five minutes and kills both sides.
+A process that fails tells the others, and all end within seconds with its exit code. Without that,
+those that wait for it in a collective would notice at JAX's heartbeat time-out, and end with
+SIGABRT. A process that is done waits for the others however long they take; JAX's own wait at exit
+gives up after five minutes and kills both sides.
 """
 
 import contextlib
@@ -13,7 +14,6 @@ import sys
 import threading
 import time
 import traceback
-from types import TracebackType
 from typing import Any, NoReturn
 
 from magicvideo_jax.core.errors import EXIT_USER_ERROR, UserError
@@ -25,9 +25,7 @@ _FAILED, _END = "magicvideo_jax/failed", "magicvideo_jax/end"
 _POLL = 1.0
 """Seconds between two looks at whether another process has failed."""
 _GRACE = 3.0
-"""Seconds that a failed process stays after it has told the others. Process 0 stays longer than all others: when it
-ends, so does the coordination service, and JAX kills whoever is still connected.
-"""
+"""Seconds that a failed process stays after it has told the others."""
 _FOREVER = 2**31 - 1
 """Milliseconds: 24 days."""
 
@@ -41,9 +39,10 @@ class _Job:
 
 
 def share_failures(index: int) -> None:
-    """Make this process end when another one fails, and the others when this one does, in whichever thread.
+    """Make this process end when another one fails, and the others when this one does.
 
-    Call it once, after `jax.distributed.initialize`. `index` is this process's.
+    A thread that fails counts, too. Call it once, after `jax.distributed.initialize`; `index` is
+    the index of this process.
     """
     # Private to JAX; Orbax takes the client from there, too.
     from jax._src.distributed import global_state
@@ -51,16 +50,15 @@ def share_failures(index: int) -> None:
     _Job.client, _Job.index = global_state.client, index
     _Job.watcher = threading.Thread(target=_watch, name="job_end", daemon=True)
     _Job.watcher.start()
-    sys.excepthook = _end_after
-    threading.excepthook = lambda failed: _end_after(
-        failed.exc_type, failed.exc_value, failed.exc_traceback
-    )
+    sys.excepthook = lambda _type, error, _trace: end_at_once(report(error))
+    threading.excepthook = _end_after_thread
 
 
 def report(error: BaseException, *, interrupted: str = "interrupted") -> int:
     """Print what ended a process to stderr, and return its exit code.
 
-    A `UserError` is one line and code 2, Ctrl-C the line `interrupted` and code 130, anything else a traceback and 1.
+    A `UserError` is one line and code 2, Ctrl-C the line `interrupted` and code 130, anything else
+    a traceback and 1.
     """
     if isinstance(error, UserError):
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
@@ -73,7 +71,7 @@ def report(error: BaseException, *, interrupted: str = "interrupted") -> int:
 
 
 def end_together() -> None:
-    """Wait until every process of the job is done, however late. Alone: returns at once."""
+    """Wait until every process of the job is done, however late it is."""
     if _Job.client is None or _Job.has_ended.is_set():
         return
     _Job.client.wait_at_barrier(_END, _FOREVER)
@@ -84,50 +82,55 @@ def end_together() -> None:
 
 
 def end_at_once(code: int) -> NoReturn:
-    """End this process without JAX's wait for the others, and tell the others to end with the same code."""
+    """End this process without JAX's wait for the others, and make them end with the same code."""
     try:
         if _Job.client is not None and not _Job.has_ended.is_set():
-            # In a thread, since the service may be gone: then the call does not return for long.
+            # In a thread: where the service is gone, the call returns late.
             threading.Thread(target=_tell_others, args=(code,), daemon=True).start()
-            time.sleep(_GRACE)
+            _stay()
     finally:
         _leave(code)
 
 
 def _tell_others(code: int) -> None:
-    with contextlib.suppress(Exception):  # another process failed first, or the service is gone
+    with contextlib.suppress(RuntimeError):  # another process failed first, or the service is gone
         _Job.client.key_value_set(_FAILED, json.dumps({"process": _Job.index, "code": code}))
 
 
 def _watch() -> None:
-    """Poll for the failure of another process, in a thread of its own: the main one may be in a collective."""
+    """Poll for the failure of another process, beside a main thread that may be blocked."""
     while not _Job.has_ended.wait(_POLL):
         try:
             failed = json.loads(_Job.client.key_value_try_get(_FAILED))
-        except (
-            Exception
-        ):  # the key is not there, or the service is gone: that JAX's heartbeat finds out
-            continue
+        except RuntimeError:
+            continue  # no one has failed, or the service is gone: JAX's heartbeat notices that
         if failed["process"] != _Job.index:
             print(
-                f"process {failed['process']} of this job ended with exit code {failed['code']}: see its log; "
-                f"process {_Job.index} ends, too",
+                f"process {failed['process']} of this job ended with exit code {failed['code']}: "
+                f"see its log; process {_Job.index} ends, too",
                 file=sys.stderr,
             )
             if _Job.index == 0:
-                time.sleep(_GRACE + _POLL)
+                _stay()
             _leave(failed["code"])
 
 
-def _end_after(
-    _type: type[BaseException], error: BaseException | None, _trace: TracebackType | None
-) -> None:
-    """Hook for an exception that no one caught."""
-    end_at_once(EXIT_BUG if error is None else report(error))
+def _stay() -> None:
+    """Wait until the others have seen the failure.
+
+    Process 0 is the last to end: its coordination service ends with it, and JAX then kills every
+    process that is still connected.
+    """
+    time.sleep(_GRACE + (_POLL if _Job.index == 0 else 0))
+
+
+def _end_after_thread(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
+        end_at_once(report(failed.exc_value))
 
 
 def _leave(code: int) -> NoReturn:
-    """End without the interpreter's clean-up: threads of libraries, and JAX's wait, would hold it up.
+    """End without the interpreter's clean-up, which threads of libraries and JAX would hold up.
 
     Nothing is flushed: the main thread may hold the stream's lock while it waits for this one.
     """

@@ -1,7 +1,8 @@
 """SIGTERM: the machine is taken back (a cloud's spot node) or the job's time is up (a cluster).
 
-A process without unsaved steps ends at once, even in the middle of XLA's compiler, and with it its job. While there are
-unsaved steps the training loop asks between steps, and all processes leave at the same step.
+A process without unsaved steps ends at once, even in the middle of XLA's compiler, and with it its
+job. While there are unsaved steps the training loop asks between steps, and all processes leave at
+the same step.
 """
 
 import os
@@ -31,7 +32,7 @@ class Preempted(Exception):
 
 
 class PreemptionListener:
-    """Whether SIGTERM has come to any process of the job. Before `listen` is called it never has."""
+    """Whether SIGTERM has come to any process of the job; never, before `listen` is called."""
 
     def __init__(self):
         self._came, self._turn = threading.Event(), threading.RLock()
@@ -41,12 +42,14 @@ class PreemptionListener:
     def listen(self) -> None:
         """Handle SIGTERM for the life of the process. Call it in the main thread.
 
-        SIGTERM then no longer ends the process while steps are unsaved: the loop must poll `requested`.
+        SIGTERM then no longer ends the process while steps are unsaved: the loop must poll
+        `requested`.
         """
         reading, writing = socket.socketpair()
         writing.setblocking(False)
-        # Python calls a handler between two steps of its main thread, and a compiler has none for minutes. The byte
-        # that is written for each signal comes at once, unless an event loop has it written elsewhere.
+        # Python calls a handler between two steps of its main thread, and a compiler has none for
+        # minutes. The byte that is written for each signal comes at once, unless an event loop has
+        # it written elsewhere.
         signal.signal(signal.SIGTERM, lambda *_: self._come())
         signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
         threading.Thread(
@@ -71,7 +74,8 @@ class PreemptionListener:
     def protect_unsaved_steps(self) -> Iterator[None]:
         """A block whose work is worth saving: SIGTERM does not end the process inside it.
 
-        Errors: `Preempted` at the end of the block, where everything must be saved, if SIGTERM came to any process.
+        Errors: `Preempted` at the end of the block, where everything must be saved, if SIGTERM
+        came to any process.
         """
         with self._turn:
             self._protects = True
@@ -83,9 +87,10 @@ class PreemptionListener:
             raise Preempted("all steps are saved")
 
     def requested(self) -> bool:
-        """Whether to stop now. Every process must call it before each step, and all get the same answer.
+        """Whether to stop now. Every process must call it before each step.
 
-        Of several processes it is the answer computed two steps earlier, so no step waits for it.
+        All get the same answer. Of several processes it is the one computed two steps earlier, so
+        no step waits for it.
         """
         if processes.process_count() == 1:
             return self._came.is_set()

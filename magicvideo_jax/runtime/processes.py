@@ -2,12 +2,13 @@
 
 The environment says which process this is; the scripts of launch/ set it:
 
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID   given by hand (launch/local.sh)
-    MAGICVIDEO_CLUSTER=auto                                      found by JAX: Cloud TPU, Slurm, Kubernetes, MPI
-    JAX_COORDINATOR_PORT                                         then: the coordinator's port; the next one is ours
-    MAGICVIDEO_START_TIMEOUT                                     seconds to wait for all processes, default 300
-    MAGICVIDEO_HEARTBEAT_TIMEOUT                                 seconds after which a process that died without a word
-                                                                 (power, SIGKILL) ends the others, default 100
+    JAX_COORDINATOR_ADDRESS,        given by hand (launch/local.sh)
+    JAX_NUM_PROCESSES, JAX_PROCESS_ID
+    MAGICVIDEO_CLUSTER=auto         found by JAX: Cloud TPU, Slurm, Kubernetes, MPI
+    JAX_COORDINATOR_PORT            then: the coordinator's port; the next port is used, too
+    MAGICVIDEO_START_TIMEOUT        seconds to wait for all processes, default 300
+    MAGICVIDEO_HEARTBEAT_TIMEOUT    seconds after which a process that died without a word (power
+                                    failure, SIGKILL) ends the others, default 100
 """
 
 import json
@@ -38,9 +39,9 @@ class _Job:
 def join() -> None:
     """Connect this process with the others of its job; in a process that is alone, do nothing.
 
-    Call it before anything asks JAX for a device, in a verb that `exit_with` runs. Errors: `UserError` for variables
-    that contradict one another or are half given, for a cluster that JAX does not find, and for processes that do not
-    come in time.
+    Call it before anything asks JAX for a device, in a verb that `exit_with` runs. Errors:
+    `UserError` for variables that contradict one another or are half given, for a cluster that JAX
+    does not find, and for processes that do not come in time.
     """
     variable = _variable_of_job()
     if _Job.process_count > 1 or variable is None:
@@ -48,7 +49,8 @@ def join() -> None:
     # Imported late: what runs alone and needs no JAX (`prepare --pixels`) does not wait for it.
     import jax
 
-    # JAX's own answer to SIGTERM counts steps, and Orbax, which asks it too, counts others: runtime/preemption.py.
+    # JAX's own answer to SIGTERM counts steps, and Orbax, which asks it too, counts others:
+    # runtime/preemption.py.
     jax.config.update("jax_enable_preemption_service", False)
     timeout = _number(START_TIMEOUT, default=300)
     heartbeat = _number(HEARTBEAT_TIMEOUT, default=100)
@@ -78,7 +80,7 @@ def join() -> None:
 
 
 def refuse_several(verb: str) -> None:
-    """`UserError` where the environment makes this one of several processes: `verb` runs in one."""
+    """`UserError` where the environment makes this one of several processes."""
     variable = _variable_of_job()
     if variable is not None and os.environ.get(COUNT) != "1":
         raise UserError(
@@ -141,8 +143,8 @@ def barrier(name: str) -> None:
 def broadcast_from_leader(decide: Callable[[], Any]) -> Any:
     """Call `decide` in the leader, and return its answer (JSON) in every process.
 
-    What it raises is raised in every process: a `UserError` as it is, anything else in the others as a `RuntimeError`
-    that names it.
+    What it raises is raised in every process: a `UserError` as it is, anything else in the others
+    as a `RuntimeError` that names it.
     """
     if process_count() == 1:
         return decide()
@@ -174,9 +176,9 @@ def broadcast_from_leader(decide: Callable[[], Any]) -> Any:
 
 
 def any_process_async(flag: bool) -> Any:
-    """Whether `flag` is set in any process: 1 or 0 on every device, as an array that is not waited for.
+    """Whether `flag` is set in any process, as an array (1 or 0) on every device.
 
-    Every process must call it equally often.
+    The array is not waited for. Every process must call this equally often.
     """
     import jax
 
@@ -190,7 +192,7 @@ def any_process_async(flag: bool) -> Any:
 
 @cache
 def _maximum_over_devices() -> tuple[Any, Any]:
-    """The sharding of an array with one number per device, and the program for the greatest of them."""
+    """The sharding of one number per device, and the program for the greatest of them."""
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 

@@ -20,7 +20,7 @@ def say(line: str) -> None:
 
 
 class Progress:
-    """Count towards a total. Use it as a context manager; call `advance` after each piece of work."""
+    """A context manager that counts towards a total; call `advance` after each piece of work."""
 
     def __init__(self, total: int, what: str, *, unit: str = "it", start: int = 0):
         self._total, self._what, self._unit = total, what, unit

@@ -1,8 +1,8 @@
-"""A wait for all processes of a job, before JAX connects them: JAX ends a process whose partners do not come, and does
-not say which are missing.
+"""A wait for all processes of a job, before JAX connects them.
 
-Process 0 listens one port above JAX's coordinator; each other process connects and sends its index. When all have come,
-or time is up, process 0 answers each with the list of those that are missing.
+JAX ends a process whose partners do not come, and does not say which are missing. Process 0
+listens one port above JAX's coordinator; each other process connects and sends its index. When all
+have come, or time is up, process 0 answers each with the list of those that are missing.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ _LONGEST = 1 << 20
 def wait_for_all(coordinator: str, count: int, index: int, *, timeout: float) -> None:
     """Return when all `count` processes have come.
 
-    `coordinator` is JAX's host:port. Errors: `UserError`, in every process that came, names those that did not within
-    `timeout` seconds.
+    `coordinator` is JAX's host:port. Errors: `UserError`, in every process that came, names those
+    that did not within `timeout` seconds.
     """
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or int(port) >= 2**16 - 1:
@@ -58,7 +58,8 @@ def _collect(port: int, count: int, deadline: float) -> list[int]:
             ) from error
         while len(came) < count - 1 and (left := deadline - time.monotonic()) > 0:
             listening.settimeout(left)
-            # Scanners and probes connect, too: what they send, or a reset, is no process and ends nothing.
+            # Scanners and probes connect, too: what they send, or a reset, is no process and ends
+            # nothing.
             with contextlib.suppress(OSError, ValueError):
                 connection = stack.enter_context(listening.accept()[0])
                 connection.settimeout(max(_RETRY, min(left, _SILENCE)))

@@ -20,10 +20,11 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextmanager
 def hold_run_lock(folder: Path) -> Iterator[None]:
-    """Lock `folder` for this job: its leader holds `flock` on a file there until the block, or the process, ends.
+    """Lock `folder` for this job until the block, or the process, ends.
 
-    NFS has such locks between machines; a file system without them is named in one line, and nothing is locked.
-    Errors: `UserError`, in every process, names the folder and the job that holds it, or why it cannot be written.
+    The leader holds `flock` on a file there. NFS has such locks between machines; a file system
+    without them is named in one line, and nothing is locked. Errors: `UserError`, in every
+    process, names the folder and the job that holds it, or why it cannot be written.
     """
     held: list[int] = []
     try:

@@ -1,7 +1,8 @@
-"""Checkpoints: one atomic composite of state, data position and config per step (Orbax), and the frozen networks once.
+"""Checkpoints: state, data position and config per step (Orbax), and the frozen networks once.
 
-`WORKDIR/checkpoints/STEP` is written in the background and gets its checksums before its name (core/checksums.py): a
-folder of that name is complete, or was damaged later. `WORKDIR/frozen` is written before step 0.
+`WORKDIR/checkpoints/STEP` is written in the background and gets its checksums before its name
+(core/checksums.py): a folder of that name is complete, or was damaged later. `WORKDIR/frozen` is
+written before step 0.
 """
 
 import logging
@@ -35,8 +36,10 @@ _LIBRARY_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
 
 
 class Saved:
-    """Reads what a run has saved, even while it goes on, and changes nothing. Corrupt checkpoints are logged and passed
-    over."""
+    """Reads what a run has saved, even while it goes on, and changes nothing.
+
+    Corrupt checkpoints are logged and passed over.
+    """
 
     def __init__(self, workdir: Path):
         self._folder, self._frozen = workdir.absolute() / "checkpoints", workdir.absolute() / FROZEN
@@ -49,7 +52,10 @@ class Saved:
         return self._restore(step, ema=ocp.args.StandardRestore(places))["ema"]
 
     def restore_frozen(self, places: Params) -> Params:
-        """The frozen networks; `places` are shapes with shardings. Errors: `UserError` names a damaged file."""
+        """The frozen networks; `places` are shapes with shardings.
+
+        Errors: `UserError` names a damaged file.
+        """
         if not places:
             return {}
         processes.broadcast_from_leader(self._check_frozen)
@@ -79,9 +85,11 @@ class Checkpoints(Saved):
     """
 
     def __init__(self, workdir: Path, *, keep_last: int = 2, keep_every: int = 0):
-        """Keep the last `keep_last` checkpoints, and those of every multiple of `keep_every` steps (none if 0).
+        """Open the checkpoints of `workdir`.
 
-        Errors: `UserError` where every checkpoint is damaged, or the folder cannot be read or written.
+        The last `keep_last` are kept, and those of every multiple of `keep_every` steps (0: none).
+        Errors: `UserError` where every checkpoint is damaged, or the folder cannot be read or
+        written.
         """
         super().__init__(workdir)
         _quieten()
@@ -112,9 +120,10 @@ class Checkpoints(Saved):
     def save(
         self, step: int, state: TrainState, *, position: dict[str, Any], config: dict[str, Any]
     ) -> None:
-        """Save state, data position and config as they are before step `step`; one that exists is left alone.
+        """Save state, data position and config as they are before step `step`.
 
-        Returns when the state is copied from the devices. Errors: `WriteFailed` if the previous save has failed.
+        A checkpoint that exists is left alone. Returns when the state is copied from the devices.
+        Errors: `WriteFailed` if the previous save has failed.
         """
         if step in self._manager.all_steps():
             return
@@ -134,7 +143,7 @@ class Checkpoints(Saved):
         self._pending = self._waiter.submit(self._manager.wait_until_finished)
 
     def _write_checksums(self) -> None:
-        """Runs in the leader when all processes have written their part, before the folder gets its name."""
+        """Callback in the leader: all parts are written, and the folder has no name yet."""
         (unnamed,) = self._folder.glob(f"{self._saving}.*")
         write_checksums(unnamed, without=WITHOUT_CHECKSUM)
 
@@ -150,7 +159,7 @@ class Checkpoints(Saved):
         self._pending = Future[None]()
 
     def close(self) -> None:
-        """Wait for the last save and release everything. Errors: `WriteFailed` if the save failed."""
+        """Wait for the last save and release everything. Errors: `WriteFailed` if it failed."""
         with self._saving_failures():
             self._manager.close()
         self._waiter.shutdown()
@@ -183,8 +192,10 @@ class Checkpoints(Saved):
         return processes.broadcast_from_leader(self._frozen.exists)
 
     def save_frozen(self, frozen: Params) -> None:
-        """Save the frozen networks once, before step 0, in the place of those of a run that ended before its first
-        step. Errors: `WriteFailed`."""
+        """Save the frozen networks, once, before step 0. Errors: `WriteFailed`.
+
+        Those of a run that ended before its first step are replaced.
+        """
         if not frozen:
             return
         with self._saving_failures():
@@ -199,7 +210,7 @@ class Checkpoints(Saved):
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what a library raises into one line. The files are intact, so they do not fit the run."""
+    """Turn what a library raises into one line: intact files that do not fit the run."""
     try:
         yield
     except _LIBRARY_ERRORS as error:
@@ -215,7 +226,7 @@ def _resumed(state: TrainState) -> dict[str, Any]:
 
 
 def _cause(error: Exception) -> str:
-    """The system's name for the error if TensorStore's long message holds its code, else the first line."""
+    """The system's name of an error whose code is in TensorStore's long message, or a line."""
     code = re.search(r"os_error_code='(\d+)'", str(error))
     if code:
         return os.strerror(int(code[1]))
@@ -223,7 +234,7 @@ def _cause(error: Exception) -> str:
 
 
 def _quieten() -> None:
-    """Silence what Orbax logs when a save fails (tracebacks, and an event loop that it has closed under TensorStore).
+    """Silence what Orbax and TensorStore log when a save fails: tracebacks, a closed event loop.
 
     The failure itself is raised, and reported as one line.
     """

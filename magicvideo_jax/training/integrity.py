@@ -1,4 +1,7 @@
-"""The newest valid checkpoint of a run. Corrupt ones are renamed, unfinished saves removed; both are logged."""
+"""The newest valid checkpoint of a run.
+
+Corrupt checkpoints are renamed and unfinished saves removed; both are logged.
+"""
 
 import shutil
 from pathlib import Path
@@ -8,18 +11,18 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.runtime.progress import say
 
 WITHOUT_CHECKSUM = ("_CHECKPOINT_METADATA", "commit_success.txt")
-"""Files that Orbax writes when a checkpoint gets its name, after the checksums. Nothing is read from them."""
+"""Files that Orbax writes after the checksums. Nothing is read from them."""
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _DAMAGED = "damaged-"
 
 
 def newest_valid_step(folder: Path, *, sets_aside: bool, under: str = "") -> int | None:
-    """Step of the newest checkpoint in `folder` whose files (those whose path begins with `under`) are intact.
+    """Step of the newest checkpoint in `folder` whose files are intact; None if there is none yet.
 
-    None where there was no checkpoint yet. Older ones than the result are not read; corrupt ones are renamed if
-    `sets_aside`. Errors: `UserError` where every checkpoint is damaged, where one cannot be renamed, and where the
-    folder cannot be read.
+    `under` limits the comparison to files whose path begins with it. Older ones than the result
+    are not read; corrupt ones are renamed if `sets_aside`. Errors: `UserError` where every
+    checkpoint is damaged, where one cannot be renamed, and where the folder cannot be read.
     """
     names = _names(folder)
     for step in sorted((int(name) for name in names if name.isdecimal()), reverse=True):

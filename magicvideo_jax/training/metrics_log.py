@@ -27,9 +27,10 @@ class MetricsLog:
         wandb_project: str = "",
         config: dict[str, Any] | None = None,
     ):
-        """`first` is the step to come: lines of later steps, of a run that died after its last save, are dropped.
+        """Open the log of a run whose next step is `first`.
 
-        Errors: `UserError` where the log cannot be written or W&B is not installed.
+        Lines of later steps, of a run that died after its last save, are dropped. Errors:
+        `UserError` where the log cannot be written or W&B is not installed.
         """
         # W&B first: it may be refused, and nothing is written then.
         self._wandb = _wandb(wandb_project, workdir, config) if wandb_project else None
@@ -44,7 +45,10 @@ class MetricsLog:
         self._board = _TensorBoard(workdir / "tensorboard")
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Log `values` by name; names with a slash become groups in TensorBoard. Errors: `WriteFailed`."""
+        """Log `values` by name; names with a slash become groups in TensorBoard.
+
+        Errors: `WriteFailed`.
+        """
         try:
             self._file.write(_json({"step": step} | values))
             self._file.flush()
@@ -67,15 +71,16 @@ class MetricsLog:
 
 
 class _TensorBoard:
-    """Scalars for TensorBoard. It is only looked at: a failed write is one line, and ends TensorBoard and not the run.
+    """Scalars for TensorBoard. A failed write is one line, and does not end the run.
 
-    tensorboardX's own `SummaryWriter` writes in a thread, and blocks its caller for ever once that has failed.
+    tensorboardX's own `SummaryWriter` writes in a thread, and blocks its caller for ever once that
+    has failed.
     """
 
     def __init__(self, folder: Path):
         # Imported late: tensorboardX imports torch where torch is installed.
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboardX.summary import scalar
 
         self._event, self._scalar = Event, scalar
@@ -110,9 +115,10 @@ class _TensorBoard:
 
 
 def summary(window: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean of each scalar over those steps of a window whose loss was finite, and the number of skipped steps.
+    """Mean of each scalar over the steps of a window, and the number of skipped steps.
 
-    Losses by diffusion time are divided by their counts.
+    A step whose loss is not finite is skipped, and not part of the mean. Losses by diffusion time
+    are divided by their counts.
     """
     finite = [step for step in window if step["is_finite"]]
     values = {
@@ -137,7 +143,7 @@ def summary(window: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Lines of metrics.jsonl as dicts, each with its `step`; a line cut short by a kill is left out."""
+    """Lines of metrics.jsonl, each with its `step`; one that a kill cut short is left out."""
     lines = []
     for text in path.read_text().splitlines():
         try:

@@ -34,7 +34,9 @@ class Ends:
         follower: str = "pass",
         before: str = "",
     ):
-        """`body` is run by both, joined; `leader` and `follower` are what `mine()` does in each."""
+        """`body` is run by both, joined; `leader` and `follower` are what `mine()` does in
+        each.
+        """
         program = (
             START
             + before

@@ -33,7 +33,9 @@ def test_who_is_missing_is_told_to_everyone(free_port, there, missing):
 
 
 def strays(port: int, *, until: float) -> None:
-    """A scanner that resets its connections, one that hangs up, and numbers of no process of the job."""
+    """A scanner that resets its connections, one that hangs up, and numbers of no process of the
+    job.
+    """
     while time.monotonic() < until:
         for sent in (b"", b"GET / HTTP/1.1", b"0", b"3", b"7", b"-1", None):
             try:
