@@ -83,7 +83,9 @@ class PreemptionListener:
         with self._turn:
             self._protects = False
             came = self._came.is_set()
-        if came if processes.process_count() == 1 else processes.any_process_async(came).item():
+        if processes.process_count() > 1:
+            came = _answer(processes.any_process_async(came))
+        if came:
             raise Preempted("all steps are saved")
 
     def requested(self) -> bool:
@@ -95,4 +97,11 @@ class PreemptionListener:
         if processes.process_count() == 1:
             return self._came.is_set()
         self._answers.append(processes.any_process_async(self._came.is_set()))
-        return len(self._answers) > 2 and bool(self._answers.popleft().item())
+        return len(self._answers) > 2 and _answer(self._answers.popleft())
+
+
+def _answer(array: Any) -> bool:
+    """The value of `any_process_async`, fetched explicitly: the loop forbids implicit transfers."""
+    import jax
+
+    return bool(jax.device_get(array))

@@ -183,11 +183,10 @@ def any_process_async(flag: bool) -> Any:
     import jax
 
     one_each, maximum = _maximum_over_devices()
-    return maximum(
-        jax.make_array_from_callback(
-            (jax.device_count(),), one_each, lambda _: np.full(1, flag, np.int32)
-        )
-    )
+    # One explicit transfer per device: the training loop forbids implicit ones.
+    local = [jax.device_put(np.full(1, flag, np.int32), to) for to in jax.local_devices()]
+    shape = (jax.device_count(),)
+    return maximum(jax.make_array_from_single_device_arrays(shape, one_each, local))
 
 
 @cache

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 from conftest import ROOT
 
@@ -171,6 +172,12 @@ def test_verbs_of_one_process_are_refused_where_there_are_several(monkeypatch):
         processes.refuse_several("sample")
     monkeypatch.setenv(processes.COUNT, "1")
     processes.refuse_several("sample")
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_the_question_between_steps_is_asked_where_implicit_transfers_are_forbidden(flag):
+    with jax.transfer_guard("disallow"):
+        assert bool(jax.device_get(processes.any_process_async(flag))) is flag
 
 
 def test_the_first_failure_is_the_job_s():
