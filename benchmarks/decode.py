@@ -15,8 +15,7 @@ import numpy as np
 from side_by_side import side_by_side
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.media.frame_reader import Timeline, choose_frames, read_frames, timeline
-from magicvideo_jax.preparation.clip_listing import MOVIES
+from magicvideo_jax.media.frame_reader import MOVIES, Timeline, choose_frames, read_frames, timeline
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ nothing of one another share it by --part=0/4 .. --part=3/4. In both, one --out.
 """
 
 import argparse
-from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
@@ -29,9 +29,9 @@ def prepare(asked: argparse.Namespace) -> None:
     from magicvideo_jax.preparation.data_set import ClipSamplingConfig
 
     request = PrepareRequest(
-        videos=Path(asked.videos),
-        captions=Path(asked.captions) if asked.captions else None,
-        out=Path(asked.out),
+        videos=local_path(asked.videos, argument="--videos"),
+        captions=local_path(asked.captions, argument="--captions") if asked.captions else None,
+        out=local_path(asked.out, argument="--out"),
         vae=asked.vae,
         text=asked.text,
         pixels=asked.pixels,

@@ -133,7 +133,7 @@ def named_pictures(
 
 
 def character_of(stem: str) -> str:
-    """Of code points in hexadecimal digits, `1f431-200d-1f464`; nothing of any other file name."""
+    """The character of code points in hexadecimal digits, `1f431-200d-1f464`; empty for any other file name."""
     if not re.fullmatch(r"[0-9a-f]{1,5}(-[0-9a-f]{1,5})*", stem):
         return ""
     return without_variation("".join(chr(int(point, 16)) for point in stem.split("-")))
@@ -155,7 +155,7 @@ def slug(text: str) -> str:
 
 
 def over(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """In the middle of a plain background."""
+    """The picture in the middle of a plain background."""
     canvas = Image.new("RGBA", (SIDE, SIDE), (*background, 255))
     small = picture.convert("RGBA").resize((SPRITE, SPRITE), Image.Resampling.BOX)
     canvas.alpha_composite(small, ((SIDE - SPRITE) // 2,) * 2)

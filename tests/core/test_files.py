@@ -11,7 +11,7 @@ from magicvideo_jax.core.files import atomic_write, write_json
 
 
 def test_writers_with_one_process_id_do_not_meet(tmp_path):
-    """In containers every process is number 1, and several hosts write one file of a shared folder."""
+    """Containers all give their process the number 1, and several hosts write one shared file."""
     file = tmp_path / "prepare.json"
     with atomic_write(file) as one, atomic_write(file) as other:
         one.write_text("one")

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from magicvideo_jax.core.tree import merge, split
+from magicvideo_jax.core.tree import merge, split_by_path
 
 TREE = {"unet": {"in": np.ones(2), "out": np.zeros(3)}, "vae": {"in": np.ones(1)}}
 
 
 def test_merge_inverts_split():
-    ours, theirs = split(TREE, lambda path: path.endswith("in"))
+    ours, theirs = split_by_path(TREE, lambda path: path.endswith("in"))
     assert merge(ours, theirs) == TREE
 
 

@@ -126,7 +126,7 @@ distributed._jax.get_distributed_runtime_client = lambda *a, **k: connect(*a, **
 
 
 def test_a_process_that_is_done_waits_for_one_that_is_late(free_port):
-    """By more than JAX's wait, which the service looks at every five seconds or so."""
+    """It is later than JAX's wait, which the service checks every five seconds or so."""
     ends = Ends(free_port, "mine()", before=SHORT, follower="time.sleep(8)")
     assert ends.codes == [0, 0], ends.errors
 
