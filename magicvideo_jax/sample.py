@@ -10,6 +10,7 @@ import sys
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
+from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
 
@@ -19,7 +20,8 @@ def main() -> None:
 
 
 def sample(asked: argparse.Namespace) -> None:
-    """Load, make, write."""
+    """Load the weights, sample, write the clips."""
+    processes.refuse_several("sample")
     if not asked.prompt.strip():
         raise UserError("--prompt is empty: say what is to be seen")
     if asked.num < 1:

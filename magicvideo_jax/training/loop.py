@@ -80,13 +80,13 @@ def train_loop(
     window: list[dict[str, Any]] = []
     began, waited = time.monotonic(), 0.0
     with (
-        preemption.steps_in_hand(),
+        preemption.protect_unsaved_steps(),
         jax.transfer_guard("disallow"),
         Progress(config.steps, "train", unit="step", start=first) as progress,
     ):
         for number in range(first, config.steps):
             # Leave, if asked to.
-            if preemption.asked():
+            if preemption.requested():
                 if number > first:
                     save(number)
                 raise Preempted(
