@@ -13,6 +13,7 @@ import jax
 
 from magicvideo_jax.core.checks import at_least
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.preemption import Preempted, PreemptionListener
 from magicvideo_jax.runtime.progress import Progress, say
 from magicvideo_jax.training.checkpoint import Checkpoints
@@ -143,7 +144,10 @@ def _show(
             preview(state, number)
     except (
         Exception
-    ) as error:  # a full disk, too little memory for sampling: training does not need it
+    ) as error:  # too little memory for sampling, for example: training does not need it
+        # Other processes may be waiting in a collective of the preview: then only the job's end frees them.
+        if processes.process_count() > 1:
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         say(f"no preview of step {number}: {reason}")
 
