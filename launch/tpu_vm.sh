@@ -19,14 +19,14 @@ if [ $# -gt 0 ]; then shift; fi
 
 # Words, quoted for a shell.
 quoted() {
-    local said='' word
+    local text='' word
     for word in "$@"; do
         case $word in
             '' | *[!A-Za-z0-9_./:=,@%+-]*) word="'$(printf %s "$word" | sed "s/'/'\\\\''/g")'" ;;
         esac
-        said="$said${said:+ }$word"
+        text="$text${text:+ }$word"
     done
-    printf '%s\n' "$said"
+    printf '%s\n' "$text"
 }
 
 # Run a command, or print it in a dry run.
