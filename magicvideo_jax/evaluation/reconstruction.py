@@ -1,7 +1,8 @@
-"""How well does a decoder bring held-out clips back, and does it flicker? All measures of it, as a table of decoders.
+"""Reconstruction quality and flicker of decoders on held-out clips.
 
-Pixels: psnr (dB), ssim, lpips. Flicker: difference_error and warped_error (levels of 255), fast_error (share of the
-error's power above half the Nyquist frequency). Of ssim and psnr more is better, of all others less.
+Quality: psnr (dB), ssim and lpips_per_clip. Flicker: difference_error and warped_error (levels),
+and fast_error (fraction of the error's power above half the Nyquist frequency). Higher is better
+for psnr and ssim, lower for all others.
 """
 
 import logging
@@ -19,7 +20,7 @@ from magicvideo_jax.evaluation.temporal_spectrum import fast_error
 from magicvideo_jax.evaluation.warped_error import warped_error
 from magicvideo_jax.models.lpips import MIN_SIDE, has_lpips
 
-_SHORTEST = {
+_MIN_FRAMES = {
     psnr: 1,
     ssim: 1,
     lpips_per_clip: 1,
@@ -32,39 +33,42 @@ _log = logging.getLogger(__name__)
 
 
 def reconstruction_metrics(
-    made: Iterable[Clips], true: Iterable[Clips]
+    decoded: Iterable[Clips], source: Iterable[Clips]
 ) -> Iterator[tuple[str, float]]:
-    """Yields `(name, mean over all clips)`. Measures that a clip is too short or too small for, and LPIPS where its
-    package is missing, are left out."""
+    """Yield `(name, mean over all clips)` for batches of decoded clips and their sources.
+
+    Metrics that need longer or larger clips are left out, and so is LPIPS where its package is
+    missing.
+    """
     if not has_lpips():
         _log.warning(
             "no LPIPS: its package is missing (pip install --no-deps -r requirements-metrics.txt)"
         )
     values: dict[str, list[np.ndarray]] = {}
-    for of_decoder, of_source in zip(made, true, strict=True):
-        for measure in _measures(of_source):
-            values.setdefault(measure.__name__, []).append(measure(of_decoder, of_source))
-    for name, found in values.items():
-        yield name, float(np.concatenate(found).mean())
+    for clips, source_clips in zip(decoded, source, strict=True):
+        for measure in _applicable(source_clips):
+            values.setdefault(measure.__name__, []).append(measure(clips, source_clips))
+    for name, per_batch in values.items():
+        yield name, float(np.concatenate(per_batch).mean())
 
 
 def compare_decoders(
     decoders: Mapping[str, Callable[[Any], Clips]], held_out: Iterable[tuple[Any, Clips]]
 ) -> dict[str, dict[str, float]]:
-    """The measures of each decoder, by its name, on the same batches of (latents, source)."""
+    """Metrics of each decoder by name, on the same batches of (latents, source)."""
     batches = list(held_out)
     return {
         name: dict(
             reconstruction_metrics(
-                (np.asarray(decode(z)) for z, _ in batches), (true for _, true in batches)
+                (np.asarray(decode(z)) for z, _ in batches), (source for _, source in batches)
             )
         )
         for name, decode in decoders.items()
     }
 
 
-def _measures(true: Clips) -> list[Callable[[Clips, Clips], np.ndarray]]:
-    fitting = [measure for measure, shortest in _SHORTEST.items() if true.shape[1] >= shortest]
-    if has_lpips() and min(true.shape[2:4]) >= MIN_SIDE:
+def _applicable(source: Clips) -> list[Callable[[Clips, Clips], np.ndarray]]:
+    fitting = [measure for measure, least in _MIN_FRAMES.items() if source.shape[1] >= least]
+    if has_lpips() and min(source.shape[2:4]) >= MIN_SIDE:
         return fitting
     return [measure for measure in fitting if measure is not lpips_per_clip]

@@ -15,7 +15,8 @@ from magicvideo_jax.parallel.mesh import batch_shards, replicated
 
 
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int = 1) -> None:
-    """Check that a mesh divides a global batch, and that devices that share a clip process one clip at a time.
+    """Check that a mesh divides a global batch, and that devices that share a clip process one
+    clip at a time.
 
     Errors: `UserError` naming `train.batch_size`.
     """
@@ -35,7 +36,9 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int =
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh, ndim: int) -> NamedSharding:
-    """Sharding of a batch array: arrays with five axes are clips (b t h w c), all others lack a frame axis."""
+    """Sharding of a batch array: arrays with five axes are clips (b t h w c), all others lack a
+    frame axis.
+    """
     spec = PartitionSpec(BATCH_AXES, FRAMES_AXIS) if ndim == 5 else PartitionSpec(BATCH_AXES)
     return NamedSharding(mesh, spec)
 
@@ -51,7 +54,9 @@ def local_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
 
 
 def shard_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
-    """Global arrays from the rows of this process, which are numpy arrays in the order of `local_rows`."""
+    """Global arrays from the rows of this process, which are numpy arrays in the order of
+    `local_rows`.
+    """
     rows = local_rows(batch_size, mesh)
 
     def put(x: np.ndarray) -> jax.Array:
@@ -68,7 +73,8 @@ def shard_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
 
 
 def fetch_to_host(x: jax.Array | np.ndarray, rows: int | None = None) -> np.ndarray:
-    """A global array, or its first `rows` rows, as numpy on every process; numpy arrays pass through.
+    """A global array, or its first `rows` rows, as numpy on every process; numpy arrays pass
+    through.
 
     Where several processes share the array, every device holds all that is fetched.
     """

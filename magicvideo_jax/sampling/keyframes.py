@@ -1,4 +1,6 @@
-"""Keyframe sampling (MagicVideo's first stage): latents z_0 from text, denoised from z_T ~ N(0, 1) with guidance."""
+"""Keyframe sampling (MagicVideo's first stage): latents z_0 from text, denoised from z_T ~ N(0, 1)
+with guidance.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,10 +61,13 @@ def sample_keyframes(
     guidance: float,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
-    """Scaled latents of `shape` (t h w c) for each text. All noise of clip i is drawn from `keys[i]`.
+    """Scaled latents of `shape` (t h w c) for each text.
 
-    `denoise(params, z, time, condition)` is the network. `null_text` is the unconditional or negative prompt, from
-    which guidance of this scale leads away. `fps` conditions the network on the frame rate.
+    All noise of clip i is drawn from `keys[i]`.
+
+    `denoise(params, z, time, condition)` is the network. `null_text` is the unconditional or
+    negative prompt, from which guidance of this scale leads away. `fps` conditions the network on
+    the frame rate.
     """
 
     def network(z: Array, time: Array, condition: Condition, /) -> Array:

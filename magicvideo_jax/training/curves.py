@@ -1,4 +1,6 @@
-"""Plots of a run's metrics.jsonl: loss, loss by diffusion time, gradient norm, and metrics of the training stage."""
+"""Plots of a run's metrics.jsonl: loss, loss by diffusion time, gradient norm, and metrics of the
+training stage.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

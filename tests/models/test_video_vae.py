@@ -99,7 +99,7 @@ def test_a_frame_sees_those_of_its_window_and_none_later():
     network = vae(replace(LEAST, temporal=replace(TEMPORAL, places=(1,))))
     decode = partial(quick(network.method(AutoencoderKL.decode)), random_params(network.shapes))
     assert changed_frames(decode, 1) == [1, 2, 3]
-    near = sliding_window_mask(2, 3, window=3, number=1)
+    near = sliding_window_mask(2, 3, window=3, frames_seen=1)
     assert near.tolist() == [[False, False, True, True, False], [False, False, True, True, True]]
 
 
@@ -181,7 +181,7 @@ def test_configurations_from_before_are_those_of_image_vaes():
 
 
 def test_latents_of_another_vae_are_refused():
-    with pytest.raises(UserError, match="latents with 8 channels: this VAE's have 4"):
+    with pytest.raises(UserError, match="latents with 8 channels: this VAE needs 4"):
         jax.eval_shape(vae().method(AutoencoderKL.decode), vae().shapes, latents(1, 1, 2, 2, 8))
 
 
