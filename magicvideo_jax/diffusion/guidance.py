@@ -17,20 +17,29 @@ from jaxtyping import Array, Float
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import Denoise
 
+_SMALLEST = 1e-20
+"""Lower bound of a standard deviation that is divided by."""
 
-def guided(denoise: Denoise, scale: float, null_condition: Any, *, rescale: float = 0.0) -> Denoise:
-    """Apply classifier-free guidance to a denoiser (eq. 1), both predictions in one batch of twice
-    the size.
 
-    `scale` is w of eq. 1; 1 returns `denoise` itself. `null_condition` is the conditioning of the
-    unconditional prediction (the empty or the negative prompt), with the shapes of the condition
-    or a batch axis of 1. `rescale` is phi of eq. 3.
+def guided(
+    denoise: Denoise,
+    scale: float | Float[Array, ""],
+    null_condition: Any,
+    *,
+    rescale: float | Float[Array, ""] = 0.0,
+) -> Denoise:
+    """Apply classifier-free guidance to a denoiser (eq. 1 to 3).
+
+    Both predictions run as one batch of twice the size. `scale` is w of eq. 1; the number 1, not
+    traced, returns `denoise` itself. `null_condition` is the conditioning of the unconditional
+    prediction (the empty or the negative prompt), with the shapes of the condition or a batch axis
+    of 1. `rescale` is phi of eq. 3. Both numbers may be traced, so that all values share a program.
 
     Errors: `UserError` where `rescale` is outside [0, 1].
     """
-    if not 0 <= rescale <= 1:
+    if isinstance(rescale, int | float) and not 0 <= rescale <= 1:
         raise UserError(f"rescale={rescale}: give 0 to 1")
-    if scale == 1:
+    if isinstance(scale, int | float) and scale == 1:
         return denoise
 
     def wrapped(
@@ -41,8 +50,9 @@ def guided(denoise: Denoise, scale: float, null_condition: Any, *, rescale: floa
         pairs = both.astype(jnp.float32).reshape(-1, 2, *both.shape[1:])
         unconditional, conditional = pairs[:, 0], pairs[:, 1]
         e = conditional + (scale - 1) * (conditional - unconditional)
-        if rescale:
-            ratio = _standard_deviation(conditional) / _standard_deviation(e)
+        if not isinstance(rescale, int | float) or rescale:
+            deviation = jnp.maximum(_standard_deviation(e), _SMALLEST)
+            ratio = _standard_deviation(conditional) / deviation
             e = e * (rescale * ratio + (1 - rescale))
         return e.astype(both.dtype)
 
@@ -52,8 +62,9 @@ def guided(denoise: Denoise, scale: float, null_condition: Any, *, rescale: floa
 def _interleave(
     unconditional: Float[Array, "..."], conditional: Float[Array, "b *axes"]
 ) -> Float[Array, "b2 *axes"]:
-    """Both conditions of each example in neighbouring rows, so that a sharded batch moves nothing
-    between devices.
+    """Interleave the conditions of both predictions, example by example.
+
+    A sharded batch then moves nothing between devices.
     """
     shape = conditional.shape
     pairs = jnp.stack([jnp.broadcast_to(unconditional, shape), conditional], axis=1)

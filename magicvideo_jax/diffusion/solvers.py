@@ -22,7 +22,7 @@ computed in float64 and stored in float32.
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -55,8 +55,8 @@ class SolverRows(NamedTuple):
 class SolverTable:
     """A sampler with a fixed number of steps.
 
-    It is a pytree whose `steps` are traced, so that one jitted function serves all tables of one
-    length and kind.
+    It is a pytree whose numbers are traced, so that samplers with the same number of steps share
+    a program where their metadata agree (`with_noise` makes them agree).
     """
 
     steps: SolverRows
@@ -65,12 +65,14 @@ class SolverTable:
     """Whether steps add noise."""
     clip: float | None
     """Bound to which estimates of z_0 are clipped, or None."""
-    start_scale: float = 1.0
-    """Scale of the unit noise that sampling starts from."""
+    start_scale: Any = 1.0
+    """Scale (a scalar) of the unit noise that sampling starts from."""
 
 
 jax.tree_util.register_dataclass(
-    SolverTable, data_fields=["steps"], meta_fields=["kind", "is_stochastic", "clip", "start_scale"]
+    SolverTable,
+    data_fields=["steps", "start_scale"],
+    meta_fields=["kind", "is_stochastic", "clip"],
 )
 
 
@@ -126,9 +128,15 @@ def dpm_solver(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
     )
 
 
+def with_noise(table: SolverTable) -> SolverTable:
+    """Table marked as stochastic. A deterministic sampler then draws noise and adds none of it."""
+    return replace(table, is_stochastic=True)
+
+
 def image_to_image_table(table: SolverTable, strength: float) -> SolverTable:
-    """The last steps of a table, to edit latents that `initial_latents` corrupts to its first
-    noise level.
+    """Last steps of a table, for editing latents.
+
+    `initial_latents` corrupts the latents to edit to the first noise level of the table.
 
     `strength` in (0, 1] is the fraction of the steps to keep, as in diffusers' image-to-image
     pipelines. A step has the same noise as in the full table.

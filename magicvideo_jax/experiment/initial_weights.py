@@ -15,7 +15,7 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.experiment.config import Component, ModelConfig
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.run_folder import RunFolder, components_of, trained_params
+from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.models.bind import Network
 from magicvideo_jax.models.vae import VAEConfig, VAEKind
 from magicvideo_jax.parallel.shardings import on_local_device
@@ -172,7 +172,7 @@ def _from_run(folder: RunFolder) -> InitialWeights:
     parts: dict[Component, ComponentWeights[Any]] = {
         Component.VAE: component_weights(_vae(model), model.vae, params[Component.VAE.value])
     }
-    if Component.UNET not in components_of(experiment):
+    if Component.UNET.value not in params:
         return InitialWeights(parts)
     parts[Component.UNET] = component_weights(UNET, model.unet, params[Component.UNET.value])
     parts[Component.TEXT] = component_weights(TEXT, model.text, params[Component.TEXT.value])

@@ -1,6 +1,7 @@
 """Batches on the mesh: examples are sharded over `data` and `fsdp`, frames of clips over `frames`."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,33 +15,44 @@ from magicvideo_jax.parallel.constraints import BATCH_AXES, FRAMES_AXIS
 from magicvideo_jax.parallel.mesh import batch_shards, replicated
 
 
-def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int = 1) -> None:
-    """Check that a mesh divides a global batch, and that devices that share a clip process one
-    clip at a time.
+def check_batch(
+    batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int = 1, frames: int = 1
+) -> None:
+    """Check that a mesh divides a global batch, and clips of `frames` frames.
 
-    Errors: `UserError` naming `train.batch_size`.
+    Devices that share a clip process one clip at a time. Errors: `UserError` naming the field.
     """
     shards = batch_shards(mesh) * accumulate
     if batch_size < 1 or batch_size % shards:
         raise UserError(
-            f"train.batch_size={batch_size}: give a multiple of {shards} "
+            f"config.train.batch_size={batch_size}: give a multiple of {shards} "
             f"(mesh data x fsdp = {batch_shards(mesh)}, train.accumulate = {accumulate})"
         )
-    frames, at_once = mesh.shape["frames"], batch_size // shards
-    # Merging the axes (b t) of several clips whose frames are sharded would make XLA gather them.
-    if frames > 1 and at_once > 1:
+    ways = mesh.shape["frames"]
+    if ways == 1:
+        return
+    if frames % ways:
         raise UserError(
-            f"train.batch_size={batch_size}: with mesh.frames={frames} devices process one clip at a time: "
-            f"give {shards}, or train.accumulate={accumulate * at_once}"
+            f"config.mesh.frames={ways}: clips of {frames} frames are not divisible by it; give a "
+            "divisor, or 1 for images"
+        )
+    at_once = batch_size // shards
+    if at_once > 1:
+        # Layers within frames merge the axes (b t), for which XLA would gather sharded frames.
+        raise UserError(
+            f"config.train.batch_size={batch_size}: with mesh.frames={ways} devices process one "
+            f"clip at a time: give {shards}, or train.accumulate={accumulate * at_once}"
         )
 
 
-def batch_sharding(mesh: Mesh | AbstractMesh, ndim: int) -> NamedSharding:
-    """Sharding of a batch array: arrays with five axes are clips (b t h w c), all others lack a
-    frame axis.
+def batch_sharding(mesh: Mesh | AbstractMesh, shape: Sequence[int]) -> NamedSharding:
+    """Sharding of a batch array: examples over `data` and `fsdp`, frames of clips over `frames`.
+
+    Arrays with five axes (b t h w c) and more than one frame are clips.
     """
-    spec = PartitionSpec(BATCH_AXES, FRAMES_AXIS) if ndim == 5 else PartitionSpec(BATCH_AXES)
-    return NamedSharding(mesh, spec)
+    is_clips = len(shape) == 5 and shape[1] > 1
+    axes = (BATCH_AXES, FRAMES_AXIS) if is_clips else (BATCH_AXES,)
+    return NamedSharding(mesh, PartitionSpec(*axes))
 
 
 @functools.cache
@@ -49,7 +61,8 @@ def local_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
 
     Processes hold the same rows where they share the frames of clips.
     """
-    local = batch_sharding(mesh, 1).addressable_devices_indices_map((batch_size,)).values()
+    sharding = batch_sharding(mesh, (batch_size,))
+    local = sharding.addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in local]))
 
 
@@ -65,9 +78,8 @@ def shard_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
             first = int(np.searchsorted(rows, shard_rows[0]))
             return x[(slice(first, first + len(shard_rows)), *index[1:])]
 
-        return jax.make_array_from_callback(
-            (batch_size, *x.shape[1:]), batch_sharding(mesh, x.ndim), shard
-        )
+        shape = (batch_size, *x.shape[1:])
+        return jax.make_array_from_callback(shape, batch_sharding(mesh, shape), shard)
 
     return jax.tree.map(put, batch)
 

@@ -17,14 +17,16 @@ BATCH_AXES, FRAMES_AXIS = ("data", "fsdp"), "frames"
 
 
 def shard_activations(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]:
-    """Shard activations by clip, and the second axis (frames or pixels) over the devices that
-    share a clip.
+    """Shard activations by clip, and the second axis over the devices that share a clip.
+
+    The second axis is frames or pixels. Where `frames` does not divide it, as for single images,
+    it is not sharded.
     """
-    return (
-        jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, FRAMES_AXIS))
-        if _is_sharded()
-        else x
-    )
+    if not _is_sharded():
+        return x
+    ways = jax.sharding.get_abstract_mesh().shape[FRAMES_AXIS]
+    axes = (BATCH_AXES, FRAMES_AXIS) if x.shape[1] % ways == 0 else (BATCH_AXES,)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
 def gather_parameter(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -16,8 +16,8 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.run_folder import shapes_of
-from magicvideo_jax.experiment.shapes import abstract_run, any_ids, bytes_by_part
+from magicvideo_jax.experiment.shapes import abstract_run, arbitrary_ids, bytes_by_part
+from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import replicated, sharded_over_all
 from magicvideo_jax.parallel.shardings import bytes_per_device, with_sharding, with_shardings
 from magicvideo_jax.training.step import CompiledStep
@@ -78,24 +78,29 @@ def _step(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh)
 def _sample(
     experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh
 ) -> PlannedProgram:
-    """The sampling program of previews: parameters sharded as in training (`sample` and `evaluate`
-    replicate them).
+    """Program that samples previews, with parameters sharded as in training.
 
-    Gathered parameters are counted in the compute type. This is an estimate: XLA drops the VAE's
-    encoder, and may gather the token embedding in float32.
+    `sample` and `evaluate` replicate parameters. Gathered parameters are counted in the compute
+    type. This is an estimate: XLA drops the VAE's encoder, and may gather the token embedding in
+    float32.
     """
-    if not experiment.stage.has_text:
+    stage = stage_of(experiment)
+    if not stage.reads_captions:
         raise UserError(
-            f"--what=sample: stage={experiment.stage.value} does not sample from prompts; use --what=step"
+            f"--what=sample: stage={experiment.stage} does not sample from prompts; use --what=step"
         )
-    generator = Generator(experiment, networks, any_ids(experiment.model.text.tokens))
-    params, clips = (
-        with_shardings(shapes_of(networks, experiment), mesh),
-        generator.clips_together(mesh),
+    generator = Generator(
+        experiment,
+        networks,
+        arbitrary_ids(experiment.model.text.tokens),
+        frames=stage.frames(experiment),
+        as_images=stage.trains_single_images,
     )
+    params = with_shardings(networks.shapes(stage.components(experiment)), mesh)
+    clips = generator.clips_at_once(mesh)
     request = SampleRequest(prompts=[""] * clips, fps=[experiment.sample.fps] * clips)
 
-    ids, null_ids, fps, keys = generator.inputs(request, 0, clips)
+    ids, null_ids, fps, keys = generator.batch(request, 0, clips)
     inputs = {
         "ids": with_sharding(ids, sharded_over_all(mesh)),
         "fps": with_sharding(fps, sharded_over_all(mesh)),
@@ -105,9 +110,9 @@ def _sample(
 
     def trace() -> Any:
         assert isinstance(mesh, Mesh)
-        return generator.program(mesh).trace(
-            params, inputs["ids"], null_ids, inputs["fps"], inputs["keys"]
-        )
+        settings = generator.settings()
+        arguments = (inputs["ids"], null_ids, inputs["fps"], inputs["keys"])
+        return generator.program(mesh).trace(params, *arguments, *settings)
 
     sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
     parts = {

@@ -5,10 +5,12 @@ with guidance.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Float, Key
 
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.guidance import guided
@@ -28,19 +30,37 @@ class Sampler(Enum):
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Default sampler, number of steps, guidance scale and frame rate."""
+    """Default sampling settings, which `sample` and the pipeline override."""
 
     sampler: Sampler = Sampler.DDIM
     steps: int = 50
     guidance: float = 7.5
+    """Scale of classifier-free guidance; 1 is none."""
+    guidance_rescale: float = 0.0
+    """phi of Lin et al. 2305.08891, eq. 16: 0 is none; about 0.7 for models of zero terminal SNR."""
+    eta: float = 0.0
+    """Noise that DDIM adds, from 0 (none) to 1 (as much as DDPM)."""
     fps: float = 8.0
+    """Frame rate, a condition of the model and the rate of the clip's file."""
+
+
+class Guidance(NamedTuple):
+    """Classifier-free guidance; numbers or traced scalars."""
+
+    scale: Any
+    rescale: Any = 0.0
 
 
 def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> SolverTable:
-    """Solver table of a sampler and a number of steps. Errors: those of the sampler's table."""
+    """Solver table of a sampler and a number of steps.
+
+    Errors: `UserError` for an `eta` that the sampler does not have, and those of its table.
+    """
+    if config.eta and config.sampler is not Sampler.DDIM:
+        raise UserError(f"config.sample.eta={config.eta}: for sampler=ddim only; leave it out")
     match config.sampler:
         case Sampler.DDIM:
-            return ddim(noise, config.steps)
+            return ddim(noise, config.steps, eta=config.eta)
         case Sampler.DPM:
             return dpm_solver(noise, config.steps)
         case Sampler.EULER:
@@ -58,22 +78,22 @@ def sample_keyframes(
     *,
     denoise: Callable[..., Float[Array, "b t h w c"]],
     table: SolverTable,
-    guidance: float,
+    guidance: Guidance | None,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
     """Scaled latents of `shape` (t h w c) for each text.
 
-    All noise of clip i is drawn from `keys[i]`.
-
-    `denoise(params, z, time, condition)` is the network. `null_text` is the unconditional or
-    negative prompt, from which guidance of this scale leads away. `fps` conditions the network on
-    the frame rate.
+    All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition)` is the
+    network. `null_text` is the unconditional or negative prompt, from which guidance leads away;
+    without guidance it is not used. `fps` conditions the network on the frame rate.
     """
 
     def network(z: Array, time: Array, condition: Condition, /) -> Array:
         return denoise(params, z, time, condition)
 
+    if guidance is not None:
+        null_condition = Condition(null_text, fps)
+        network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
     eps = jax.vmap(lambda key: jax.random.normal(subkey(key, "noise"), shape))(keys)
-    guided_denoise = guided(network, guidance, Condition(null_text, fps))
     z = initial_latents(table, eps)
-    return run_sampler(guided_denoise, z, Condition(text, fps), table=table, keys=keys)
+    return run_sampler(network, z, Condition(text, fps), table=table, keys=keys)
