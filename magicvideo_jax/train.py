@@ -20,7 +20,7 @@ from magicvideo_jax.runtime.preemption import EXIT_PREEMPTED, Preempted, Preempt
 from magicvideo_jax.runtime.progress import say
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, with :PRESET if it has presets."
+    "config", None, "A config file, or the name of one of configs/, followed by :PRESET."
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "The folder that the run writes to, and resumes from."
@@ -48,7 +48,7 @@ def main() -> None:
 
 def train(interrupt: PreemptionListener) -> None:
     """Parse, then run. Errors: what the command line or the config file gets wrong; `Preempted`."""
-    parse()
+    parse(_check_field)
     if WORKDIR.value is None or CONFIG.value is None:
         raise UserError("give --config=configs/t2v.py and --workdir=DIR (--help says more)")
 
@@ -57,6 +57,12 @@ def train(interrupt: PreemptionListener) -> None:
     from magicvideo_jax.experiment.run import run
 
     run(read_experiment(CONFIG.value), Path(WORKDIR.value), interrupt)
+
+
+def _check_field(path: str) -> None:
+    from magicvideo_jax.experiment.config import check_field_exists
+
+    check_field_exists(path)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,26 @@ def atomic_write(path: Path) -> Iterator[Path]:
             aside.unlink()
 
 
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Raise the `UserError` of `atomic_write` before long work, for a place that refuses a file.
+
+    Asks for a folder where files can be made, and whether what is there could be replaced.
+    """
+    path = path.absolute()
+    try:
+        parent = next(place for place in path.parents if os.path.lexists(place))
+        if not parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if path.is_dir() and not folder:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_dir() and folder:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
 def write_json(path: Path, content: Any) -> None:
     """JSON for people: indented, whole or not at all."""
     with atomic_write(path) as aside:

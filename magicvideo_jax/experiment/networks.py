@@ -20,6 +20,7 @@ from magicvideo_jax.models.discriminator import Discriminator
 from magicvideo_jax.models.unet import VideoUNet
 from magicvideo_jax.sampling.decoding import StreamingDecode
 from magicvideo_jax.training.objectives import DenoisingNetworks
+from magicvideo_jax.training.optimizer import is_trained
 
 PIPELINE = (Component.UNET, Component.VAE, Component.TEXT)
 """The networks of a pipeline from text to clips."""
@@ -133,10 +134,10 @@ def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Param
     """Parameters that train, and parameters that are frozen. A discriminator always trains."""
     trained_components = {component.value for component in experiment.model.trained}
 
-    def is_selected(path: str) -> bool:
+    def trains(path: str) -> bool:
         component, _, name = path.partition(".")
         if component == Component.DISCRIMINATOR.value:
             return True
         return component in trained_components and is_trained(experiment.optim.freeze, name)
 
-    return split_by_path(params, is_selected)
+    return split_by_path(params, trains)

@@ -26,7 +26,7 @@ def autoencoder(config: VAEConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32
 
 
 class TAESDAutoencoder(nnx.Module):
-    """TAESD with the interface of `AutoencoderKL` and the parameters of `TAESD`.
+    """TAESD with the interface of `AutoencoderKL` and the parameters of `TinyAutoencoder`.
 
     TAESD itself has pixels in [0, 1] and scaled latents.
     """

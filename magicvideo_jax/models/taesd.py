@@ -28,7 +28,7 @@ DECODER_WIDTHS = (_WIDTH,) * (_LEVELS + 1)
 """Channels of the decoder after 0, 1 .. upsamplings."""
 
 
-class TAESD(nnx.Module):
+class TinyAutoencoder(nnx.Module):
     """TAESD's encoder and decoder, which also work alone."""
 
     def __init__(

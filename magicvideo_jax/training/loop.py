@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
+from magicvideo_jax.core.checks import at_least
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.runtime.preemption import Preempted, PreemptionListener
 from magicvideo_jax.runtime.progress import Progress, say
@@ -38,6 +39,11 @@ class TrainConfig:
     preview_every: int = 500
     log_every: int = 20
     wandb_project: str = ""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "steps", "batch_size", "accumulate", "save_every", "keep_last")
+        at_least(1, self, "preview_every", "log_every")
+        at_least(0, self, "keep_every")
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, merge, split_by_path
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.bind import Network, bind
-from magicvideo_jax.models.taesd import TAESD
+from magicvideo_jax.models.taesd import TinyAutoencoder
 from magicvideo_jax.models.temporal import PositionEncoding
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig, sliding_window_mask
@@ -37,7 +37,7 @@ def vae(config: VAEConfig = TINY) -> Network:
 
 
 def taesd(temporal: TemporalDecoderConfig | None = TEMPORAL) -> Network:
-    return bind(lambda keys: TAESD(keys=keys, temporal=temporal))
+    return bind(lambda keys: TinyAutoencoder(keys=keys, temporal=temporal))
 
 
 def latents(*shape: int, seed: int = 0) -> jax.Array:
@@ -57,7 +57,7 @@ def changed_frames(decode: Callable[[jax.Array], jax.Array], k: int) -> list[int
 
 BOTH = pytest.mark.parametrize(
     ("video", "image", "module"),
-    [(vae(), vae(IMAGE), AutoencoderKL), (taesd(), taesd(None), TAESD)],
+    [(vae(), vae(IMAGE), AutoencoderKL), (taesd(), taesd(None), TinyAutoencoder)],
     ids=["AutoencoderKL", "TAESD"],
 )
 
@@ -121,7 +121,7 @@ def test_a_frame_sees_those_of_its_window_and_none_later():
             2,
         ),
         (vae(replace(LEAST, temporal=TemporalDecoderConfig((1,), 1, heads=4))), AutoencoderKL, 2),
-        (taesd(), TAESD, 4),
+        (taesd(), TinyAutoencoder, 4),
     ],
     ids=[
         "shorter than the window",

@@ -36,10 +36,10 @@ class TextToVideo(Stage):
     def objective(
         self, experiment: Experiment, networks: Networks, tokenize: Tokenize | None
     ) -> Objective:
-        clips = denoising_objective_of(experiment, networks, tokenize)
+        clips = unet_objective(experiment, networks, tokenize)
         if not experiment.data.joint_images:
             return clips
-        images = denoising_objective_of(experiment, networks, tokenize, as_images=True)
+        images = unet_objective(experiment, networks, tokenize, as_images=True)
         return joint_objective(clips, images, experiment.denoising)
 
     def evaluator(
@@ -50,7 +50,7 @@ class TextToVideo(Stage):
         held_out: HeldOut,
     ) -> Evaluator:
         assert tokenize is not None
-        objective = denoising_objective_of(held_out_denoising(experiment), networks, tokenize)
+        objective = unet_objective(held_out_denoising(experiment), networks, tokenize)
         return PromptEvaluator(
             experiment,
             networks,
@@ -61,7 +61,7 @@ class TextToVideo(Stage):
         )
 
 
-def denoising_objective_of(
+def unet_objective(
     experiment: Experiment,
     networks: Networks,
     tokenize: Tokenize | None,
