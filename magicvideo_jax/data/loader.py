@@ -59,7 +59,7 @@ def mixture(streams: Sequence[Stream], weights: Sequence[float]) -> Stream:
 
 
 def by_batches(streams: Sequence[Stream], weights: Sequence[float], *, batch_size: int) -> Stream:
-    """Stream of examples whose shapes differ: each batch comes from one stream, in turn by weight."""
+    """Stream of examples of several shapes: each batch is of one stream, in turn by weight."""
     if len(streams) == 1:
         return streams[0]
     turns = [grain.MapDataset.source(_Turns(which)) for which in range(len(streams))]
@@ -106,7 +106,7 @@ class Loader:
 
     @contextmanager
     def _worker_failures_named(self) -> Iterator[None]:
-        """Turn the end of a worker process, and a full /dev/shm, into a line that says what to do."""
+        """Turn the end of a worker process, and a full /dev/shm, into a line of advice."""
         try:
             yield
         except (OSError, RuntimeError) as error:

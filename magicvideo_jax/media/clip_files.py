@@ -124,7 +124,7 @@ def _write_mp4(clip: Frames, aside: Path, fps: float | int) -> None:
 
 def _write_gif(clip: Frames, aside: Path, fps: float | int) -> None:
     palette = adapted_palette(Image.fromarray(rearrange(clip, "t h w c -> (t h) w c")))
-    # No dithering: its pattern would crawl from frame to frame, and the clip's own palette fits well.
+    # No dithering: its pattern would crawl from frame to frame.
     first, *others = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in clip
     ]

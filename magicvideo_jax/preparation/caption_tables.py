@@ -3,7 +3,7 @@
     .csv, .tsv         a first line with the names of the columns
     .jsonl             one object a line
     .json              a list of objects
-    .txt               one caption a line, for the clips that videos.txt beside it names line by line
+    .txt               one caption a line, for the clips in the lines of videos.txt beside it
     a folder           that holds metadata.jsonl, metadata.csv, or prompts.txt with videos.txt
 
 Columns are recognised by name (`TABLE_FORMS`), or named by the caller.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.preparation.clip_folder import is_utf8
+from magicvideo_jax.core.text import is_utf8
 
 LONGEST_CAPTION = 10_000
 """Characters of a caption."""
@@ -273,7 +273,7 @@ def _paired_lines(path: Path) -> Iterator[Record]:
     beside = path.with_name(_PAIRED_VIDEOS)
     if beside == path or not beside.is_file():
         raise UserError(
-            f"--captions={path}: needs {_PAIRED_VIDEOS} beside it, which names the clip of each line"
+            f"--captions={path}: needs {_PAIRED_VIDEOS} beside it, with the clip of each line"
         )
     captions, videos = (list(_read(file, _text_lines)) for file in (path, beside))
     if len(captions) != len(videos):

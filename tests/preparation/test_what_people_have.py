@@ -12,8 +12,8 @@ from test_prepare import prepare_here
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
+from magicvideo_jax.core.text import printable
 from magicvideo_jax.data.records import open_records, write_records
-from magicvideo_jax.preparation.clip_folder import printable
 from magicvideo_jax.preparation.clip_listing import Listing, list_clips
 from magicvideo_jax.preparation.data_set import begin_data_set
 
