@@ -17,7 +17,7 @@ from magicvideo_jax.runtime.command_line import parse
 from magicvideo_jax.runtime.exit import exit_with
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, with :PRESET if it has presets."
+    "config", None, "A config file, or the name of one of configs/, followed by :PRESET."
 )
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "Chips and their arrangement: v5e:16x16, v5p:8x8x8, v6e:16x16."
@@ -68,17 +68,17 @@ def plan() -> None:
     from magicvideo_jax.experiment.config import read_experiment
     from magicvideo_jax.experiment.shapes import fit_to_weights
     from magicvideo_jax.planning.plan_text import plan_lines, plan_table
-    from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep
+    from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep_plans
     from magicvideo_jax.planning.programs import ProgramKind
-    from magicvideo_jax.planning.topology import topology
+    from magicvideo_jax.planning.topology import parse_topology
 
     experiment = fit_to_weights(read_experiment(CONFIG.value))
     if TABLE.value:
         names = TOPOLOGY.value.split(",") if TOPOLOGY.value else _TABLE
-        plans = list(sweep(experiment, names, fsdp=fsdp, clips=clips))
+        plans = list(sweep_plans(experiment, names, fsdp=fsdp, clips=clips))
         text = plan_table(plans)
     else:
-        on = topology(str(TOPOLOGY.value), slices=SLICES.value)
+        on = parse_topology(str(TOPOLOGY.value), slices=SLICES.value)
         plans = [
             (quick_plan if QUICK.value else compiled_plan)(experiment, on, ProgramKind(WHAT.value))
         ]

@@ -20,7 +20,7 @@ from magicvideo_jax.runtime.preemption import EXIT_PREEMPTED, Preempted, Preempt
 from magicvideo_jax.runtime.progress import say
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, with :PRESET if it has presets."
+    "config", None, "A config file, or the name of one of configs/, followed by :PRESET."
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "The folder that the run writes to, and resumes from."

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.parallel.batch import local_rows, place_batch
+from magicvideo_jax.parallel.batch import local_rows, shard_batch
 
 Example = Mapping[str, Any]
 """Arrays by name; in joint training, one example per stream by name."""
@@ -94,7 +94,7 @@ class Loader:
             batches = batches.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers), _outlive_sigterm
             )
-        placed = batches.map(lambda batch: place_batch(batch, mesh, batch_size))
+        placed = batches.map(lambda batch: shard_batch(batch, mesh, batch_size))
         with self._worker_failures_named():
             self._iterator = iter(
                 ThreadPrefetchIterDataset(placed, prefetch_buffer_size=PREFETCHED_BATCHES)
