@@ -87,7 +87,8 @@ def _part(text: str | None) -> tuple[int, int]:
         part, parts = 0, 0
     if not 0 <= part < parts:
         raise UserError(
-            f"--part={text}: give the number of this process and how many there are, from 0/4 to 3/4"
+            f"--part={text}: give the number of this process and how many there are, "
+            "from 0/4 to 3/4"
         )
     return part, parts
 

@@ -10,20 +10,31 @@ import sys
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
+<<<<<<< HEAD
+from magicvideo_jax.core.text import is_utf8
+=======
 from magicvideo_jax.runtime import processes
+>>>>>>> main
 from magicvideo_jax.runtime.exit import exit_with
 
 
 def main() -> None:
-    """The verb."""
+    """Run `sample` with the arguments of the command line."""
     exit_with(lambda: sample(_arguments()))
 
 
 def sample(asked: argparse.Namespace) -> None:
+<<<<<<< HEAD
+    """Sample clips and write them."""
+=======
     """Load the weights, sample, write the clips."""
     processes.refuse_several("sample")
+>>>>>>> main
     if not asked.prompt.strip():
-        raise UserError("--prompt is empty: say what is to be seen")
+        raise UserError("--prompt is empty: give a text")
+    for name in ("prompt", "negative_prompt"):
+        if not is_utf8(getattr(asked, name)):
+            raise UserError(f"--{name} is not UTF-8: set a UTF-8 locale, or retype it")
     if asked.num < 1:
         raise UserError(f"--num={asked.num}: give at least 1")
     if asked.frames is not None and asked.frames < 1:
@@ -95,7 +106,7 @@ def _arguments() -> argparse.Namespace:
         required=True,
         help="a work folder of train; or weights (or `embedded`), for single frames",
     )
-    parser.add_argument("--prompt", required=True, help="what is to be seen")
+    parser.add_argument("--prompt", required=True, help="text prompt")
     parser.add_argument("--out", required=True, help="clip.mp4, clip.gif, or a folder for png")
     parser.add_argument(
         "--sampler",
@@ -107,6 +118,9 @@ def _arguments() -> argparse.Namespace:
         "--guidance", type=float, help="scale of classifier-free guidance; 1 is none"
     )
     parser.add_argument(
+<<<<<<< HEAD
+        "--fps", type=float, help="frames per second: condition of the model, and rate of the file"
+=======
         "--guidance_rescale",
         type=float,
         help="0 to 1: how far guidance keeps the contrast of unguided frames (default: the model's config)",
@@ -116,12 +130,13 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--fps", type=float, help="frames per second: told to the model and written to the file"
+>>>>>>> main
     )
     parser.add_argument(
-        "--frames", type=int, help="number of frames; at most what the model was trained for"
+        "--frames", type=int, help="number of frames, at most as many as the model was trained on"
     )
     parser.add_argument(
-        "--vae", default="", help="weights whose VAE decodes: a VideoVAE made of the model's VAE"
+        "--vae", default="", help="weights of a VideoVAE made of the model's VAE, to decode"
     )
     parser.add_argument(
         "--decode_frames", type=int, help="frames decoded together (default: the model's config)"
@@ -129,11 +144,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tile",
         type=int,
-        help="latents along a side of the tiles in which frames are decoded; 0: none",
+        help="side in latents of the tiles in which frames are decoded; 0: whole frames",
     )
+<<<<<<< HEAD
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--negative_prompt", default="", help="prompt to steer away from")
+    parser.add_argument("--num", type=int, default=1, help="number of clips, each from other noise")
+=======
     parser.add_argument("--seed", type=int, default=0, help="from 0 to 2^63-1")
     parser.add_argument("--negative_prompt", default="", help="what is not to be seen")
     parser.add_argument("--num", type=int, default=1, help="clips, each with noise of its own")
+>>>>>>> main
     return parser.parse_args()
 
 

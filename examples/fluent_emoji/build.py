@@ -2,7 +2,8 @@
 
     python examples/fluent_emoji/build.py --out=emoji [--few]
 
-downloads them with `npm pack` (about 730 MB, kept in OUT/npm), lays each over plain backgrounds, and writes
+downloads them with `npm pack` (about 730 MB, kept in OUT/npm), lays each over plain backgrounds,
+and writes
 
     OUT/clips/*.apng, OUT/clips.csv         734 animations, lossless
     OUT/sprites/*.png, OUT/sprites.csv      1,854 pictures
@@ -42,10 +43,9 @@ BACKGROUNDS = {
     "pale blue": (176, 208, 232),
     "white": (250, 250, 250),
 }
-FEW = """alarm clock, birthday cake, bus, butterfly, fire, flying saucer, helicopter, hot beverage, octopus, penguin,
-rainbow, rocket, sailboat, snail, snowman, star, sun with face, tropical fish, turtle, umbrella""".replace(
-    "\n", " "
-)
+FEW = """alarm clock, birthday cake, bus, butterfly, fire, flying saucer, helicopter,
+hot beverage, octopus, penguin, rainbow, rocket, sailboat, snail, snowman, star, sun with face,
+tropical fish, turtle, umbrella""".replace("\n", " ")
 SIDE, SPRITE = 64, 56
 """Width and height in pixels of a picture, and of the emoji in it."""
 
@@ -99,7 +99,7 @@ def fetch(folder: Path) -> dict[str, Path]:
                 command, cwd=folder, check=False, stdout=subprocess.DEVNULL
             ).returncode:
                 raise UserError(
-                    f"npm cannot download {package} (its message is above): run the same command again"
+                    f"npm cannot download {package} (its message is above): run this again"
                 )
     return found
 
@@ -133,7 +133,11 @@ def named_pictures(
 
 
 def character_of(stem: str) -> str:
+<<<<<<< HEAD
+    """The emoji that a file name spells in code points, as `1f431-200d-1f464`, or an empty text."""
+=======
     """The emoji that a file name spells in code points, as `1f431-200d-1f464`; else an empty text."""
+>>>>>>> main
     if not re.fullmatch(r"[0-9a-f]{1,5}(-[0-9a-f]{1,5})*", stem):
         return ""
     return without_variation("".join(chr(int(point, 16)) for point in stem.split("-")))

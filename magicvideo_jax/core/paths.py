@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.text import is_utf8
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -20,10 +21,8 @@ def local_path(text: str | Path, *, argument: str) -> Path:
         raise UserError(f"{argument} is empty: give a path")
     if "\0" in given:
         raise UserError(f"{argument}: a path holds no NUL character")
-    try:
-        given.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{argument}={given}: the path is not UTF-8: rename it") from None
+    if not is_utf8(given):
+        raise UserError(f"{argument}={given}: the path is not UTF-8: rename it")
     if _SCHEME.match(given):
         raise UserError(
             f"{argument}={given}: only local paths are supported; mount the bucket (gcsfuse) and give its folder"

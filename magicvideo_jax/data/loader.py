@@ -59,7 +59,7 @@ def mixture(streams: Sequence[Stream], weights: Sequence[float]) -> Stream:
 
 
 def by_batches(streams: Sequence[Stream], weights: Sequence[float], *, batch_size: int) -> Stream:
-    """Stream of examples whose shapes differ: each batch comes from one stream, in turn by weight."""
+    """Stream of examples of several shapes: each batch is of one stream, in turn by weight."""
     if len(streams) == 1:
         return streams[0]
     turns = [grain.MapDataset.source(_Turns(which)) for which in range(len(streams))]
@@ -87,7 +87,22 @@ class Loader:
         self._batches = grain.MapDataset.source(share).batch(len(rows))
         self._shard = lambda batch: shard_batch(batch, mesh, batch_size)
         self._workers = workers
+<<<<<<< HEAD
+        if workers:
+            # Grain hands absl's flags to its processes, also where no one has parsed them.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            batches = batches.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=workers), _outlive_sigterm
+            )
+        placed = batches.map(lambda batch: shard_batch(batch, mesh, batch_size))
+        with self._worker_failures_named():
+            self._iterator = iter(
+                ThreadPrefetchIterDataset(placed, prefetch_buffer_size=PREFETCHED_BATCHES)
+            )
+=======
         self.seek({"next_index": 0})
+>>>>>>> main
 
     def __next__(self) -> Any:
         with self._worker_failures_named():
@@ -97,7 +112,7 @@ class Loader:
 
     @contextmanager
     def _worker_failures_named(self) -> Iterator[None]:
-        """Turn the end of a worker process, and a full /dev/shm, into a line that says what to do."""
+        """Turn the end of a worker process, and a full /dev/shm, into a line of advice."""
         try:
             yield
         except (OSError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from magicvideo_jax.data.tokenizer import Tokenize
 
 CAPTIONS = ("captions", "caption", "text")
 PIXELS = ("video", "image", "pixels")
-"""Field names of captions, and of uint8 frames (t h w 3) or one frame (h w 3), in TFDS data sets."""
+"""Names of captions, and of uint8 frames (t h w 3) or one frame (h w 3), in TFDS data sets."""
 
 
 @dataclass(frozen=True)
@@ -104,5 +104,6 @@ def _pixels(record: Mapping[str, Any]) -> np.ndarray:
         if name in record:
             return np.asarray(record[name])
     raise UserError(
-        f"a record has {', '.join(record)}: need latents, frames, or uint8 pixels as {', '.join(PIXELS)}"
+        f"a record has {', '.join(record)}: need latents, frames, or uint8 pixels as "
+        f"{', '.join(PIXELS)}"
     )

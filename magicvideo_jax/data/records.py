@@ -1,4 +1,4 @@
-"""Prepared clips on disk: a TFDS data set of ArrayRecord shards, written and read without TensorFlow.
+"""Prepared clips on disk: a TFDS data set of ArrayRecord shards, without TensorFlow.
 
 A record holds `name`, `captions` (none or several), `fps`, and either frames or latents:
 
@@ -118,7 +118,7 @@ def write_records(
 
 @contextmanager
 def _record_writer(path: Path, named: Path) -> Iterator[Callable[[bytes], None]]:
-    """A function that appends records; ArrayRecord's own errors become a line that names the file."""
+    """A function that appends records; ArrayRecord's own errors become a `UserError`."""
 
     def guarded(act: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -241,7 +241,7 @@ def by_size(
 
 
 def dataset_path(path: str | Path, *, argument: str = "data") -> str:
-    """A data set's folder: absolute, or an address at gs://. Errors: `UserError` of `local_path`."""
+    """A data set's folder, absolute, or its address at gs://. Errors: see `local_path`."""
     text = str(path)
     return text if text.startswith("gs://") else str(local_path(text, argument=argument))
 
@@ -252,7 +252,7 @@ def splits_of(path: str | Path, *, argument: str = "data") -> tuple[str, ...]:
 
 
 def settings_file(path: str | Path, *, argument: str = "data") -> Any:
-    """Settings file of a set of `prepare`; sets of other origin have none. A path, local or gs://."""
+    """Settings file of a set of `prepare`, local or at gs://; other sets have none."""
     return tfds.core.Path(dataset_path(path, argument=argument)) / SETTINGS
 
 
@@ -275,7 +275,8 @@ def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data"
     if not builder.info.splits[split].num_examples:
         raise UserError(f"{named}: split {split} holds no records: give another split or set")
     try:
-        return Records(f"{named}, split {split}", builder.as_data_source(split))  # pyright: ignore[reportCallIssue]
+        source = builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
+        return Records(f"{named}, split {split}", source)
     except Exception as error:
         raise UserError(
             f"{named}: split {split} cannot be opened ({_first_line(error)})"
@@ -302,8 +303,8 @@ def _builder(path: str | Path, argument: str) -> Any:
     except Exception as error:  # TFDS has many, by kind of path and of damage
         reason = f" ({_first_line(error)})" if folder.startswith("gs://") else ""
         raise UserError(
-            f"{argument}={path}: no TFDS data set there (dataset_info.json, features.json){reason}: "
-            "run prepare"
+            f"{argument}={path}: no TFDS data set there (dataset_info.json, features.json)"
+            f"{reason}: run prepare"
         ) from error
 
 

@@ -36,7 +36,7 @@ def contact_sheet(
     """
     if not clips or len(clips) != len(captions):
         raise UserError(
-            f"a contact sheet needs one caption a clip: {len(clips)} clips, {len(captions)} captions"
+            f"a contact sheet has one caption a clip: {len(clips)} clips, {len(captions)} captions"
         )
     strips = [_strip(clip, columns, side) for clip in clips]
     width = max(strip.width for strip in strips)

@@ -1,4 +1,4 @@
-"""Decoding in separate processes: a file that hangs or crashes its decoder costs itself, not the run.
+"""Decoding in separate processes: a file that hangs or crashes its decoder costs only itself.
 
 A worker is `python -m magicvideo_jax.media.decoder_pool`: jobs come as JSON lines on its standard
 input; each answer is a JSON line and then the bytes of the frames. It ends with its parent, and its
@@ -215,7 +215,7 @@ def _start() -> "subprocess.Popen[bytes]":
 
 
 def decode(job: DecodeJob) -> DecodedClip | SkippedClip:
-    """Decode a clip in this process. Whatever a file makes a decoder raise becomes `SkippedClip`."""
+    """Decode a clip in this process; whatever its decoder raises becomes `SkippedClip`."""
     try:
         timeline = read_timeline(job.path)
         rng = np.random.default_rng(job.seed)

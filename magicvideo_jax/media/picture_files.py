@@ -98,7 +98,7 @@ def _over_white(frame: Image.Image) -> Image.Image:
 
 
 def _eight_bits(frame: Image.Image) -> Image.Image:
-    """A grey picture of 16 bits scaled to 8, which Pillow would clip instead; others as they are."""
+    """A grey picture of 16 bits scaled to 8, which Pillow would clip; others unchanged."""
     if frame.mode == "F":
         raise UserError("pixels are floating-point numbers: save it with 8 or 16 bits a channel")
     if not frame.mode.startswith("I"):

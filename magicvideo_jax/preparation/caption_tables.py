@@ -3,7 +3,7 @@
     .csv, .tsv         a first line with the names of the columns
     .jsonl             one object a line
     .json              a list of objects
-    .txt               one caption a line, for the clips that videos.txt beside it names line by line
+    .txt               one caption a line, for the clips in the lines of videos.txt beside it
     a folder           that holds metadata.jsonl, metadata.csv, or prompts.txt with videos.txt
 
 Columns are recognised by name (`TABLE_FORMS`), or named by the caller.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.preparation.clip_folder import is_utf8
+from magicvideo_jax.core.text import is_utf8
 
 LONGEST_CAPTION = 10_000
 """Characters of a caption."""
@@ -66,7 +66,7 @@ class CaptionTable:
     rows: Iterator[CaptionRow]
 
 
-Record = tuple[str, Mapping[str, Any]]
+RowFields = tuple[str, Mapping[str, Any]]
 """The place of a row for messages, and its fields by lower-case name."""
 
 
@@ -199,14 +199,14 @@ def _read(path: Path, records: Callable[[Any, Path], Iterator[Any]]) -> Iterator
         raise UserError(f"--captions={path} cannot be read: {error.strerror}") from error
 
 
-def _json_lines(file: Any, path: Path) -> Iterator[Record]:
+def _json_lines(file: Any, path: Path) -> Iterator[RowFields]:
     for line, text in enumerate(file, 1):
         if text.strip():
             where = f"--captions={path}, row at line {line}"
             yield _json_record(_parsed(text, where), where)
 
 
-def _json_list(file: Any, path: Path) -> Iterator[Record]:
+def _json_list(file: Any, path: Path) -> Iterator[RowFields]:
     rows = _parsed(file.read(), f"--captions={path}")
     if not isinstance(rows, list):
         raise UserError(f"--captions={path}: give a list of objects with video and caption")
@@ -222,7 +222,7 @@ def _parsed(text: str, where: str) -> Any:
         raise UserError(f"{where}: not JSON ({error})") from error
 
 
-def _json_record(row: Any, where: str) -> Record:
+def _json_record(row: Any, where: str) -> RowFields:
     if not isinstance(row, dict):
         raise UserError(f"{where}: give an object with video and caption")
     return where, {name.lower(): value for name, value in row.items()}
@@ -239,7 +239,7 @@ def _header(file: Any, path: Path) -> Iterator[list[str]]:
     raise UserError(f"--captions={path} is empty: give a first line with video,caption")
 
 
-def _csv_records(file: Any, path: Path) -> Iterator[Record]:
+def _csv_records(file: Any, path: Path) -> Iterator[RowFields]:
     lines = _csv_lines(file, path)
     names = [cell.strip().lower() for cell in next(lines)[1]]
     for where, cells in lines:
@@ -268,12 +268,12 @@ def _csv_lines(file: Any, path: Path) -> Iterator[tuple[str, list[str]]]:
 _PAIR_COLUMNS = ("video", "caption")
 
 
-def _paired_lines(path: Path) -> Iterator[Record]:
+def _paired_lines(path: Path) -> Iterator[RowFields]:
     """Line k of a .txt file is the caption of the clip in line k of videos.txt."""
     beside = path.with_name(_PAIRED_VIDEOS)
     if beside == path or not beside.is_file():
         raise UserError(
-            f"--captions={path}: needs {_PAIRED_VIDEOS} beside it, which names the clip of each line"
+            f"--captions={path}: needs {_PAIRED_VIDEOS} beside it, with the clip of each line"
         )
     captions, videos = (list(_read(file, _text_lines)) for file in (path, beside))
     if len(captions) != len(videos):

@@ -1,4 +1,4 @@
-"""The clips below a folder, the text files among them, and a count of everything that is passed over.
+"""The clips and text files below a folder, and a count of everything that is passed over.
 
 Linked folders are followed; a folder that several ways lead to is read once, so loops end and no
 clip enters a set twice.
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.text import is_utf8, printable
 from magicvideo_jax.media.contact_sheet import is_contact_sheet
 from magicvideo_jax.media.frame_reader import ENDINGS
 
@@ -42,7 +43,7 @@ class ClipFolder:
     linked: int = 0
     """Clips that were reached through a linked folder."""
     _left_out: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """By reason, the number of names and the first of them in the alphabet."""
+    """Number of names for each reason, and the first of them in the alphabet."""
 
     def leave_out(self, reason: str, names: Iterable[str]) -> None:
         """Count files or captions that are passed over."""
@@ -59,8 +60,9 @@ class ClipFolder:
 
 
 def scan_folder(folder: Path, *, ignored: Collection[Path] = ()) -> ClipFolder:
-    """Find all clips and text files below a folder. `ignored` files and folders are the caller's own.
+    """Find all clips and text files below a folder.
 
+    `ignored` are files and folders of the caller itself, which are no input.
     Errors: `UserError` where the folder is missing or unreadable, and for two clips whose names
     differ only in their Unicode form.
     """
@@ -101,24 +103,6 @@ def scan_folder(folder: Path, *, ignored: Collection[Path] = ()) -> ClipFolder:
 def canonical_name(name: str) -> str:
     """A name with composed accents (Unicode NFC): macOS unpacks archives with decomposed ones."""
     return unicodedata.normalize("NFC", name)
-
-
-def is_utf8(text: str) -> bool:
-    """Whether text can be written as UTF-8: file names and JSON escapes may hold more."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def printable(name: str) -> str:
-    """A file name on one line: control characters and bytes that are not UTF-8 as escapes."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 def _add_file(

@@ -13,8 +13,9 @@ from typing import Any
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import check_writable
+from magicvideo_jax.core.text import printable
 from magicvideo_jax.media.decoder_pool import DecoderPool
-from magicvideo_jax.preparation.clip_folder import SHEET_SUFFIX, printable
+from magicvideo_jax.preparation.clip_folder import SHEET_SUFFIX
 from magicvideo_jax.preparation.clip_listing import Listing, list_clips
 from magicvideo_jax.preparation.data_set import (
     SKIPPED,

@@ -4,7 +4,7 @@
     DIR/clips-train.array_record-00000-of-00004 ..     records (data/records.py)
     DIR/shards/train-00000.json ..                     per shard: sizes of used clips, skipped clips
     DIR/skipped.jsonl                                  every clip that is not in the set, and why
-    DIR/sizes.json                                     of several sizes, which of them each record has
+    DIR/sizes.json                                     size of each record, in a set of several
     DIR/dataset_info.json, features.json               written last: DIR is then a TFDS data set
 
 Every file appears whole or not at all, and every draw follows from names and the seed: any number

@@ -3,10 +3,10 @@
 import math
 
 from magicvideo_jax.core.files import check_writable
+from magicvideo_jax.core.text import printable
 from magicvideo_jax.data.records import VALIDATION
 from magicvideo_jax.media.contact_sheet import contact_sheet, save_sheet
 from magicvideo_jax.media.decoder_pool import DecodedClip, DecoderPool
-from magicvideo_jax.preparation.clip_folder import printable
 from magicvideo_jax.preparation.clip_listing import Listing
 from magicvideo_jax.preparation.command import PrepareRequest
 from magicvideo_jax.preparation.shards import job_of, shards_of, split_of

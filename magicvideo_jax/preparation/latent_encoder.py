@@ -66,13 +66,17 @@ class LatentEncoder:
 
 
 def open_latent_encoder(weights: str, *, argument: str) -> LatentEncoder:
-    """Of Stable Diffusion weights in any form, a run, `embedded`, or TAESD's files. Errors name `argument`."""
+    """Open the VAE of Stable Diffusion weights in any form, a run, `embedded`, or TAESD's files.
+
+    Errors: `UserError` naming `argument`.
+    """
     if weights and is_taesd(Path(weights)):
         return _taesd(weights, argument)
     initial = initial_weights(weights, argument=argument)
     if Component.VAE not in initial.parts:
         raise UserError(
-            f"{argument}={weights}: no VAE: give Stable Diffusion weights, a work folder, or `embedded`"
+            f"{argument}={weights}: no VAE: give Stable Diffusion weights, a work folder, "
+            "or `embedded`"
         )
     model, networks, params = initial.opened(Component.VAE)
     return LatentEncoder(
@@ -81,7 +85,7 @@ def open_latent_encoder(weights: str, *, argument: str) -> LatentEncoder:
 
 
 def _taesd(weights: str, argument: str) -> LatentEncoder:
-    """Its latents are Stable Diffusion's, already scaled: they are kept as its VAE would give them."""
+    """TAESD's encoder; its latents are scaled already, and stored as the VAE would give them."""
     source, usual = open_taesd(Path(weights)), VAEConfig(kind=VAEKind.TAESD)
     if "encoder" not in source.halves:
         raise UserError(

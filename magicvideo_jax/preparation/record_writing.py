@@ -59,7 +59,7 @@ def _records(
     report: dict[str, list[Any]],
     progress: Progress,
 ) -> Iterator[Record]:
-    """Records of a shard's clips, in batches of equal size; `report` tells what became of each clip.
+    """Records of a shard's clips; what became of each clip is added to `report`.
 
     Records keep the order of the clips but for those that wait for others of their size.
     """

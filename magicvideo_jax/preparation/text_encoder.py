@@ -1,4 +1,4 @@
-"""The text encoder of given weights as a function from captions to the states that a data set stores."""
+"""The text encoder of given weights as a function from captions to stored states."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,11 +46,15 @@ class CaptionEncoder:
 
 
 def open_caption_encoder(weights: str, *, argument: str) -> CaptionEncoder:
-    """Of Stable Diffusion weights in any form, a run, or `embedded`. Errors name `argument`."""
+    """Open the text encoder of Stable Diffusion weights in any form, a run, or `embedded`.
+
+    Errors: `UserError` naming `argument`.
+    """
     initial = initial_weights(weights, argument=argument)
     if Component.TEXT not in initial.parts or initial.tokenizer is None:
         raise UserError(
-            f"{argument}={weights}: no text encoder with its tokenizer: give Stable Diffusion weights"
+            f"{argument}={weights}: no text encoder with its tokenizer: "
+            "give Stable Diffusion weights"
         )
     model, networks, params = initial.opened(Component.TEXT)
     tokenizer = CaptionTokenizer(initial.tokenizer, length=model.text.tokens)

@@ -46,7 +46,7 @@ class TAESDSource:
 
     def shapes(self) -> dict[str, Any]:
         """Shapes of the halves that are there."""
-        network = bind(lambda keys: taesd.TAESD(keys=keys, temporal=self.temporal))
+        network = bind(lambda keys: taesd.TinyAutoencoder(keys=keys, temporal=self.temporal))
         return {half: network.shapes[half] for half in self.halves}
 
     def part(self) -> ComponentWeights[VAEConfig]:

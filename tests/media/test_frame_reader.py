@@ -67,7 +67,7 @@ def check_against_ffmpeg(
 
 
 def check_real_clip(path: Path, *, aspect: float = 1.0, **size: int) -> None:
-    """Of a size that its first frame tells, and of pixels so many times as wide as high."""
+    """Compare a clip with ffmpeg; `aspect` is the width of its pixels by their height."""
     first = Image.open(io.BytesIO(ffmpeg("-i", path, "-frames:v", "1", "-f", "apng", "-")))
     check_against_ffmpeg(path, (first.height, round(first.width * aspect)), **size)
 
@@ -140,7 +140,7 @@ def test_clips_from_a_debian_package(tmp_path):
 
 @pytest.mark.slow
 def test_avi_clips_from_a_debian_package(tmp_path):
-    """Of 96 MB. Megamind's B-frames are packed two to a packet."""
+    """A package of 96 MB. Megamind's B-frames are packed two to a packet."""
     clips = from_debian("opencv-doc", tmp_path)
     assert {"vtest.avi", "tree.avi", "Megamind.avi"} <= clips.keys()
     for name in ("vtest.avi", "tree.avi", "Megamind.avi"):
