@@ -1,10 +1,10 @@
-"""Commands and programs in README.md and docs/, and how each is run in a test.
+"""Commands, programs and links in README.md and docs/, and how each is tested.
 
-Every command matches a rule of `RULES`, the first that fits; a new kind of command needs a new rule. Commands run as
-they are written, in a scratch folder that looks like a checkout. Names that stand for people's files are replaced by
-`STAND_INS`, what a command reads is made by `MADE_BY` or `FILES`, and `SMALL` scales training down by config fields
-alone. What needs a cloud, root or days runs with --dry-run, --quick or --help, or only has the files checked that it
-names.
+Every command is run by the first rule of `RULES` that matches it; a new kind of command needs a new
+rule. Commands run as they are written, in a scratch folder that looks like a checkout. `STAND_INS`
+replaces placeholders such as DIR, `MADE_BY` and `FILES` make what a command reads, and `SMALL`
+scales training down by config fields alone. What needs a cloud, root or days runs with --dry-run,
+--quick or --help, or only the files that it names are checked.
 """
 
 import re
@@ -15,21 +15,29 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+"""Documents whose commands and programs are run."""
+LINKED = (
+    *DOCUMENTS,
+    ROOT / "CHANGELOG.md",
+    ROOT / "magicvideo_jax/embedded/MODEL_CARD.md",
+    ROOT / "examples/fluent_emoji/README.md",
+)
+"""Documents whose links and file names are followed."""
 
 
 class How(Enum):
     """How a command is run."""
 
     VERB = "in this process, with more arguments"
-    HELP = "with --help in place of its arguments"
+    HELP = "with --help instead of its arguments"
     DRY_RUN = "with --dry-run after its program"
-    NAMED_FILES = "not at all: the files of the checkout that it names are there"
+    NAMED_FILES = "not at all: the files that it names are in the checkout"
     REQUIREMENTS = "not at all: the requirements files that it names can be read"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A kind of command: `pattern` is searched for in its text, `more` is appended to it."""
+    """A kind of command: its text contains `pattern`; `more` is appended when it runs."""
 
     pattern: str
     how: How
@@ -48,12 +56,12 @@ RULES = (
     Rule(r"^make \S+$", How.DRY_RUN),
     Rule(r"^pip install ", How.REQUIREMENTS),
     Rule(
-        r"^python -m magicvideo_jax\.train --config=configs/t2v\.py(:long)? ",
+        r"^python -m magicvideo_jax\.train --config=(configs/t2v\.py|t2v)(:long)? ",
         How.VERB,
         f"{_VIDEO} {_DRAWN} --config.vae_from= --config.data.precompute_examples=1",
     ),
     Rule(
-        r"^python -m magicvideo_jax\.train --config=configs/t2v\.py:sd15 ",
+        r"^python -m magicvideo_jax\.train --config=(configs/t2v\.py|t2v):sd15 ",
         How.VERB,
         f"{_VIDEO} --config.data.size=32",
     ),
@@ -94,10 +102,10 @@ STAND_INS = (
     (r"(configs/video_vae\.py) --workdir=DIR\b", r"\1 --workdir=runs/video_vae"),
     (r"--workdir=DIR\b", "--workdir=runs/demo"),
 )
-"""Patterns of what stands for people's own files, and names that `MADE_BY` and `FILES` know."""
+"""Patterns of placeholders for people's own files, and names in `MADE_BY` or `FILES` instead."""
 
 FILES = ("clips", "clips.csv", "v1-5-pruned.safetensors", "TOKENIZER_FOLDER")
-"""What people bring: two clips with captions, and a tiny Stable Diffusion in one file."""
+"""Files that people bring: four clips with captions, and a tiny Stable Diffusion in one file."""
 
 _PREPARE = "python -m magicvideo_jax.prepare --videos=clips --captions=clips.csv"
 _CONVERT = "python -m magicvideo_jax.convert v1-5-pruned.safetensors"
@@ -112,14 +120,15 @@ MADE_BY = {
     "--config.data.sources=\"({'path': 'clips_set'},)\"",
     "runs/video_vae": f"{_TRAIN} --config=configs/video_vae.py --workdir=runs/video_vae",
 }
-"""What documented commands make for others, by a command of the same kinds."""
+"""Outputs of documented commands that other commands read, each with the command that makes it."""
 
-NOT_YET = {
-    "README.md": ("--topology=v5e:16x16 --quick",),
-    "docs/pods.md": ("pytest tests/test_launch.py", "pytest --slow tests/test_launch_slurm.py"),
-    "docs/video_vae.md": ("pytest --slow tests/test_models_video_vae.py",),
-}
-"""Parts of commands that do not work as they are written. Take out what is mended; add nothing."""
+NOT_YET: dict[str, tuple[str, ...]] = {}
+"""By document, parts of commands that do not work as written. Take out what is fixed; add nothing."""
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FILE = re.compile(r"`((?:[\w-]+/)+(?!x\.)[\w-]+\.(?:py|md|sh|yaml|sbatch|ipynb))\b[^`\n]*`")
+"""A code span that begins with the path of a file, relative to the checkout or to the package. A
+file called x stands for one that the reader will write."""
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
@@ -141,17 +150,17 @@ class Piece:
 
     @property
     def rule(self) -> Rule | None:
-        """The first rule that fits a command."""
+        """The first rule that matches the command."""
         return next((rule for rule in RULES if re.search(rule.pattern, self.text)), None)
 
     @property
     def is_broken(self) -> bool:
-        """Whether it is known not to work as it is written."""
+        """Whether it is known not to work as written."""
         return any(part in self.text for part in NOT_YET.get(self.document, ()))
 
 
 def pieces(path: Path) -> Iterator[Piece]:
-    """The commands of a document, fenced and inline, and its Python programs, in their order."""
+    """The fenced and inline commands of a document, and its Python programs, in order."""
     document, text = path.relative_to(ROOT).as_posix(), path.read_text()
     for fence in _FENCE.finditer(text):
         line = text[: fence.start()].count("\n") + 2
@@ -161,8 +170,15 @@ def pieces(path: Path) -> Iterator[Piece]:
             for command in _COMMENT.sub("", fence[2]).replace("\\\n", " ").splitlines():
                 if command.strip():
                     yield Piece(document, line, "sh", " ".join(command.split()))
-    # Fences become empty lines: an inline command is outside of them, and keeps its line number.
+    # Fences become empty lines, so that inline commands keep their line numbers.
     rest = _FENCE.sub(lambda fence: "\n" * fence[0].count("\n"), text)
     for span in _SPAN.finditer(rest):
         if _IS_COMMAND.fullmatch(span[1]):
             yield Piece(document, rest[: span.start()].count("\n") + 1, "sh", span[1])
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", path.read_text()), re.MULTILINE)
+    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in kept}

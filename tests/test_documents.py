@@ -1,4 +1,7 @@
-"""Every command and every program in README.md and docs/ works as it is written; documented.py says how each is run."""
+"""Every command and every program in README.md and docs/ works as it is written; documented.py says how each is run.
+
+Links and file names of documents lead to something.
+"""
 
 import contextlib
 import os
@@ -18,11 +21,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
-from documented import DOCUMENTS, FILES, MADE_BY, ROOT, STAND_INS, How, Piece, pieces
+from documented import (
+    DOCUMENTS,
+    FILE,
+    FILES,
+    LINK,
+    LINKED,
+    MADE_BY,
+    ROOT,
+    STAND_INS,
+    How,
+    Piece,
+    anchors,
+    pieces,
+)
 from packaging.requirements import Requirement
 
 from magicvideo_jax.experiment.config import Experiment, config_dict
 
+PACKAGE = ROOT / "magicvideo_jax"
 PIECES = [piece for path in DOCUMENTS for piece in pieces(path)]
 COMMANDS = [piece for piece in PIECES if piece.language == "sh"]
 PROGRAMS = [piece for piece in PIECES if piece.language == "python"]
@@ -49,8 +66,9 @@ class Checkout:
         rule = Piece("", 0, "sh", text).rule
         assert rule is not None
         if rule.how is How.VERB:
-            self.make_what_is_named(text, but=_output(text))
-            _, _, module, *arguments = shlex.split(f"{text} {rule.more}")
+            line = f"{text} {rule.more}"
+            self.make_what_is_named(line, but=_output(text))
+            _, _, module, *arguments = shlex.split(line)
             run_main([module, *arguments])
         elif rule.how is How.HELP:
             run_main([text.split()[1], "--help"])
@@ -171,6 +189,9 @@ def requirements(words: list[str]) -> None:
     waiting = [word for word in words[2:] if not word.startswith("-")]
     while waiting:
         word = waiting.pop()
+        if word == ".":
+            assert Path("pyproject.toml").is_file()
+            continue
         if not word.endswith(".txt"):
             Requirement(word)
             continue
@@ -226,3 +247,19 @@ def test_a_program_works_as_it_is_written(piece: Piece, checkout: Checkout):
         "text": jnp.zeros((1, 77, 64)),
     }
     exec(compile(piece.text, f"{piece.document}:{piece.line}", "exec"), names)
+
+
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_and_file_names_lead_to_something(path: Path):
+    """Lists every dead one at once."""
+    text, dead = path.read_text(), []
+    for link in LINK.findall(text):
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        if link.startswith("https://"):
+            continue
+        is_there = target.exists() and (not anchor or anchor in anchors(target))
+        dead += [] if is_there else [link]
+    for name in FILE.findall(text):
+        dead += [] if any((top / name).exists() for top in (ROOT, PACKAGE)) else [name]
+    assert not dead
