@@ -68,17 +68,17 @@ def plan() -> None:
     from magicvideo_jax.experiment.config import read_experiment
     from magicvideo_jax.experiment.shapes import fit_to_weights
     from magicvideo_jax.planning.plan_text import plan_lines, plan_table
-    from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep
+    from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep_plans
     from magicvideo_jax.planning.programs import ProgramKind
-    from magicvideo_jax.planning.topology import topology
+    from magicvideo_jax.planning.topology import parse_topology
 
     experiment = fit_to_weights(read_experiment(CONFIG.value))
     if TABLE.value:
         names = TOPOLOGY.value.split(",") if TOPOLOGY.value else _TABLE
-        plans = list(sweep(experiment, names, fsdp=fsdp, clips=clips))
+        plans = list(sweep_plans(experiment, names, fsdp=fsdp, clips=clips))
         text = plan_table(plans)
     else:
-        on = topology(str(TOPOLOGY.value), slices=SLICES.value)
+        on = parse_topology(str(TOPOLOGY.value), slices=SLICES.value)
         plans = [
             (quick_plan if QUICK.value else compiled_plan)(experiment, on, ProgramKind(WHAT.value))
         ]

@@ -4,6 +4,7 @@ Its cells run in this process, where JAX is loaded and compiled programs are kep
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
+from magicvideo_jax.experiment import pipeline
 from magicvideo_jax.media.clip_files import read_video
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "sample.ipynb"
@@ -21,7 +23,8 @@ CELLS = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.ce
 
 @pytest.fixture
 def shell(tmp_path, monkeypatch, one_device) -> Iterator[InteractiveShell]:
-    """IPython without a history, in a folder of its own."""
+    """IPython without a history, in a folder of its own; two steps of sampling are enough to see a picture."""
+    monkeypatch.setattr(pipeline, "EMBEDDED_SAMPLE", replace(pipeline.EMBEDDED_SAMPLE, steps=2))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))

@@ -16,5 +16,5 @@ from magicvideo_jax.parallel import shardings as rules
 
 def get_config(preset: str = ""):
     if preset == "spread":
-        rules.SMALLEST_SPREAD = 64
+        rules.MIN_SHARDED_SIZE = 64
     return config_dict(tiny())

@@ -1,7 +1,7 @@
-"""Randomness has a name: every key is folded from a seed, a step and a purpose.
+"""Named random keys: every key is folded from a seed, a step and a purpose.
 
-Same seed, same step, same purpose: same numbers, on any number of devices and after any resume. No key is
-used twice, split or handed back.
+The same seed, step and purpose give the same numbers, on any number of devices and after any resume. No key is used
+twice, split or returned.
 """
 
 import zlib
@@ -11,10 +11,11 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 
 def key_for(seed: int, step: int | Int[Array, ""], purpose: str) -> PRNGKeyArray:
-    """The key of one purpose at one step; `step` may be traced."""
-    return named(jax.random.fold_in(jax.random.key(seed), step), purpose)
+    """Key for one purpose at one step. `step` may be traced."""
+    return subkey(jax.random.fold_in(jax.random.key(seed), step), purpose)
 
 
-def named(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
-    """A key of `key`'s family for one purpose. CRC-32 of the name: stable over processes, unlike `hash`."""
+def subkey(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
+    """Key derived from `key` for one purpose."""
+    # CRC-32 of the name is the same in every process, unlike `hash`.
     return jax.random.fold_in(key, zlib.crc32(purpose.encode()))

@@ -16,7 +16,7 @@ from grain.experimental import ThreadPrefetchIterDataset
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from magicvideo_jax.parallel.batch import local_rows, place_batch
+from magicvideo_jax.parallel.batch import local_rows, shard_batch
 
 Example = Mapping[str, Any]
 """Arrays by name; of joint training, an example of each part by name."""
@@ -81,7 +81,7 @@ class Loader:
             batches = batches.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers), _outlive_sigterm
             )
-        placed = batches.map(lambda batch: place_batch(batch, mesh, batch_size))
+        placed = batches.map(lambda batch: shard_batch(batch, mesh, batch_size))
         self._iterator = iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
 
     def __next__(self) -> Any:

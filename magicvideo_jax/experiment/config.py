@@ -20,7 +20,7 @@ from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
 from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, check_optimizer
-from magicvideo_jax.training.video_autoencoding import VideoVAEConfig
+from magicvideo_jax.training.video_autoencoding import VideoAutoencodingConfig
 
 DRAWN = "shapes"
 """The source that is drawn, by the name to ask for it."""
@@ -119,7 +119,7 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     autoencoding: AutoencodingConfig = field(default_factory=AutoencodingConfig)
-    video_vae: VideoVAEConfig = field(default_factory=VideoVAEConfig)
+    video_vae: VideoAutoencodingConfig = field(default_factory=VideoAutoencodingConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -32,7 +32,7 @@ from magicvideo_jax.data.records import SETTINGS, Records, by_size, open_records
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.runtime.progress import Progress
 from magicvideo_jax.weights.fingerprint import (
@@ -251,7 +251,7 @@ def _precompute_latents(
             progress.advance(min(_ENCODED_AT_ONCE, number - first))
     # Fetched at the end only, for the same reason.
     arrays = jax.tree.map(
-        lambda *parts: np.concatenate([fetch(part) for part in parts])[:number], *batches
+        lambda *parts: np.concatenate([fetch_to_host(part) for part in parts])[:number], *batches
     )
     return PrecomputedLatents(arrays, number)
 

@@ -29,7 +29,7 @@ from magicvideo_jax.parallel.shardings import (
 )
 from magicvideo_jax.training.optimizer import make_optimizer
 from magicvideo_jax.training.state import TrainState, fresh_state
-from magicvideo_jax.training.step import accumulated, train_step
+from magicvideo_jax.training.step import accumulate_gradients, train_step
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def abstract_run(
     objective = stage.objective(experiment, networks, tokenize)
     step = partial(
         train_step,
-        objective=accumulated(objective, train.accumulate),
+        objective=accumulate_gradients(objective, train.accumulate),
         optimizer=optimizer,
         ema_decay=experiment.optim.ema_decay,
         seed=experiment.seed,

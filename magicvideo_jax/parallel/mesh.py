@@ -1,4 +1,4 @@
-"""The device mesh: `data` copies of the model, its parameters spread over `fsdp`, a clip's frames over `frames`."""
+"""The device mesh: the model is replicated over `data`, parameters are sharded over `fsdp`, frames over `frames`."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from magicvideo_jax.core.errors import UserError
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; one axis may be -1: what the others leave."""
+    """Number of devices along each mesh axis. One axis may be -1: all devices that the others leave."""
 
     data: int = -1
     fsdp: int = 1
@@ -22,16 +22,18 @@ class MeshConfig:
 
 
 def make_mesh(shape: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """All devices (there are here, or given), in the order XLA finds best. Of several slices each holds whole copies of
-    the model: `data` alone crosses the slower network between them.
+    """Mesh over the given devices, or all devices, in the order that suits their network.
 
-    Errors: sizes that do not fit the devices, or the slices.
+    Of several TPU slices each holds complete copies of the model, so that only `data` crosses the slower network
+    between slices.
+
+    Errors: `UserError` where the sizes do not fit the devices or the slices.
     """
     devices = jax.devices() if devices is None else devices
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     sizes = _resolved(shape, len(devices), slices)
     within = (sizes["data"] // slices, sizes["fsdp"], sizes["frames"])
-    # An axis may take a part of a torus' side, as fsdp=8 of 16x16 must: `jax.make_mesh` refuses that but on v5e.
+    # A mesh axis may use part of a torus' side, such as fsdp=8 on 16x16, which `jax.make_mesh` refuses except on v5e.
     if slices > 1:
         arranged = create_hybrid_device_mesh(
             within, (slices, 1, 1), devices, allow_split_physical_axes=True
@@ -42,7 +44,7 @@ def make_mesh(shape: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def abstract_mesh(shape: MeshConfig, devices: int, slices: int = 1) -> AbstractMesh:
-    """The mesh of so many devices: enough to say what each would hold. Errors: those of `make_mesh`."""
+    """Mesh of a number of devices that need not exist, to compute shardings. Errors: those of `make_mesh`."""
     sizes = _resolved(shape, devices, slices)
     return AbstractMesh(
         tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes)
@@ -50,17 +52,17 @@ def abstract_mesh(shape: MeshConfig, devices: int, slices: int = 1) -> AbstractM
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """Sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def sharded_over_all(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """The first axis over all devices."""
+    """Sharding of the first axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:
-    """How many ways the batch axis is split."""
+    """Number of shards of the batch axis."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
@@ -80,7 +82,7 @@ def _resolved(shape: MeshConfig, devices: int, slices: int) -> dict[str, int]:
     if fixed != devices:
         line = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
         raise UserError(
-            f"mesh ({line}) wants {fixed} devices and there are {devices}: the product must equal it"
+            f"mesh ({line}) needs {fixed} devices but there are {devices}: give sizes whose product is {devices}"
         )
     if sizes["data"] % slices:
         raise UserError(

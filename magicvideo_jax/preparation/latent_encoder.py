@@ -15,7 +15,7 @@ from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.config import Component
 from magicvideo_jax.experiment.initial_weights import initial_weights
-from magicvideo_jax.models.autoencoder import CERTAIN
+from magicvideo_jax.models.autoencoder import DETERMINISTIC_LOG_VARIANCE
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.taesd import TAESDEncoder
 from magicvideo_jax.models.vae import VAEConfig, VAEKind
@@ -90,6 +90,6 @@ def _taesd(weights: str, argument: str) -> LatentEncoder:
 
     def moments(params: Params, x: Array) -> tuple[Array, Array]:
         mean = network.apply(params, (x + 1) / 2) / usual.scaling
-        return mean, jnp.full_like(mean, CERTAIN)
+        return mean, jnp.full_like(mean, DETERMINISTIC_LOG_VARIANCE)
 
     return LatentEncoder(moments, params, vae_fingerprint(params, usual))

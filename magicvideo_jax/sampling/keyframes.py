@@ -1,4 +1,4 @@
-"""Stage one of MagicVideo: text to keyframe latents, z_T ~ N(0, 1) walked down to z_0 with guidance."""
+"""Keyframe sampling (MagicVideo's first stage): latents z_0 from text, denoised from z_T ~ N(0, 1) with guidance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.guidance import guided
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
@@ -18,7 +18,7 @@ from magicvideo_jax.diffusion.solvers import SolverTable, ddim, ddpm, dpm_solver
 
 
 class Sampler(Enum):
-    """How z_T is walked down."""
+    """Sampling method."""
 
     DDIM = "ddim"
     DPM = "dpm++2m"
@@ -64,7 +64,7 @@ def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> Solve
             return ddpm(noise, config.steps)
 
 
-def keyframes(
+def sample_keyframes(
     params: Params,
     text: Float[Array, "b l d"],
     null_text: Float[Array, "b l d"],
@@ -88,6 +88,6 @@ def keyframes(
     if guidance is not None:
         null_condition = Condition(null_text, fps)
         network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
-    eps = jax.vmap(lambda key: jax.random.normal(named(key, "noise"), shape))(keys)
+    eps = jax.vmap(lambda key: jax.random.normal(subkey(key, "noise"), shape))(keys)
     start = initial_latents(table, eps)
-    return run_sampler(network, start, Condition(text, fps), plan=table, keys=keys)
+    return run_sampler(network, start, Condition(text, fps), table=table, keys=keys)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.tree import count, flatten
+from magicvideo_jax.core.tree import count_parameters, flatten
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment, read_experiment
 from magicvideo_jax.experiment.networks import Networks, split_trained
@@ -76,10 +76,10 @@ def test_the_full_size_model_and_its_step_are_those_of_stable_diffusion_1_5(tmp_
     added = sum(
         leaf.size for path, leaf in flatten(unet).items() if "temporal" in path or "adaptor" in path
     )
-    assert count(unet) == 859_520_964 + added + sum(
+    assert count_parameters(unet) == 859_520_964 + added + sum(
         leaf.size for leaf in jax.tree.leaves(unet["fps_embedding"])
     )
-    assert 905e6 < count(unet) < 915e6
+    assert 905e6 < count_parameters(unet) < 915e6
 
     trained, frozen = split_trained(
         networks.shapes(stage_of(experiment).components(experiment)), experiment

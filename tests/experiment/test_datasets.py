@@ -13,7 +13,7 @@ from tiny_experiment import tiny
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.pixels import to_float
-from magicvideo_jax.data.drawn.shape_clips import DrawnClip, clip, image
+from magicvideo_jax.data.drawn.shape_clips import DrawnClip, clip_at, image_at
 from magicvideo_jax.data.records import (
     SETTINGS,
     frame_features,
@@ -77,7 +77,7 @@ def write_set(folder, encoder: LatentEncoder | None, clips: list[DrawnClip]):
 
 
 def drawn(number: int = 8, **how) -> list[DrawnClip]:
-    return [clip(0, i, **{"frames": 2, "size": 16, **how}) for i in range(number)]
+    return [clip_at(0, i, **{"frames": 2, "size": 16, **how}) for i in range(number)]
 
 
 def learning_from(*sources: SourceConfig, vae, **changes) -> Experiment:
@@ -136,7 +136,7 @@ def test_latents_are_samples_of_what_the_vae_says_afresh(vae, encoder, tmp_path)
 
 def test_sources_mix_by_weight_and_pictures_come_beside(vae, encoder, tmp_path):
     clips = write_set(tmp_path / "clips", encoder, drawn())
-    frames = write_set(tmp_path / "pictures", encoder, [image(0, i, size=16) for i in range(8)])
+    frames = write_set(tmp_path / "pictures", encoder, [image_at(0, i, size=16) for i in range(8)])
     shapes = SourceConfig(weight=1.0)
     mixed = learning_from(
         SourceConfig(str(clips), weight=3.0),

@@ -16,7 +16,6 @@ from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel import shardings as rules
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
-from magicvideo_jax.planning.collectives import collectives
 from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
 
 REQUEST = SampleRequest(prompts=["a", "b", "c"], fps=[4.0, 8.0, 16.0], negative="dull", seed=5)
@@ -48,7 +47,7 @@ def on_one_device():
 
 @pytest.mark.parametrize("shape", [MeshConfig(), MeshConfig(1, 8, 1), MeshConfig(2, 2, 2)], ids=str)
 def test_eight_devices_make_the_clips_of_one(shape, on_one_device, monkeypatch):
-    monkeypatch.setattr(rules, "SMALLEST_SPREAD", 64)
+    monkeypatch.setattr(rules, "MIN_SHARDED_SIZE", 64)
     generator, params, mesh = generator_and_params(shape, 8)
     assert generator.clips_at_once(mesh) == 8
     made = generator.generate(params, REQUEST)

@@ -19,9 +19,11 @@ from magicvideo_jax.media.clip_files import read_video, save_video
 @pytest.fixture(scope="module")
 def clip() -> np.ndarray:
     moving = next(
-        scene for scene in shapes.held_out(0, 70) if scene.truth.motion is shapes.Motion.RIGHT
+        scene
+        for scene in shapes.held_out_scenes(0, 70)
+        if scene.truth.motion is shapes.Motion.RIGHT
     )
-    return shapes.clip_of(moving).pixels
+    return shapes.draw_clip(moving).pixels
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from magicvideo_jax.runtime.preemption import Preempted, PreemptionListener
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.loop import TrainConfig, train_loop
 from magicvideo_jax.training.metrics_log import MetricsLog
-from magicvideo_jax.training.step import Compiled, train_step
+from magicvideo_jax.training.step import CompiledStep, train_step
 
 COMPILING = """
 import hashlib
@@ -100,7 +100,7 @@ def run(workdir, *, steps=6, signal_at=None, interrupt=None, broken=False):
         with closing(MetricsLog(workdir, first=int(state.step))) as log:
             return train_loop(
                 state,
-                Compiled(step, state),
+                CompiledStep(step, state),
                 batches,
                 config=TrainConfig(steps=steps, batch_size=4, save_every=4, log_every=1),
                 experiment={},
