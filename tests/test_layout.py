@@ -106,7 +106,6 @@ NOT_YET_STANDING_ALONE = {
     "tests/runtime/test_launch.py",
     "tests/runtime/test_processes.py",
     "tests/sampling/test_decoding.py",
-    "tests/test_documents.py",
     "tests/tiny_pipeline.py",
     "tests/training/test_video_autoencoding.py",
 }
