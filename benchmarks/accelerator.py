@@ -26,7 +26,7 @@ from magicvideo_jax.experiment.config import read_experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run, fit_to_weights
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
-from magicvideo_jax.planning.flops import count_flops
+from magicvideo_jax.runtime.command_line import config_path
 from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import CompiledStep
 
@@ -35,10 +35,10 @@ ROUNDS = 10
 
 def run_of(config: str, batch: int, remat: str) -> AbstractRun:
     """A preset of a config file, on clips as `prepare` leaves them: latents, and captions as ids."""
-    file, _, preset = config.partition(":")
+    file, _, preset = config_path(config).partition(":")
     chosen = runpy.run_path(file)["get_config"](preset)
     chosen.model.remat, chosen.train.batch_size = remat, batch
-    chosen.data.update(sources=({"path": "latents that need not be here"},), encoded=0)
+    chosen.data.update(sources=({"path": "latents that need not be here"},), precompute_examples=0)
     experiment = fit_to_weights(read_experiment(chosen))
     return abstract_run(
         experiment, Networks(experiment.model), make_mesh(MeshConfig(), jax.devices()[:1])

@@ -238,7 +238,7 @@ def test_a_command_works_as_it_is_written(piece: Piece, checkout: Checkout):
 
 @pytest.mark.parametrize("piece", cases(PROGRAMS))
 def test_a_program_works_as_it_is_written(piece: Piece, checkout: Checkout):
-    """With the names that its document explains in words."""
+    """Names that its document explains in words are given."""
     checkout.make_what_is_named(piece.text)
     names = {
         "config": config_dict(Experiment()),

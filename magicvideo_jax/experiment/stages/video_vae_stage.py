@@ -188,7 +188,8 @@ class VideoVAEEvaluator:
             if isinstance(values, dict)
         }
         image, video = errors.get(IMAGE), errors.get(VIDEO)
-        if image is not None and video is not None:
+        # A decoder that has learned nothing may not flicker at all: then there is nothing to compare with.
+        if image and video is not None:
             scores["less_flicker"] = 1 - video / image
         return scores
 
