@@ -123,7 +123,7 @@ MADE_BY = {
 """Outputs of documented commands that other commands read, each with the command that makes it."""
 
 NOT_YET: dict[str, tuple[str, ...]] = {}
-"""By document, parts of commands that do not work as written. Take out what is fixed; add nothing."""
+"""Parts of commands that do not work as written, by document. Take out what is fixed; add nothing."""
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FILE = re.compile(r"`((?:[\w-]+/)+(?!x\.)[\w-]+\.(?:py|md|sh|yaml|sbatch|ipynb))\b[^`\n]*`")
