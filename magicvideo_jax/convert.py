@@ -24,17 +24,11 @@ if TYPE_CHECKING:
     from magicvideo_jax.weights.streaming import Tick
     from magicvideo_jax.weights.taesd_files import TAESDSource
 
-_EXIT_INTERRUPTED = 130
-
 
 def main() -> None:
     """The verb."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs what cleans up
-    try:
-        exit_with(lambda: convert(_arguments()))
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        sys.exit(_EXIT_INTERRUPTED)
+    exit_with(lambda: convert(_arguments()), interrupted="interrupted: nothing was written")
 
 
 def convert(asked: argparse.Namespace) -> None:
@@ -51,8 +45,9 @@ def convert(asked: argparse.Namespace) -> None:
         )
 
     # Only now: JAX takes seconds to import, and help and mistakes should not.
+    from magicvideo_jax.core.files import atomic_write
     from magicvideo_jax.weights.open import is_jax_folder
-    from magicvideo_jax.weights.staging import check_target, staged
+    from magicvideo_jax.weights.write_folders import check_target
 
     check_target(target, overwrite=asked.overwrite)
     is_ours = is_jax_folder(source) or _is_work_folder(source)
@@ -62,7 +57,8 @@ def convert(asked: argparse.Namespace) -> None:
         print(f"note: {note}", flush=True)
     print(f"writing {'a JAX' if to_jax else 'a diffusers'} folder to {target}", flush=True)
     started = time.monotonic()
-    with staged(target, overwrite=asked.overwrite) as folder:
+    with atomic_write(target, replaces_folder=asked.overwrite) as folder:
+        folder.mkdir()
         _write(model, folder, to_jax=to_jax, dtype=asked.dtype)
     print(f"wrote {target} in {time.monotonic() - started:.1f} s", flush=True)
 

@@ -6,6 +6,7 @@ python -m magicvideo_jax.evaluate --workdir=DIR
 import argparse
 
 from magicvideo_jax.core.paths import local_path
+from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
 
@@ -16,6 +17,7 @@ def main() -> None:
 
 def evaluate(asked: argparse.Namespace) -> None:
     """Compute the metrics of the newest checkpoint on held-out data; print and store them."""
+    processes.refuse_several("evaluate")
     # Imported here: JAX takes seconds to import, and help must not wait for it.
     from magicvideo_jax.core.files import check_writable, write_json
     from magicvideo_jax.evaluation.metrics import metrics_table

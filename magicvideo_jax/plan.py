@@ -49,7 +49,7 @@ def main() -> None:
 
 def plan() -> None:
     """Parse, then plan. Errors: what the command line or the config file gets wrong."""
-    parse()
+    parse(_check_field)
     if CONFIG.value is None or not (TOPOLOGY.value or TABLE.value):
         raise UserError(
             "give --config=configs/t2v.py:sd15 and --topology=v5e:16x16, or --table (--help says more)"
@@ -96,6 +96,12 @@ def _numbers(flag: "flags.FlagHolder[list[str]]") -> list[int]:
         if not text.isdigit() or int(text) < 1:
             raise UserError(f"--{flag.name}={','.join(flag.value)}: give whole numbers, like 1,8")
     return [int(text) for text in flag.value]
+
+
+def _check_field(path: str) -> None:
+    from magicvideo_jax.experiment.config import check_field_exists
+
+    check_field_exists(path)
 
 
 if __name__ == "__main__":

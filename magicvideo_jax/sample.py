@@ -11,6 +11,7 @@ import sys
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.core.text import is_utf8
+from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
 
@@ -20,7 +21,8 @@ def main() -> None:
 
 
 def sample(asked: argparse.Namespace) -> None:
-    """Sample clips and write them."""
+    """Load the weights, sample clips and write them."""
+    processes.refuse_several("sample")
     if not asked.prompt.strip():
         raise UserError("--prompt is empty: give a text")
     for name in ("prompt", "negative_prompt"):
@@ -28,30 +30,40 @@ def sample(asked: argparse.Namespace) -> None:
             raise UserError(f"--{name} is not UTF-8: set a UTF-8 locale, or retype it")
     if asked.num < 1:
         raise UserError(f"--num={asked.num}: give at least 1")
+    if asked.frames is not None and asked.frames < 1:
+        raise UserError(f"--frames={asked.frames}: give at least 1")
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from dataclasses import replace
 
+    from magicvideo_jax.core.checks import named
+    from magicvideo_jax.core.keys import check_seed
     from magicvideo_jax.experiment.pipeline import load
     from magicvideo_jax.media.clip_files import check_clip_target, save_video
-    from magicvideo_jax.sampling.keyframes import Sampler
+    from magicvideo_jax.sampling.decoding import DecodeConfig
+    from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
 
+    fields = ("steps", "guidance", "guidance_rescale", "eta", "fps")
+    given = {name: getattr(asked, name) for name in fields if getattr(asked, name) is not None}
+    if asked.sampler is not None:
+        given["sampler"] = Sampler(asked.sampler)
+
+    # Everything is checked before the weights are read, which may take minutes.
+    with named("--"):
+        check_seed(asked.seed)
+        SampleConfig(**{name: value for name, value in given.items() if name != "eta"})
+    with named("--decode_"):
+        DecodeConfig(frames=1 if asked.decode_frames is None else asked.decode_frames)
     targets = _targets(asked.out, asked.num)
-    for target in targets:  # before the weights are loaded, which may take minutes
+    for target in targets:
         check_clip_target(target, argument="--out")
     print(
         f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
         file=sys.stderr,
     )
     pipe = load(asked.workdir, vae=asked.vae)
-    pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
-    given = {
-        name: getattr(asked, name)
-        for name in ("steps", "guidance", "fps")
-        if getattr(asked, name) is not None
-    }
-    if asked.sampler is not None:
-        given["sampler"] = Sampler(asked.sampler)
-    settings = replace(pipe.experiment.sample, **given)
+    with named("--"):
+        pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
+        settings = replace(pipe.experiment.sample, **given)
     clips = pipe.many(
         [asked.prompt] * asked.num,
         settings,
@@ -99,6 +111,15 @@ def _arguments() -> argparse.Namespace:
         "--guidance", type=float, help="scale of classifier-free guidance; 1 is none"
     )
     parser.add_argument(
+        "--guidance_rescale",
+        type=float,
+        help="0 to 1: how far guidance keeps the contrast of unguided frames "
+        "(default: the model's config)",
+    )
+    parser.add_argument(
+        "--eta", type=float, help="0 to 1: noise that the sampler ddim adds at every step"
+    )
+    parser.add_argument(
         "--fps", type=float, help="frames per second: condition of the model, and rate of the file"
     )
     parser.add_argument(
@@ -115,7 +136,7 @@ def _arguments() -> argparse.Namespace:
         type=int,
         help="side in latents of the tiles in which frames are decoded; 0: whole frames",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--seed", type=int, default=0, help="from 0 to 2^63-1")
     parser.add_argument("--negative_prompt", default="", help="prompt to steer away from")
     parser.add_argument("--num", type=int, default=1, help="number of clips, each from other noise")
     return parser.parse_args()

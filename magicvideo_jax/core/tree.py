@@ -53,5 +53,8 @@ def split_by_path(
 
 
 def merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two trees that have no leaf in common."""
-    return unflatten(flatten(one) | flatten(other))
+    """Merge two trees into one. Errors: `ValueError` where both have a leaf at the same path."""
+    ours, theirs = flatten(one), flatten(other)
+    if common := ours.keys() & theirs.keys():
+        raise ValueError(f"both trees have {', '.join(sorted(common)[:3])}")
+    return unflatten(ours | theirs)

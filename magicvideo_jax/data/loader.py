@@ -84,25 +84,16 @@ class Loader:
     def __init__(self, examples: Stream, *, batch_size: int, mesh: Mesh, workers: int = 0):
         rows = local_rows(batch_size, mesh)
         share = _HostRows(examples, batch_size, rows)
-        reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-        batches = grain.MapDataset.source(share).batch(len(rows)).to_iter_dataset(reading)
+        self._batches = grain.MapDataset.source(share).batch(len(rows))
+        self._shard = lambda batch: shard_batch(batch, mesh, batch_size)
         self._workers = workers
-        if workers:
-            # Grain hands absl's flags to its processes, also where no one has parsed them.
-            if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=workers), _outlive_sigterm
-            )
-        placed = batches.map(lambda batch: shard_batch(batch, mesh, batch_size))
-        with self._worker_failures_named():
-            self._iterator = iter(
-                ThreadPrefetchIterDataset(placed, prefetch_buffer_size=PREFETCHED_BATCHES)
-            )
+        self.seek({"next_index": 0})
 
     def __next__(self) -> Any:
         with self._worker_failures_named():
-            return next(self._iterator)
+            batch = next(self._iterator)
+        self._next += 1
+        return batch
 
     @contextmanager
     def _worker_failures_named(self) -> Iterator[None]:
@@ -125,12 +116,29 @@ class Loader:
         )
 
     def position(self) -> dict[str, Any]:
-        """State of the iterator, to be saved in a checkpoint."""
-        return self._iterator.get_state()
+        """Number of the next batch, to be saved in a checkpoint; it means the same for any number of workers."""
+        return {"next_index": self._next}
 
     def seek(self, position: dict[str, Any]) -> None:
         """Go to the batch that was next when `position` was called."""
-        self._iterator.set_state(position)
+        if "iterators_in_use_states" in position:
+            # Saved by an earlier version: one position for each worker.
+            self._next = sum(one["next_index"] for one in position["iterators_in_use_states"])
+        else:
+            self._next = position["next_index"]
+        reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+        batches = self._batches[self._next :].to_iter_dataset(reading)
+        if self._workers:
+            # Grain hands absl's flags to its processes, also where no one has parsed them.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            options = grain.MultiprocessingOptions(num_workers=self._workers)
+            batches = batches.mp_prefetch(options, _outlive_sigterm)
+        sharded = batches.map(self._shard)
+        with self._worker_failures_named():
+            self._iterator = iter(
+                ThreadPrefetchIterDataset(sharded, prefetch_buffer_size=PREFETCHED_BATCHES)
+            )
 
 
 def _outlive_sigterm(worker: int, workers: int) -> None:

@@ -7,6 +7,7 @@ A record holds `name`, `captions` (none or several), `fps`, and either frames or
     text_states  float16 (n l d)       optional, with latents: a text encoder's states per caption
 """
 
+import hashlib
 import io
 import json
 import tempfile
@@ -280,6 +281,19 @@ def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data"
         raise UserError(
             f"{named}: split {split} cannot be opened ({_first_line(error)})"
         ) from error
+
+
+def records_identity(path: str | Path) -> str | None:
+    """A checksum of what a data set says about itself: its settings, splits and features; None where there is no set.
+    A set that was moved or copied keeps it."""
+    files = [tfds.core.Path(path) / name for name in (METADATA, "features.json", SETTINGS)]
+    try:
+        if not files[0].exists():
+            return None
+        said = [file.read_bytes() if file.exists() else b"" for file in files]
+    except OSError:
+        return None
+    return hashlib.sha256(b"\0".join(said)).hexdigest()
 
 
 def _builder(path: str | Path, argument: str) -> Any:

@@ -7,7 +7,7 @@ The defaults are those of Stable Diffusion 1.x.
 import enum
 from dataclasses import dataclass
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.checks import at_least, below_one, positive, refused
 from magicvideo_jax.diffusion.process import Prediction
 
 
@@ -47,13 +47,9 @@ class NoiseScheduleConfig:
     clip_sample_range: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.num_train_timesteps < 1:
-            raise UserError(f"num_train_timesteps={self.num_train_timesteps}: give at least 1")
-        if not 0 < self.beta_start <= self.beta_end < 1:
-            raise UserError(
-                f"beta_start={self.beta_start}, beta_end={self.beta_end}: give 0 < beta_start <= beta_end < 1"
-            )
-        if self.steps_offset < 0:
-            raise UserError(f"steps_offset={self.steps_offset}: give 0 or more")
-        if self.clip_sample_range <= 0:
-            raise UserError(f"clip_sample_range={self.clip_sample_range}: give more than 0")
+        at_least(1, self, "num_train_timesteps")
+        at_least(0, self, "steps_offset")
+        positive(self, "clip_sample_range", "beta_start")
+        below_one(self, "beta_start", "beta_end")
+        if self.beta_end < self.beta_start:
+            raise refused(self, "beta_end", f"give at least beta_start={self.beta_start}")

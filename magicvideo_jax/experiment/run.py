@@ -91,10 +91,10 @@ def run(
             finished = stage_of(experiment).finished(experiment, scores)
             if finished != experiment:
                 folder.write_config(finished)
+        if processes.is_leader():
+            for line in metrics_table(scores):
+                print(line)
         write_json(visible / folder.metrics.name, scores)
-    if processes.is_leader():
-        for line in metrics_table(scores):
-            print(line)
 
 
 def evaluate_run(
@@ -137,10 +137,13 @@ class Preview:
         rows = self._evaluator.preview(merge(state.ema, state.frozen))
         captions, clips = zip(*rows, strict=True)
         name = f"step_{step:06d}"
-        save_sheet(contact_sheet(clips, captions), self._folder / f"{name}.png")
-        if len(clips[0]) > 1:
-            side_by_side = np.concatenate(clips, axis=2)
-            save_video(side_by_side, self._folder / f"{name}.mp4", fps=self._fps)
+        try:
+            save_sheet(contact_sheet(clips, captions), self._folder / f"{name}.png")
+            if len(clips[0]) > 1:
+                side_by_side = np.concatenate(clips, axis=2)
+                save_video(side_by_side, self._folder / f"{name}.mp4", fps=self._fps)
+        except (OSError, UserError) as error:  # a full disk, for example
+            say(f"no preview of step {step}: {error}")
 
 
 def _evaluator(

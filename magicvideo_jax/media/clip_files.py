@@ -6,7 +6,6 @@ renamed.
 
 import math
 import os
-import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import atomic_write, check_writable
 from magicvideo_jax.core.paths import local_path
 
-Frames = UInt8[np.ndarray, "t h w 3"]
+ClipFrames = UInt8[np.ndarray, "t h w 3"]
 
 SLOWEST, FASTEST = 0.1, 240.0
 """Limits of frames per second that every format can store."""
@@ -50,7 +49,7 @@ def save_video(clip: UInt8[np.ndarray, "t h w 3"], path: str | Path, *, fps: flo
             f"{path}: fps={fps}: give frames per second between {SLOWEST:g} and {FASTEST:g}"
         )
     if _is_folder(path):
-        _replace_folder(clip, where)
+        _write_folder(clip, where)
         return
     write = _write_mp4 if where.suffix.lower() == ".mp4" else _write_gif
     with atomic_write(where) as aside:
@@ -99,7 +98,7 @@ def adapted_palette(picture: Image.Image) -> Image.Image:
     return sample.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1)
 
 
-def _write_mp4(clip: Frames, aside: Path, fps: float | int) -> None:
+def _write_mp4(clip: ClipFrames, aside: Path, fps: float | int) -> None:
     height, width = clip.shape[1:3]
     # 4:2:0 halves both sides.
     even = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -122,7 +121,7 @@ def _write_mp4(clip: Frames, aside: Path, fps: float | int) -> None:
         file.mux(stream.encode())
 
 
-def _write_gif(clip: Frames, aside: Path, fps: float | int) -> None:
+def _write_gif(clip: ClipFrames, aside: Path, fps: float | int) -> None:
     palette = adapted_palette(Image.fromarray(rearrange(clip, "t h w c -> (t h) w c")))
     # No dithering: its pattern would crawl from frame to frame.
     first, *others = [
@@ -134,10 +133,8 @@ def _write_gif(clip: Frames, aside: Path, fps: float | int) -> None:
     first.save(aside, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
 
 
-def _replace_folder(clip: Frames, path: Path) -> None:
-    with atomic_write(path) as aside:
+def _write_folder(clip: ClipFrames, path: Path) -> None:
+    with atomic_write(path, replaces_folder=True) as aside:
         aside.mkdir()
         for place, frame in enumerate(clip):
             Image.fromarray(frame).save(aside / f"frame_{place:04d}.png", optimize=True)
-        if path.is_dir():
-            shutil.rmtree(path)  # a rename replaces only an empty folder

@@ -13,7 +13,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.checks import at_least
 from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import LayerNorm, Linear, broadcast_rows
@@ -66,8 +66,7 @@ class TemporalConfig:
     position: PositionEncoding = PositionEncoding.NONE
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise UserError(f"temporal.frames={self.frames}: give at least 1")
+        at_least(1, self, "frames")
 
 
 class FrameAdaptor(nnx.Module):

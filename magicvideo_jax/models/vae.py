@@ -11,6 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from magicvideo_jax.core.checks import at_least, divides, named, not_empty, positive, refused
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Attention, Downsampler, ResnetBlock, Upsampler
@@ -49,8 +50,17 @@ class VAEConfig:
     """Makes a VideoVAE of it; none: the image VAE."""
 
     def __post_init__(self) -> None:
+        not_empty(self, "widths")
+        if min(self.widths) < 1:
+            raise refused(self, "widths", "give at least 1 for each")
+        at_least(1, self, "blocks", "channels", "latent_channels")
+        positive(self, "scaling")
+        if self.kind is VAEKind.KL:
+            for i, width in enumerate(self.widths):
+                divides(width, self, "groups", of=f"widths[{i}]")
         if self.temporal is not None:
-            self.temporal.check(self.decoder_widths)
+            with named("temporal."):
+                self.temporal.check(self.decoder_widths)
 
     @property
     def decoder_widths(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.checks import at_least, divides, refused
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.temporal import PositionEncoding, TemporalAttention, TemporalConfig
 
@@ -36,30 +36,22 @@ class TemporalDecoderConfig:
 
     def __post_init__(self) -> None:
         if not self.places or list(self.places) != sorted(set(self.places)) or self.places[0] < 0:
-            raise UserError(
-                f"vae.temporal.places={self.places}: give numbers of up levels, each once and in order"
-            )
-        for name, value in (("window", self.window), ("heads", self.heads)):
-            if value < 1:
-                raise UserError(f"vae.temporal.{name}={value}: give at least 1")
+            raise refused(self, "places", "give numbers of up levels, each once and in order")
+        at_least(1, self, "window", "heads")
         if self.position is PositionEncoding.LEARNED:
-            raise UserError(
-                "vae.temporal.position=learned: clips of any length have no rows for it; give rope or none"
+            raise refused(
+                self, "position", "clips of any length have no rows for it; give rope or none"
             )
 
     def check(self, widths: Sequence[int]) -> None:
-        """Errors: `UserError` for a decoder, of these widths from place to place, that it does not fit."""
+        """Check the fields against a decoder with these widths from place to place. Errors: `FieldError`."""
         if self.places[-1] >= len(widths):
-            raise UserError(
-                f"vae.temporal.places={self.places}: this decoder has {len(widths) - 1} up levels; give 0 to "
-                f"{len(widths) - 1}"
+            last = len(widths) - 1
+            raise refused(
+                self, "places", f"this decoder has {last} up levels; give places from 0 to {last}"
             )
         for place in self.places:
-            if widths[place] % self.heads:
-                raise UserError(
-                    f"vae.temporal.heads={self.heads}: give a number that divides {widths[place]}, the width at "
-                    f"place {place}"
-                )
+            divides(widths[place], self, "heads", of=f"the width at place {place}")
 
 
 class TemporalCache(NamedTuple):

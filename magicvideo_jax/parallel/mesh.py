@@ -9,6 +9,7 @@ import jax
 from jax.experimental.mesh_utils import create_device_mesh, create_hybrid_device_mesh
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from magicvideo_jax.core.checks import at_least, refused
 from magicvideo_jax.core.errors import UserError
 
 
@@ -19,6 +20,16 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     frames: int = 1
+    fsdp_min_size: int = 2**14
+    """Parameters with fewer numbers are replicated: cheaper than gathering them."""
+
+    def __post_init__(self) -> None:
+        axes = ("data", "fsdp", "frames")
+        at_least(1, self, "fsdp_min_size")
+        at_least(1, self, *(axis for axis in axes if getattr(self, axis) != -1))
+        free = [axis for axis in axes if getattr(self, axis) == -1]
+        if len(free) > 1:
+            raise refused(self, free[-1], "give a positive number, or -1 for one axis only")
 
 
 def make_mesh(shape: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
@@ -70,22 +81,17 @@ def _resolved(shape: MeshConfig, devices: int, slices: int) -> dict[str, int]:
     sizes = {"data": shape.data, "fsdp": shape.fsdp, "frames": shape.frames}
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    wrong = [axis for axis, size in sizes.items() if size == 0 or size < -1]
-    if wrong or len(free) > 1:
-        axis = (wrong or free)[-1]
-        raise UserError(
-            f"mesh.{axis}={sizes[axis]}: give a positive number, or -1 for one axis only"
-        )
     if free:
         sizes |= {free[0]: devices // fixed}
         fixed *= sizes[free[0]]
     if fixed != devices:
         line = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
         raise UserError(
-            f"mesh ({line}) needs {fixed} devices but there are {devices}: give sizes whose product is {devices}"
+            f"config.mesh ({line}) needs {fixed} devices but there are {devices}: give sizes whose product is "
+            f"{devices}"
         )
     if sizes["data"] % slices:
         raise UserError(
-            f"mesh.data={sizes['data']}: give a multiple of {slices}, the number of slices"
+            f"config.mesh.data={sizes['data']}: give a multiple of {slices}, the number of slices"
         )
     return sizes

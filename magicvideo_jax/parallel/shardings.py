@@ -1,4 +1,4 @@
-"""Shardings of parameters over the mesh axis `fsdp`."""
+"""Which axis of each parameter is sharded over `fsdp`: the largest one that it divides."""
 
 import math
 from typing import Any
@@ -6,19 +6,18 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from magicvideo_jax.core.tree import flatten, unflatten
+from magicvideo_jax.parallel.mesh import MeshConfig
 
-# A parameter with fewer elements is cheaper to replicate than to gather.
-MIN_SHARDED_SIZE = 2**14
+_MIN_SIZE = MeshConfig.fsdp_min_size
 
 
-def parameter_shardings(shapes: dict[str, Any], mesh: Mesh | AbstractMesh) -> dict[str, Any]:
-    """Sharding of each parameter, in a nested dict like `shapes`."""
-    return unflatten(
-        {
-            path: NamedSharding(mesh, shard_largest_axis(leaf.shape, mesh))
-            for path, leaf in flatten(shapes).items()
-        }
+def parameter_shardings(
+    shapes: dict[str, Any], mesh: Mesh | AbstractMesh, *, min_size: int = _MIN_SIZE
+) -> dict[str, Any]:
+    """A sharding for every leaf of a nested dict of shapes; see `shard_largest_axis`."""
+    return jax.tree.map(
+        lambda leaf: NamedSharding(mesh, shard_largest_axis(leaf.shape, mesh, min_size=min_size)),
+        shapes,
     )
 
 
@@ -27,22 +26,27 @@ def with_sharding(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
-def with_shardings(shapes: dict[str, Any], mesh: Mesh | AbstractMesh) -> dict[str, Any]:
+def with_shardings(
+    shapes: dict[str, Any], mesh: Mesh | AbstractMesh, *, min_size: int = _MIN_SIZE
+) -> dict[str, Any]:
     """Shapes of parameters with the shardings of `parameter_shardings`."""
-    return jax.tree.map(with_sharding, shapes, parameter_shardings(shapes, mesh))
+    return jax.tree.map(with_sharding, shapes, parameter_shardings(shapes, mesh, min_size=min_size))
 
 
 def on_local_device(shapes: dict[str, Any]) -> dict[str, Any]:
-    """Sharding of each leaf on the first local device of this process."""
-    first = SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda _: first, shapes)
+    """A sharding for every leaf: whole, on this host's own first device."""
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda _: here, shapes)
 
 
-def shard_largest_axis(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    """Partition the largest axis that `fsdp` divides; small and indivisible arrays are replicated."""
+def shard_largest_axis(
+    shape: tuple[int, ...], mesh: Mesh | AbstractMesh, *, min_size: int = _MIN_SIZE
+) -> PartitionSpec:
+    """Shard the largest axis that `fsdp` divides; arrays below `min_size` numbers, or without such an axis, are
+    replicated."""
     size = mesh.shape["fsdp"]
     axes = [axis for axis in range(len(shape)) if shape[axis] % size == 0]
-    if size == 1 or math.prod(shape) < MIN_SHARDED_SIZE or not axes:
+    if size == 1 or math.prod(shape) < min_size or not axes:
         return PartitionSpec()
     largest = max(axes, key=lambda axis: (shape[axis], axis))
     return PartitionSpec(*("fsdp" if axis == largest else None for axis in range(len(shape))))

@@ -92,7 +92,8 @@ def _sample(
         frames=stage.frames(experiment),
         as_images=stage.trains_single_images,
     )
-    params = with_shardings(networks.shapes(stage.components(experiment)), mesh)
+    shapes = networks.shapes(stage.components(experiment))
+    params = with_shardings(shapes, mesh, min_size=experiment.mesh.fsdp_min_size)
     clips = generator.clips_at_once(mesh)
     request = SampleRequest(prompts=[""] * clips, fps=[experiment.sample.fps] * clips)
 

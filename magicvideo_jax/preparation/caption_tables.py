@@ -66,7 +66,7 @@ class CaptionTable:
     rows: Iterator[CaptionRow]
 
 
-TableRow = tuple[str, Mapping[str, Any]]
+RowFields = tuple[str, Mapping[str, Any]]
 """The place of a row for messages, and its fields by lower-case name."""
 
 
@@ -199,14 +199,14 @@ def _read(path: Path, records: Callable[[Any, Path], Iterator[Any]]) -> Iterator
         raise UserError(f"--captions={path} cannot be read: {error.strerror}") from error
 
 
-def _json_lines(file: Any, path: Path) -> Iterator[TableRow]:
+def _json_lines(file: Any, path: Path) -> Iterator[RowFields]:
     for line, text in enumerate(file, 1):
         if text.strip():
             where = f"--captions={path}, row at line {line}"
             yield _json_record(_parsed(text, where), where)
 
 
-def _json_list(file: Any, path: Path) -> Iterator[TableRow]:
+def _json_list(file: Any, path: Path) -> Iterator[RowFields]:
     rows = _parsed(file.read(), f"--captions={path}")
     if not isinstance(rows, list):
         raise UserError(f"--captions={path}: give a list of objects with video and caption")
@@ -222,7 +222,7 @@ def _parsed(text: str, where: str) -> Any:
         raise UserError(f"{where}: not JSON ({error})") from error
 
 
-def _json_record(row: Any, where: str) -> TableRow:
+def _json_record(row: Any, where: str) -> RowFields:
     if not isinstance(row, dict):
         raise UserError(f"{where}: give an object with video and caption")
     return where, {name.lower(): value for name, value in row.items()}
@@ -239,7 +239,7 @@ def _header(file: Any, path: Path) -> Iterator[list[str]]:
     raise UserError(f"--captions={path} is empty: give a first line with video,caption")
 
 
-def _csv_records(file: Any, path: Path) -> Iterator[TableRow]:
+def _csv_records(file: Any, path: Path) -> Iterator[RowFields]:
     lines = _csv_lines(file, path)
     names = [cell.strip().lower() for cell in next(lines)[1]]
     for where, cells in lines:
@@ -268,7 +268,7 @@ def _csv_lines(file: Any, path: Path) -> Iterator[tuple[str, list[str]]]:
 _PAIR_COLUMNS = ("video", "caption")
 
 
-def _paired_lines(path: Path) -> Iterator[TableRow]:
+def _paired_lines(path: Path) -> Iterator[RowFields]:
     """Line k of a .txt file is the caption of the clip in line k of videos.txt."""
     beside = path.with_name(_PAIRED_VIDEOS)
     if beside == path or not beside.is_file():

@@ -3,6 +3,7 @@
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
@@ -17,9 +18,14 @@ CONFIGS = next(
 )
 """Folder of the configs that come with the package: inside it when installed, beside it in a checkout."""
 
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
-def parse() -> None:
-    """Read `sys.argv` into absl's flags. Errors: what the command line or the config file gets wrong."""
+
+def parse(check_field: Callable[[str], None]) -> None:
+    """Read `sys.argv` into absl's flags; `check_field` raises the error for the dotted path of an unknown field.
+
+    Errors: `UserError` for all that the command line or the config file gets wrong.
+    """
     arguments, config = _with_config_path(sys.argv)
     try:
         rest = flags.FLAGS(arguments)[1:]
@@ -28,6 +34,9 @@ def parse() -> None:
     except UserError:
         raise
     except Exception as error:
+        if _line_of_config(error, config) is None:
+            for override in filter(None, map(_OVERRIDE.match, arguments)):
+                check_field(override[1])
         raise UserError(_explanation(error, config, arguments)) from error
     if rest:
         raise UserError(

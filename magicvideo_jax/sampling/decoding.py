@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.checks import FieldError, at_least
 from magicvideo_jax.core.pixels import to_uint8
 
 StreamingDecode = Callable[
@@ -41,12 +41,12 @@ class DecodeConfig:
     """Minimum overlap of neighbouring tiles in latents."""
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise UserError(f"decode.frames={self.frames}: give at least 1")
-        if self.tile < 0 or (self.tile and not 0 < self.overlap <= self.tile // 2):
-            raise UserError(
-                f"decode.tile={self.tile}, decode.overlap={self.overlap}: give a tile of 0 (whole frames), or an "
-                "overlap from 1 to half the tile"
+        at_least(1, self, "frames")
+        at_least(0, self, "tile", "overlap")
+        if self.tile and not 0 < self.overlap <= self.tile // 2:
+            raise FieldError(
+                f"tile={self.tile}: give 0 (whole frames), or at least twice the overlap (overlap={self.overlap}), "
+                "which is at least 1"
             )
 
 

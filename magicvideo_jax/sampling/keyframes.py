@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float, Key
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.checks import at_least, at_most, positive, refused, share
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.guidance import guided
@@ -26,6 +26,11 @@ class Sampler(Enum):
     DDPM = "ddpm"
 
 
+MOST_FPS = 60
+MOST_GUIDANCE = 1000
+"""Far beyond any use; larger scales overflow in half precision."""
+
+
 @dataclass(frozen=True)
 class SampleConfig:
     """Defaults of sampling, which `sample` and the pipeline override."""
@@ -41,6 +46,18 @@ class SampleConfig:
     fps: float = 8.0
     """Frame rate, a condition of the model and the rate of the clip's file."""
 
+    def __post_init__(self) -> None:
+        at_least(1, self, "steps")
+        at_least(0, self, "guidance")
+        at_most(MOST_GUIDANCE, self, "guidance")
+        share(self, "guidance_rescale", "eta")
+        if self.eta and self.sampler is not Sampler.DDIM:
+            raise refused(
+                self, "eta", "give 0, or sampler=ddim: the others have a noise of their own"
+            )
+        positive(self, "fps")
+        at_most(MOST_FPS, self, "fps")
+
 
 class Guidance(NamedTuple):
     """Classifier-free guidance; numbers or traced scalars."""
@@ -50,9 +67,7 @@ class Guidance(NamedTuple):
 
 
 def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> SolverTable:
-    """The table of the config's sampler. Errors: `UserError` for an `eta` that the sampler does not have."""
-    if config.eta and config.sampler is not Sampler.DDIM:
-        raise UserError(f"config.sample.eta={config.eta}: for sampler=ddim only; leave it out")
+    """The table of the config's sampler."""
     match config.sampler:
         case Sampler.DDIM:
             return ddim(noise, config.steps, eta=config.eta)

@@ -18,6 +18,7 @@ import numpy as np
 from einops import reduce
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from magicvideo_jax.core.checks import at_least, positive, share
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import psnr_of_mse, to_float
 from magicvideo_jax.core.types import Condition, Params
@@ -45,6 +46,11 @@ class DenoisingConfig:
     The content of a clip is visible at higher noise levels than that of an image, so its motion is decided there."""
     image_share: float = 0.5
     """Weight of the image loss in joint training."""
+
+    def __post_init__(self) -> None:
+        share(self, "caption_dropout", "image_share")
+        positive(self, "min_snr")
+        at_least(1, self, "time_shift")
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,9 @@ class AutoencodingConfig:
 
     kl: float = 1e-6
     """w_KL."""
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "kl")
 
 
 def autoencoding_objective(

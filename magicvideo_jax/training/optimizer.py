@@ -6,6 +6,7 @@ from enum import Enum
 
 import optax
 
+from magicvideo_jax.core.checks import at_least, below_one, positive
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
@@ -52,12 +53,19 @@ class OptimConfig:
     b1: float = 0.9
     b2: float = 0.999
     weight_decay: float = 0.01
+    decay_kernels_only: bool = False
+    """Whether weight decay spares biases, norms, adaptors and embeddings; AdamW as published decays everything."""
     grad_clip_norm: float = 1.0
     """Global norm to which gradients are clipped."""
     ema_decay: float = 0.999
     freeze: Freeze = Freeze.ALL
     discriminator_lr: float = 1e-4
-    """Constant learning rate of a VideoVAE's discriminator."""
+    """Learning rate of a VideoVAE's discriminator, constant over the run."""
+
+    def __post_init__(self) -> None:
+        positive(self, "lr", "temporal_lr", "discriminator_lr", "grad_clip_norm")
+        at_least(0, self, "warmup", "weight_decay")
+        below_one(self, "b1", "b2", "ema_decay")
 
 
 def is_trained(freeze: Freeze, path: str) -> bool:
@@ -66,12 +74,8 @@ def is_trained(freeze: Freeze, path: str) -> bool:
 
 
 def check_optimizer(config: OptimConfig, steps: int) -> None:
-    """Check learning rates and warm-up. Errors: `UserError` naming the field."""
-    rates = {name: getattr(config, name) for name in ("lr", "temporal_lr", "discriminator_lr")}
-    for name, given in rates.items():
-        if given is not None and not given > 0:
-            raise UserError(f"config.optim.{name}={given}: give more than 0")
-    if config.warmup < 0 or config.warmup >= steps:
+    """Errors: `UserError` for a warm-up that is not shorter than the run."""
+    if config.warmup >= steps:
         raise UserError(
             f"config.optim.warmup={config.warmup}: give 0 up to less than train.steps={steps}"
         )
@@ -94,7 +98,13 @@ def make_optimizer(
     ratio = 1.0 if config.temporal_lr is None else config.temporal_lr / config.lr
     network = optax.chain(
         optax.clip_by_global_norm(config.grad_clip_norm),
-        optax.adamw(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay),
+        optax.adamw(
+            rate,
+            b1=config.b1,
+            b2=config.b2,
+            weight_decay=config.weight_decay,
+            mask=_are_kernels if config.decay_kernels_only else None,
+        ),
         optax.masked(optax.scale(ratio), _are_temporal),
     )
     if not with_discriminator:
@@ -111,6 +121,11 @@ def make_optimizer(
             name: DISCRIMINATOR if name == DISCRIMINATOR else "networks" for name in params
         },
     )
+
+
+def _are_kernels(params: Params) -> Params:
+    """Whether each parameter is the matrix of a product or a convolution, by its name."""
+    return unflatten({path: path.split(".")[-1] == "kernel" for path in flatten(params)})
 
 
 def _are_temporal(params: Params) -> Params:

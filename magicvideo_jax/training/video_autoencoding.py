@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from magicvideo_jax.core.checks import at_least
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import psnr_of_mse, to_float
 from magicvideo_jax.core.types import Params
@@ -38,6 +39,11 @@ class VideoAutoencodingConfig:
     """w_a: gradient norm of L_G relative to the other terms' (`balance_gradients`); 0 means no discriminator."""
     adversarial_from: int = 0
     """First step that trains with the discriminator."""
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "frame_difference_weight", "lpips", "image_weight")
+        at_least(0, self, "adversarial", "adversarial_from")
+        at_least(1, self, "frames_per_clip")
 
 
 def video_autoencoding_objective(

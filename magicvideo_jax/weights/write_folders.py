@@ -31,6 +31,9 @@ from magicvideo_jax.weights.tables import Name, NamingStyle, name_of
 from magicvideo_jax.weights.tensor_files import SAFETENSORS
 from magicvideo_jax.weights.write_safetensors import write_safetensors
 
+_OURS = (INDEX, "taesd_encoder.safetensors", "taesd_decoder.safetensors")
+"""A folder that holds none of these files was not written by `convert`: it is never replaced."""
+
 ProgressFactory = Callable[[str, int], AbstractContextManager[Tick]]
 """`with progress("unet: reading", total_bytes) as tick`: what the verbs show."""
 
@@ -38,6 +41,22 @@ ProgressFactory = Callable[[str, int], AbstractContextManager[Tick]]
 def no_progress(_: str, __: int) -> AbstractContextManager[Tick]:
     """A `ProgressFactory` that nobody sees."""
     return nullcontext(silent)
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """`UserError` where something is at `target` that may not be replaced."""
+    if not target.exists() and not target.is_symlink():
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise UserError(f"{target}: something other than a folder is there; give another TARGET")
+    if not any(target.iterdir()):
+        return
+    if not any((target / name).exists() for name in _OURS):
+        raise UserError(f"{target}: the folder holds other things; give another TARGET")
+    if not overwrite:
+        raise UserError(
+            f"{target}: is there already; give another TARGET, or --overwrite to replace it"
+        )
 
 
 def write_jax(

@@ -10,6 +10,7 @@ import pytest
 from test_prepare import prepare
 from tiny_experiment import tiny
 
+from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.pixels import to_float
@@ -27,8 +28,8 @@ from magicvideo_jax.experiment.config import (
     Component,
     Experiment,
     SourceConfig,
-    check_experiment,
     config_dict,
+    read_experiment,
 )
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.run_folder import RunFolder
@@ -288,11 +289,14 @@ def test_latents_of_another_vae_are_refused(vae, encoder, tmp_path):
 def test_fields_of_sources_are_checked():
     config = config_dict(Experiment())
     assert config.data.sources[0]["path"] == "shapes"
-    experiment = tiny()
+    plain = to_plain(tiny())
     for data, said in (
         ({"sources": ()}, "config.data.sources is empty"),
-        ({"image_sources": (SourceConfig(weight=0.0),)}, "weight=0.0"),
-        ({"sources": (SourceConfig("set"),), "encoded": 64}, "config.data.precompute_examples=64"),
+        ({"image_sources": ({"weight": 0.0},)}, r"config\.data\.image_sources\[0\]\.weight=0"),
+        (
+            {"sources": ({"path": "set"},), "precompute_examples": 64},
+            "config.data.precompute_examples=64",
+        ),
     ):
         with pytest.raises(UserError, match=said):
-            check_experiment(replace(experiment, data=replace(experiment.data, **data)))
+            read_experiment(plain | {"data": plain["data"] | data})

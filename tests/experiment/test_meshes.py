@@ -14,7 +14,6 @@ from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run
 from magicvideo_jax.models.temporal import TemporalConfig
-from magicvideo_jax.parallel import shardings as rules
 from magicvideo_jax.parallel.batch import shard_batch
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.planning.collectives import find_collectives, totals_by_kind
@@ -31,12 +30,6 @@ FACTORISATIONS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def all_parameters_are_spread(monkeypatch):
-    """Those of a tiny network are too small for it."""
-    monkeypatch.setattr(rules, "MIN_SHARDED_SIZE", 64)
-
-
 def run_on(shape: MeshConfig, devices: int) -> AbstractRun:
     """One clip a device at a time, or eight frames of one clip."""
     experiment = tiny()
@@ -46,6 +39,7 @@ def run_on(shape: MeshConfig, devices: int) -> AbstractRun:
         model=replace(experiment.model, unet=unet),
         data=replace(experiment.data, frames=FRAMES, precompute_examples=64),
         train=replace(experiment.train, batch_size=shape.data * shape.fsdp, steps=STEPS),
+        mesh=replace(shape, fsdp_min_size=64),  # the parameters of a tiny network are small
     )
     networks = Networks(experiment.model)
     mesh = make_mesh(shape if devices > 1 else MeshConfig(1, 1, 1), jax.devices()[:devices])

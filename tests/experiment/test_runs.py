@@ -182,7 +182,7 @@ def test_a_vae_run_measures_its_scaling_and_hands_it_on(tmp_path):
     image = started(tiny("image", init_from=str(tmp_path / "vae")), tmp_path / "image")
     assert image.experiment.model.vae.scaling == saved
     there = params_of(tmp_path / "vae")
-    with pytest.raises(UserError, match=r"another config\.seed"):
+    with pytest.raises(UserError, match=r"config\.seed=1: the run in --workdir=.* has 0"):
         run(tiny("vae", seed=1), tmp_path / "vae")
     for path, leaf in flatten(image.state.frozen["vae"]).items():
         np.testing.assert_array_equal(leaf, there[f"vae.{path}"])

@@ -135,14 +135,6 @@ def test_only_temporal_layers_train_where_asked(weights, tmp_path):
         ({"init_from": "scratch"}, r"config\.init_from=scratch"),
         ({"optim": replace(tiny().optim, freeze=Freeze.ALL)}, r"config\.optim\.freeze=all"),
         ({"data": replace(tiny().data, frames=1)}, r"config\.data\.frames=1"),
-        (
-            {"video_vae": VideoAutoencodingConfig(adversarial=-1.0)},
-            r"config\.video_vae\.adversarial=-1",
-        ),
-        (
-            {"video_vae": VideoAutoencodingConfig(frames_per_clip=0)},
-            r"config\.video_vae\.frames_per_clip=0",
-        ),
     ],
 )
 def test_settings_that_make_no_sense_are_named(changes, said):

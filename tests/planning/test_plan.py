@@ -23,7 +23,6 @@ from magicvideo_jax.experiment.setup import set_up_or_resume
 from magicvideo_jax.experiment.shapes import abstract_run, batch_shapes
 from magicvideo_jax.models.unet import UNetLevelConfig
 from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
-from magicvideo_jax.parallel.shardings import MIN_SHARDED_SIZE
 from magicvideo_jax.planning.collectives import Collective, find_collectives, totals_by_kind
 from magicvideo_jax.planning.flops import count_flops
 from magicvideo_jax.planning.hlo import LargeArray, largest_arrays
@@ -68,8 +67,8 @@ def test_a_chip_holds_what_a_hand_counts(name, chips, fsdp):
             for component in components
             for leaf in jax.tree.leaves(networks[component].shapes)
         ]
-        assert any(size >= MIN_SHARDED_SIZE for size in sizes)
-        return sum(size // fsdp if size >= MIN_SHARDED_SIZE else size for size in sizes)
+        assert any(size >= MeshConfig.fsdp_min_size for size in sizes)
+        return sum(size // fsdp if size >= MeshConfig.fsdp_min_size else size for size in sizes)
 
     held = numbers(Component.UNET)
     example = 2 * 16 * 16 * 3 + 24 * 4 + 4  # pixels uint8, ids int32, fps float32
@@ -93,7 +92,7 @@ def test_sampling_holds_what_a_hand_counts(fsdp):
         if component is not Component.DISCRIMINATOR
     ]
     sizes = [leaf.size for leaf in jax.tree.leaves(shapes)]
-    spread = sum(size for size in sizes if size >= MIN_SHARDED_SIZE) if fsdp > 1 else 0
+    spread = sum(size for size in sizes if size >= MeshConfig.fsdp_min_size) if fsdp > 1 else 0
     assert plan.parts["parameters"] == 4 * (sum(sizes) - spread + spread // fsdp)
     assert plan.parts["gathered"] == 2 * spread
     assert plan.batch_size == 16

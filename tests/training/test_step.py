@@ -208,8 +208,22 @@ def test_temporal_parts_may_have_a_rate_of_their_own():
 
 @pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"temporal_lr": -1e-3}, {"warmup": 10}])
 def test_rates_out_of_range_are_named(wrong):
-    with pytest.raises(UserError, match=f"config.optim.{next(iter(wrong))}="):
+    with pytest.raises(UserError, match=f"{next(iter(wrong))}="):
         make_optimizer(OptimConfig(**wrong), steps=10)
+
+
+def test_weight_decay_may_spare_all_but_kernels():
+    """Without a gradient, AdamW moves what decays by lr x weight_decay, and nothing else."""
+    names = ("kernel", "bias", "scale", "embedding", "positions")
+    params = {"unet": {"layer": {name: jnp.ones(3) for name in names}}}
+    still = jax.tree.map(jnp.zeros_like, params)
+    for kernels_only in (False, True):
+        config = OptimConfig(lr=1e-2, warmup=0, weight_decay=0.1, decay_kernels_only=kernels_only)
+        optimizer = make_optimizer(config, steps=10)
+        updates, _ = optimizer.update(still, optimizer.init(params), params)
+        moved = {name for name, leaf in updates["unet"]["layer"].items() if np.any(leaf)}
+        assert moved == ({"kernel"} if kernels_only else set(names))
+        np.testing.assert_allclose(updates["unet"]["layer"]["kernel"], -1e-3, rtol=1e-5)
 
 
 def test_reports_reach_tensorboard_and_wandb(tmp_path, monkeypatch):

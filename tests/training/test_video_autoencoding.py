@@ -123,9 +123,12 @@ def test_the_discriminator_sees_frames_and_what_changed():
     )  # the frame itself is as it was: the change into it is not
 
 
-@pytest.mark.parametrize("fields", [{"layers": 0}, {"width": 6}, {"width": 0}])
-def test_discriminators_that_cannot_be_are_refused(fields: dict):
-    with pytest.raises(UserError, match=r"model\.discriminator"):
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [({"layers": 0}, "layers=0"), ({"width": 6}, "groups=4"), ({"width": 0}, "width=0")],
+)
+def test_discriminators_that_cannot_be_are_refused(fields: dict, said: str):
+    with pytest.raises(UserError, match=said):
         DiscriminatorConfig(**{"groups": 4, **fields})
 
 
