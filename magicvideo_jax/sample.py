@@ -10,11 +10,8 @@ import sys
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
-<<<<<<< HEAD
 from magicvideo_jax.core.text import is_utf8
-=======
 from magicvideo_jax.runtime import processes
->>>>>>> main
 from magicvideo_jax.runtime.exit import exit_with
 
 
@@ -24,12 +21,8 @@ def main() -> None:
 
 
 def sample(asked: argparse.Namespace) -> None:
-<<<<<<< HEAD
-    """Sample clips and write them."""
-=======
-    """Load the weights, sample, write the clips."""
+    """Load the weights, sample clips and write them."""
     processes.refuse_several("sample")
->>>>>>> main
     if not asked.prompt.strip():
         raise UserError("--prompt is empty: give a text")
     for name in ("prompt", "negative_prompt"):
@@ -118,19 +111,16 @@ def _arguments() -> argparse.Namespace:
         "--guidance", type=float, help="scale of classifier-free guidance; 1 is none"
     )
     parser.add_argument(
-<<<<<<< HEAD
-        "--fps", type=float, help="frames per second: condition of the model, and rate of the file"
-=======
         "--guidance_rescale",
         type=float,
-        help="0 to 1: how far guidance keeps the contrast of unguided frames (default: the model's config)",
+        help="0 to 1: how far guidance keeps the contrast of unguided frames "
+        "(default: the model's config)",
     )
     parser.add_argument(
         "--eta", type=float, help="0 to 1: noise that the sampler ddim adds at every step"
     )
     parser.add_argument(
-        "--fps", type=float, help="frames per second: told to the model and written to the file"
->>>>>>> main
+        "--fps", type=float, help="frames per second: condition of the model, and rate of the file"
     )
     parser.add_argument(
         "--frames", type=int, help="number of frames, at most as many as the model was trained on"
@@ -146,15 +136,9 @@ def _arguments() -> argparse.Namespace:
         type=int,
         help="side in latents of the tiles in which frames are decoded; 0: whole frames",
     )
-<<<<<<< HEAD
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--seed", type=int, default=0, help="from 0 to 2^63-1")
     parser.add_argument("--negative_prompt", default="", help="prompt to steer away from")
     parser.add_argument("--num", type=int, default=1, help="number of clips, each from other noise")
-=======
-    parser.add_argument("--seed", type=int, default=0, help="from 0 to 2^63-1")
-    parser.add_argument("--negative_prompt", default="", help="what is not to be seen")
-    parser.add_argument("--num", type=int, default=1, help="clips, each with noise of its own")
->>>>>>> main
     return parser.parse_args()
 
 

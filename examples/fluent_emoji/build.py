@@ -133,11 +133,7 @@ def named_pictures(
 
 
 def character_of(stem: str) -> str:
-<<<<<<< HEAD
     """The emoji that a file name spells in code points, as `1f431-200d-1f464`, or an empty text."""
-=======
-    """The emoji that a file name spells in code points, as `1f431-200d-1f464`; else an empty text."""
->>>>>>> main
     if not re.fullmatch(r"[0-9a-f]{1,5}(-[0-9a-f]{1,5})*", stem):
         return ""
     return without_variation("".join(chr(int(point, 16)) for point in stem.split("-")))

@@ -87,22 +87,7 @@ class Loader:
         self._batches = grain.MapDataset.source(share).batch(len(rows))
         self._shard = lambda batch: shard_batch(batch, mesh, batch_size)
         self._workers = workers
-<<<<<<< HEAD
-        if workers:
-            # Grain hands absl's flags to its processes, also where no one has parsed them.
-            if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=workers), _outlive_sigterm
-            )
-        placed = batches.map(lambda batch: shard_batch(batch, mesh, batch_size))
-        with self._worker_failures_named():
-            self._iterator = iter(
-                ThreadPrefetchIterDataset(placed, prefetch_buffer_size=PREFETCHED_BATCHES)
-            )
-=======
         self.seek({"next_index": 0})
->>>>>>> main
 
     def __next__(self) -> Any:
         with self._worker_failures_named():
