@@ -15,6 +15,7 @@ from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
+from magicvideo_jax.planning.collectives import find_collectives
 from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
 
 REQUEST = SampleRequest(prompts=["a", "b", "c"], fps=[4.0, 8.0, 16.0], negative="dull", seed=5)
