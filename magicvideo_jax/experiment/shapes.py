@@ -13,8 +13,8 @@ from jax.sharding import AbstractMesh, Mesh
 from magicvideo_jax.data.record_examples import FromRecord
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, check_experiment
+from magicvideo_jax.experiment.initial_weights import initial_of
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.other_vae import initial_of
 from magicvideo_jax.experiment.recorded import open_clips
 from magicvideo_jax.experiment.run_folder import components_of, shapes_of
 from magicvideo_jax.experiment.step import make_step, state_shapes

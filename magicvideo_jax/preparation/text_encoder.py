@@ -46,7 +46,7 @@ class CaptionEncoder:
 
 
 def open_caption_encoder(weights: str, *, argument: str) -> CaptionEncoder:
-    """Of Stable Diffusion weights in any form, a run, or `embedded`. Errors name `argument`."""
+    """The text encoder of weights in any known form, of a run, or `embedded`. Errors: `UserError` naming `argument`."""
     initial = initial_weights(weights, argument=argument)
     if Component.TEXT not in initial.parts or initial.tokenizer is None:
         raise UserError(

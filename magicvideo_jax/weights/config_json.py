@@ -222,11 +222,14 @@ def vae_json(config: VAEConfig, *, sample_size: int = 512) -> dict[str, Any]:
     }
 
 
+def is_whole_clip(content: Json) -> bool:
+    """Whether a config.json is that of a whole CLIP, which has the text encoder's fields inside."""
+    return isinstance(content.get("text_config"), Mapping) and "hidden_size" not in content
+
+
 def text_config(content: Json, *, where: str) -> TextConfig:
     """CLIPTextModel. Its file also has fields of text generation and training, which say nothing here."""
-    # A whole CLIP's file has the text model's fields inside.
-    inner = content.get("text_config")
-    content = inner if isinstance(inner, Mapping) and "hidden_size" not in content else content
+    content = content["text_config"] if is_whole_clip(content) else content
     fields = Fields(
         content, _TEXT | {field: values[0] for field, values in _TEXT_ONLY.items()}, where=where
     )
@@ -262,6 +265,7 @@ def text_json(config: TextConfig) -> dict[str, Any]:
         "bos_token_id": config.vocabulary - 2,
         "eos_token_id": config.vocabulary - 1,
         "pad_token_id": 1,
+        "dtype": "float32",
     }
 
 

@@ -8,6 +8,8 @@ from magicvideo_jax.core.errors import UserError
 
 Choice = TypeVar("Choice", bound=Enum)
 
+_MOST_CHARACTERS = 120
+
 
 class Fields:
     """A JSON object with defaults behind it, and the name of its file for errors."""
@@ -86,11 +88,17 @@ class Fields:
                 and not any(field in some for some in fields)
             ):
                 raise UserError(
-                    f"{self.where}: field '{field}' ({value!r}) is not known to this project"
+                    f"{self.where}: field '{field}' ({_short(value)}) is not known to this project"
                 )
 
     def refused(self, field: str, wanted: str) -> UserError:
         absent = "" if field in self.content else " (its default; the field is absent)"
         return UserError(
-            f"{self.where}: field '{field}' is {self.get(field)!r}{absent}; supported: {wanted}"
+            f"{self.where}: field '{field}' is {_short(self.get(field))}{absent}; supported: {wanted}"
         )
+
+
+def _short(value: Any) -> str:
+    """The value for a message; long lists are cut."""
+    text = repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."

@@ -1,5 +1,6 @@
 """Tensors in a file, not yet read."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -55,3 +56,21 @@ class Mapped(Generic[Handle]):
             self._handle, self._touched = self._open(), 0
         self._touched += count
         return self._handle
+
+
+def changed(
+    tensor: Stored, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]
+) -> Stored:
+    """The tensor as `change` makes it when it is read."""
+    return Stored(shape, tensor.dtype, lambda: change(tensor.read()))
+
+
+def flat_convolutions(tensors: Tensors, pattern: str) -> Tensors:
+    """The same tensors, with 1x1 convolutions (out, in, 1, 1) whose keys match as linear maps (out, in)."""
+
+    def flat(key: str, tensor: Stored) -> Stored:
+        if tensor.shape[2:] != (1, 1) or not re.fullmatch(pattern, key):
+            return tensor
+        return changed(tensor, tensor.shape[:2], lambda x: x.reshape(x.shape[:2]))
+
+    return {key: flat(key, tensor) for key, tensor in tensors.items()}

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.streaming import Tick, silent
-from magicvideo_jax.weights.tables import Layout
+from magicvideo_jax.weights.tables.naming import Layout
 
 _NAMES = {
     np.dtype(np.float32): "F32",

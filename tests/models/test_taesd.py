@@ -16,7 +16,7 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.taesd import TAESD
 from magicvideo_jax.weights import tables
-from magicvideo_jax.weights.taesd_files import open_taesd
+from magicvideo_jax.weights.open import open_weights
 
 
 def real_frames(clip: Path, *, height: int, width: int, count: int) -> np.ndarray:
@@ -97,7 +97,7 @@ def test_real_frames_survive(trained: AutoencoderTiny, shared_assets: Path, size
     x = real_frames(
         shared_assets / "real_clips" / "asl_gestures_book.mkv", height=height, width=width, count=2
     )
-    params = open_taesd(shared_assets / "taesd").load(NETWORK.shapes)
+    params = open_weights(shared_assets / "taesd").parts["vae"].load(NETWORK.shapes)
     decoded, errors = compare(trained, params, x)
     print(
         f"{height} x {width}: {psnr(decoded, x):.2f} dB (clipped to [0, 1]: {psnr(decoded.clip(0, 1), x):.2f}) {errors}"
