@@ -131,7 +131,7 @@ def vae_key(key: str, levels: int) -> str:
 
 
 def openclip_key(key: str) -> str:
-    """Turn transformers' key of a text encoder's weight into OpenCLIP's; thirds of a matrix are named as by `split_thirds`."""
+    """Turn transformers' key of a text encoder's weight into OpenCLIP's, with thirds as `split_thirds` names them."""
     for pattern, theirs in _OPENCLIP_ROWS:
         found = re.fullmatch(pattern, key)
         if found:
