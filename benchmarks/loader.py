@@ -38,7 +38,7 @@ from magicvideo_jax.data.records import (
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.initial_weights import EMBEDDED
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
-from magicvideo_jax.training.metrics import read_lines
+from magicvideo_jax.training.metrics_log import read_lines
 
 FRAMES, BATCH, SHARDS = 16, 4, 64
 OPEN = """

@@ -5,12 +5,12 @@ python -m magicvideo_jax.train --config=configs/t2i.py:emoji --workdir=DIR --con
 """
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, config_dict
+from magicvideo_jax.experiment.config import Component, Experiment, config_dict
 
 
 def get_config(preset: str = ""):
     config = config_dict(Experiment())
-    config.stage, config.init_from = TrainingStage.IMAGE.value, "scratch"
+    config.stage, config.init_from = "image", "scratch"
     config.model.trained = (Component.UNET.value, Component.TEXT.value)
     config.model.unet.update(
         levels=({"width": 48, "heads": 2}, {"width": 96, "heads": 4}),

@@ -9,14 +9,14 @@ python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --conf
 
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, config_dict
+from magicvideo_jax.experiment.config import Component, Experiment, config_dict
 from magicvideo_jax.models.temporal import Mask, Position, TemporalConfig
 from magicvideo_jax.models.unet import Remat
 
 
 def get_config(preset: str = ""):
     config = config_dict(Experiment())
-    config.stage = TrainingStage.VIDEO.value
+    config.stage = "video"
     match preset:
         case "":
             minutes(config)

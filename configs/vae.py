@@ -5,12 +5,12 @@ python -m magicvideo_jax.train --config=configs/vae.py:emoji --workdir=DIR    fr
 """
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, config_dict
+from magicvideo_jax.experiment.config import Component, Experiment, config_dict
 
 
 def get_config(preset: str = ""):
     config = config_dict(Experiment())
-    config.stage, config.init_from = TrainingStage.VAE.value, "scratch"
+    config.stage, config.init_from = "vae", "scratch"
     config.model.trained = (Component.VAE.value,)
     config.model.vae.update(widths=(8, 16, 32, 64), blocks=1, groups=2, latent_channels=8)
     config.autoencoding.kl = 1e-4

@@ -9,7 +9,7 @@ Of the losses LPIPS needs a package of its own: pip install --no-deps -r require
 
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, config_dict
+from magicvideo_jax.experiment.config import Component, Experiment, config_dict
 from magicvideo_jax.models.lpips import Trunk
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.training.optimizer import Freeze
@@ -17,7 +17,7 @@ from magicvideo_jax.training.optimizer import Freeze
 
 def get_config(preset: str = ""):
     config = config_dict(Experiment())
-    config.stage = TrainingStage.VIDEO_VAE.value
+    config.stage = "video_vae"
     config.model.trained = (Component.VAE.value,)
     config.model.vae.temporal = to_plain(TemporalDecoderConfig())
     match preset:

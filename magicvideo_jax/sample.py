@@ -38,12 +38,7 @@ def sample(asked: argparse.Namespace) -> None:
         file=sys.stderr,
     )
     pipe = load(asked.workdir, vae=asked.vae)
-    parts = {"frames": asked.decode_frames, "tile": asked.tile}
-    decode = replace(
-        pipe.experiment.decode,
-        **{name: value for name, value in parts.items() if value is not None},
-    )
-    pipe.experiment = replace(pipe.experiment, decode=decode)
+    pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
     given = {
         name: getattr(asked, name)
         for name in ("steps", "guidance", "fps")
@@ -58,7 +53,7 @@ def sample(asked: argparse.Namespace) -> None:
         seed=asked.seed,
         frames=asked.frames,
         negative_prompt=asked.negative_prompt,
-        at_once=min(asked.num, 4),
+        batch_size=min(asked.num, 4),
     )
     for clip, target in zip(clips, targets, strict=True):
         save_video(clip, target, fps=settings.fps)

@@ -8,7 +8,6 @@ from magicvideo_jax.experiment.config import (
     EvaluateConfig,
     Experiment,
     ModelConfig,
-    TrainingStage,
 )
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.temporal import TemporalConfig
@@ -31,14 +30,12 @@ MODEL = ModelConfig(
 )
 
 
-def tiny(stage: TrainingStage = TrainingStage.VIDEO, **changes) -> Experiment:
+def tiny(stage: str = "video", **changes) -> Experiment:
     """Two frames of 16 x 16 pixels; `changes` replace fields."""
     unet = (
-        replace(MODEL.unet, temporal=TemporalConfig(frames=2))
-        if stage is TrainingStage.VIDEO
-        else MODEL.unet
+        replace(MODEL.unet, temporal=TemporalConfig(frames=2)) if stage == "video" else MODEL.unet
     )
-    trained = (Component.VAE,) if stage is TrainingStage.VAE else (Component.UNET,)
+    trained = (Component.VAE,) if stage == "vae" else (Component.UNET,)
     experiment = Experiment(
         stage=stage,
         init_from="scratch",

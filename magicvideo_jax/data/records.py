@@ -189,19 +189,18 @@ def by_size(
     return [Chosen(records, np.flatnonzero(which == size)) for size in np.unique(which)]
 
 
+def splits_of(path: str | Path, *, argument: str = "data") -> tuple[str, ...]:
+    """Names of the splits of a data set. Errors: `UserError` naming the argument where there is no data set."""
+    return tuple(_builder(path, argument).info.splits)
+
+
 def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data") -> Records:
     """A folder of `prepare`, or another TFDS data set of ArrayRecord files, here or at gs://.
 
     Errors: `UserError` names the argument where there is no data set, no such split, a file is missing, or it is of
     another kind.
     """
-    named = f"{argument}={path}"
-    try:
-        builder = tfds.builder_from_directory(str(path))
-    except Exception as error:  # by kind of path and of damage, too
-        raise UserError(
-            f"{named}: no TFDS data set there (dataset_info.json, features.json): run prepare"
-        ) from error
+    named, builder = f"{argument}={path}", _builder(path, argument)
     if split not in builder.info.splits:
         there = ", ".join(builder.info.splits)
         raise UserError(f"{named}: there is no split {split}; there is {there or 'none'}")
@@ -218,3 +217,13 @@ def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data"
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _builder(path: str | Path, argument: str) -> Any:
+    try:
+        return tfds.builder_from_directory(str(path))
+    except Exception as error:  # TFDS has many, by kind of path and of damage
+        raise UserError(
+            f"{argument}={path}: no TFDS data set there (dataset_info.json, features.json): "
+            "run prepare"
+        ) from error

@@ -19,7 +19,7 @@ everywhere: Euler's are diffusers' divided by sqrt(1 + sigma^2). Tables are made
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -50,7 +50,8 @@ class SolverRows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SolverTable:
-    """A sampler at a number of steps. A jitted function may take it as an argument: only the table is traced."""
+    """A sampler at a number of steps. As the argument of a jitted function its numbers are traced, so that samplers of
+    as many steps share a program if their metadata agree (`with_noise` makes them agree)."""
 
     steps: SolverRows
     kind: Prediction
@@ -58,12 +59,14 @@ class SolverTable:
     """Whether any step adds noise."""
     clip: float | None
     """Estimates of z_0 are clipped to plus and minus this."""
-    start_scale: float = 1.0
-    """Unit noise times this is where the sampler begins."""
+    start_scale: Any = 1.0
+    """A scalar: unit noise times this is where the sampler begins."""
 
 
 jax.tree_util.register_dataclass(
-    SolverTable, data_fields=["steps"], meta_fields=["kind", "is_stochastic", "clip", "start_scale"]
+    SolverTable,
+    data_fields=["steps", "start_scale"],
+    meta_fields=["kind", "is_stochastic", "clip"],
 )
 
 
@@ -114,6 +117,11 @@ def dpm_solver(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
     b = table.b * (1 + extrapolation)
     c = -table.b * extrapolation
     return replace(plan, steps=table._replace(b=b.astype(np.float32), c=c.astype(np.float32)))
+
+
+def with_noise(table: SolverTable) -> SolverTable:
+    """The same sampler, marked as one that draws noise at every step; a deterministic one adds none of it."""
+    return replace(table, is_stochastic=True)
 
 
 def image_to_image_table(plan: SolverTable, strength: float) -> SolverTable:

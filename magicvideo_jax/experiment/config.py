@@ -19,34 +19,11 @@ from magicvideo_jax.sampling.decoding import DecodeConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
-from magicvideo_jax.training.optimizer import DISCRIMINATOR, Freeze, OptimConfig, check_optimizer
+from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, check_optimizer
 from magicvideo_jax.training.video_autoencoding import VideoVAEConfig
 
 DRAWN = "shapes"
 """The source that is drawn, by the name to ask for it."""
-
-
-class TrainingStage(Enum):
-    """What is trained, and on what."""
-
-    VAE = "vae"
-    """The image auto-encoder, on frames."""
-    IMAGE = "image"
-    """Text to image, on frames."""
-    VIDEO = "video"
-    """Text to video, on clips."""
-    VIDEO_VAE = "video_vae"
-    """The decoder of a VideoVAE, on clips; the encoder stays."""
-
-    @property
-    def has_text(self) -> bool:
-        """Whether it learns from captions."""
-        return self in (TrainingStage.IMAGE, TrainingStage.VIDEO)
-
-    @property
-    def has_clips(self) -> bool:
-        """Whether it learns from clips, not from single frames."""
-        return self in (TrainingStage.VIDEO, TrainingStage.VIDEO_VAE)
 
 
 class Component(Enum):
@@ -108,9 +85,9 @@ class DataConfig:
     precompute_examples: int = 0
     """Examples that are drawn and encoded before the first step, then used over and over; 0: every one is new."""
     joint_images: bool = False
-    """Joint training: beside every clip a picture, which skips all temporal parts."""
-    pictures: tuple[SourceConfig, ...] = (SourceConfig(),)
-    """Where those pictures come from; of a set of clips, single frames."""
+    """Joint training: every clip is accompanied by an image, which skips all temporal parts."""
+    image_sources: tuple[SourceConfig, ...] = (SourceConfig(),)
+    """Sets those images are taken from; a set of clips gives single frames."""
     workers: int = 0
     """Processes that make batches; 0: threads of the training process."""
 
@@ -122,7 +99,9 @@ class EvaluateConfig:
     clips: int = 64
     """Held-out captions that are sampled and read back."""
     batch_size: int = 8
-    """Clips that are made together, previews too; rounded up to a multiple of the devices."""
+    """Clips that are sampled at once, previews too; rounded up to a multiple of the devices."""
+    metrics: tuple[str, ...] = ()
+    """Names of `evaluation/metrics.py`; empty: those of the stage."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +109,8 @@ class Experiment:
     """Everything that a run depends on."""
 
     seed: int = 0
-    stage: TrainingStage = TrainingStage.VIDEO
+    stage: str = "video"
+    """What is trained: a name of `experiment/stages/registry.py`."""
     init_from: str = "embedded"
     """A diffusers folder, a single file, a converted folder or a work folder; `embedded`; or `scratch`."""
     vae_from: str = ""
@@ -200,12 +180,6 @@ def check_experiment(experiment: Experiment) -> None:
     ):
         if not 0 <= value <= 1:
             raise UserError(f"config.{name}={value}: give a share from 0 to 1")
-    if experiment.stage is not TrainingStage.VIDEO and (
-        data.joint_images or data.uncaptioned_fraction
-    ):
-        raise UserError(
-            "config.data.joint_images and data.uncaptioned_fraction: for stage=video only; leave them out"
-        )
     if data.precompute_examples and (
         data.precompute_examples < train.batch_size or Component.VAE in model.trained
     ):
@@ -214,67 +188,11 @@ def check_experiment(experiment: Experiment) -> None:
             f"train.batch_size={train.batch_size}, and leave the VAE out of model.trained"
         )
     check_optimizer(experiment.optim, train.steps)
-    for name in ("sources", "pictures"):
+    for name in ("sources", "image_sources"):
         _check_sources(f"config.data.{name}", getattr(data, name), encoded=data.precompute_examples)
-    temporal = model.unet.temporal
-    if (
-        experiment.stage is TrainingStage.VIDEO
-        and temporal is not None
-        and data.frames > temporal.frames
-    ):
-        raise UserError(
-            f"config.data.frames={data.frames}: model.unet.temporal.frames={temporal.frames} is less"
-        )
-    if experiment.stage is TrainingStage.VIDEO_VAE:
-        _check_video_vae(experiment)
-    elif experiment.optim.freeze is Freeze.DECODER:
-        raise UserError(
-            "config.optim.freeze=decoder: for stage=video_vae only; give all, temporal or adaptor"
-        )
-    elif temporal is None and experiment.optim.freeze is not Freeze.ALL:
-        raise UserError(
-            f"config.optim.freeze={experiment.optim.freeze.value}: there are no temporal parts (model.unet.temporal), "
-            "so nothing would train; give all"
-        )
     if data.size % model.vae.factor:
         raise UserError(
             f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor"
-        )
-
-
-def _check_video_vae(experiment: Experiment) -> None:
-    model, optim, weights = experiment.model, experiment.optim, experiment.video_vae
-    if model.vae.temporal is None:
-        raise UserError(
-            "config.model.vae.temporal: stage=video_vae trains it; give places, like {'places': (0, 1)}"
-        )
-    if model.trained != (Component.VAE,):
-        raise UserError("config.model.trained: stage=video_vae trains the VAE; give ('vae',)")
-    if optim.freeze not in (Freeze.TEMPORAL, Freeze.DECODER):
-        raise UserError(
-            f"config.optim.freeze={optim.freeze.value}: the encoder stays, or latents made before would be worth "
-            "nothing; give temporal or decoder"
-        )
-    if experiment.init_from == "scratch":
-        raise UserError(
-            "config.init_from=scratch: a VideoVAE is made of a trained VAE; give its weights, or embedded"
-        )
-    if experiment.data.frames < 2:
-        raise UserError(
-            f"config.data.frames={experiment.data.frames}: a VideoVAE learns from clips; give 2 or more"
-        )
-    for name in (
-        "frame_difference_weight",
-        "lpips",
-        "image_weight",
-        "adversarial",
-        "adversarial_from",
-    ):
-        if getattr(weights, name) < 0:
-            raise UserError(f"config.video_vae.{name}={getattr(weights, name)}: give 0 or more")
-    if weights.frames_per_clip < 1:
-        raise UserError(
-            f"config.video_vae.frames_per_clip={weights.frames_per_clip}: give at least 1"
         )
 
 

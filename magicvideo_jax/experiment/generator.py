@@ -1,4 +1,4 @@
-"""Prompts to clips with an experiment's networks: what `sample`, previews and scores share."""
+"""Prompts to clips with an experiment's networks: what `sample`, previews and metrics share."""
 
 import math
 from collections.abc import Sequence
@@ -16,21 +16,26 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import Tokenize
-from magicvideo_jax.experiment.config import Experiment, TrainingStage
+from magicvideo_jax.diffusion.solvers import SolverTable, with_noise
+from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.streams import frames_of
 from magicvideo_jax.models.temporal import Position
 from magicvideo_jax.parallel.batch import fetch
 from magicvideo_jax.parallel.mesh import sharded_over_all
 from magicvideo_jax.runtime.compilation import jit, out_of_memory_in_one_line
 from magicvideo_jax.runtime.progress import Progress
 from magicvideo_jax.sampling.decoding import decode_clips
-from magicvideo_jax.sampling.keyframes import SampleConfig, keyframes, make_solver_table
+from magicvideo_jax.sampling.keyframes import (
+    Guidance,
+    SampleConfig,
+    keyframes,
+    make_solver_table,
+)
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What is to be made; one prompt and one frame rate a clip."""
+    """What to sample; one prompt and one frame rate for each clip."""
 
     prompts: Sequence[str]
     fps: Sequence[float]
@@ -39,8 +44,12 @@ class SampleRequest:
 
 
 class Generator:
-    """Compiled once for a number of clips, those of `clips_together`; `generate` fills it with as many prompts as there
-    are, padding the last."""
+    """Samples clips of `frames` frames, `batch_size` at once (rounded up to a multiple of the devices).
+
+    Sampler and guidance are arguments of the compiled program: another sampler, scale, prompt or frame rate compiles
+    nothing. Another number of steps does; so does guidance after a first request without it (scale 1), whose program
+    has one pass through the network per step instead of two.
+    """
 
     def __init__(
         self,
@@ -48,19 +57,25 @@ class Generator:
         networks: Networks,
         tokenize: Tokenize,
         *,
-        at_once: int | None = None,
-        sample: SampleConfig | None = None,
-        frames: int | None = None,
+        frames: int,
+        as_images: bool = False,
+        batch_size: int | None = None,
     ):
-        self._tokenize = tokenize
-        self._at_once = experiment.evaluate.batch_size if at_once is None else at_once
-        sample = sample or experiment.sample
-        frames = frames_of(experiment) if frames is None else frames
+        """`as_images` leaves out all temporal layers. Errors: `UserError` for more frames than the model has."""
         _check_frames(experiment, frames)
-        as_images = experiment.stage is TrainingStage.IMAGE
+        self._sample, self._noise = experiment.sample, experiment.model.noise
+        self._tokenize = tokenize
+        self._batch_size = experiment.evaluate.batch_size if batch_size is None else batch_size
+        shape = networks.latent_shape(frames, experiment.data.size)
 
         def run(
-            params: Params, ids: jax.Array, null_ids: jax.Array, fps: jax.Array, keys: jax.Array
+            params: Params,
+            ids: jax.Array,
+            null_ids: jax.Array,
+            fps: jax.Array,
+            keys: jax.Array,
+            table: SolverTable,
+            guidance: Guidance | None,
         ) -> jax.Array:
             text = networks.encode_text(params, ids)
             null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
@@ -71,23 +86,27 @@ class Generator:
                 fps,
                 keys,
                 denoise=partial(networks.denoise, as_images=as_images),
-                plan=make_solver_table(sample, experiment.model.noise),
-                guidance=sample.guidance,
-                shape=networks.latent_shape(frames, experiment.data.size),
+                table=table,
+                guidance=guidance,
+                shape=shape,
             )
             return decode_clips(z, networks.decoder(params), experiment.decode)
 
         self._run = run
         self._programs: dict[Mesh | None, Any] = {}
+        self._guided: set[tuple[Mesh | None, int]] = set()
+        """Meshes and numbers of steps for which the program with guidance is compiled."""
 
-    def clips_together(self, mesh: Mesh | AbstractMesh | None) -> int:
-        """`at_once`, rounded up to what the devices of a mesh (none: one device) share evenly."""
+    def clips_at_once(self, mesh: Mesh | AbstractMesh | None) -> int:
+        """The batch size, rounded up to what the devices of a mesh (None: one device) share evenly."""
         devices = 1 if mesh is None else mesh.size
-        return devices * math.ceil(self._at_once / devices)
+        return devices * math.ceil(self._batch_size / devices)
 
     def program(self, mesh: Mesh | None) -> Any:
-        """`program(params, ids, null_ids, fps, keys)`, jitted: every device has whole parameters, gathered where they
-        are spread, and makes clips of its own; they say nothing to one another until all are done."""
+        """`program(params, ids, null_ids, fps, keys, table, guidance)`, jitted.
+
+        Every device gathers the parameters and samples clips of its own; devices exchange nothing until all are done.
+        """
         if mesh not in self._programs:
             run = self._run
             platform = None if mesh is None else mesh.devices.flat[0].platform
@@ -96,45 +115,68 @@ class Generator:
                 run = jax.shard_map(
                     run,
                     mesh=mesh,
-                    in_specs=(same, clips, same, clips, clips),
+                    in_specs=(same, clips, same, clips, clips, same, same),
                     out_specs=clips,
                     check_vma=False,
                 )
             self._programs[mesh] = jit(run, platform=platform)
         return self._programs[mesh]
 
-    def inputs(self, request: SampleRequest, first: int, at_once: int) -> tuple[Any, ...]:
-        """What a program takes beside the parameters, of a request's clips from the first on."""
-        prompts = request.prompts[first : first + at_once]
-        missing = at_once - len(prompts)
+    def batch(self, request: SampleRequest, first: int, size: int) -> tuple[Any, ...]:
+        """Ids, null ids, frame rates and keys of `size` clips of a request, padded with its last clip."""
+        prompts = request.prompts[first : first + size]
+        missing = size - len(prompts)
         ids = np.pad(self._tokenize(prompts), ((0, missing), (0, 0)), mode="edge")
-        fps = np.pad(
-            np.asarray(request.fps[first : first + at_once], np.float32), (0, missing), mode="edge"
-        )
-        keys = jax.vmap(lambda i: key_for(request.seed, i, "clip"))(
-            jnp.arange(first, first + at_once)
-        )
+        fps = np.asarray(request.fps[first : first + size], np.float32)
+        fps = np.pad(fps, (0, missing), mode="edge")
+        keys = jax.vmap(lambda i: key_for(request.seed, i, "clip"))(jnp.arange(first, first + size))
         return ids, self._tokenize([request.negative])[0], fps, keys
 
+    def settings(
+        self, sample: SampleConfig | None = None, mesh: Mesh | AbstractMesh | None = None
+    ) -> tuple[SolverTable, Guidance | None]:
+        """The last two arguments of a program, for these settings (None: the experiment's)."""
+        sample = sample or self._sample
+        # One metadata for all samplers: deterministic ones, too, draw noise, and add none of it.
+        table = with_noise(make_solver_table(sample, self._noise))
+        guidance = Guidance(np.float32(sample.guidance), np.float32(sample.guidance_rescale))
+        if sample.guidance == 1 and (mesh, sample.steps) not in self._guided:
+            return table, None
+        return table, guidance
+
     def generate(
-        self, params: Params, request: SampleRequest, *, what: str = "sample"
+        self,
+        params: Params,
+        request: SampleRequest,
+        sample: SampleConfig | None = None,
+        *,
+        label: str = "sample",
     ) -> UInt8[np.ndarray, "b t h w 3"]:
-        """A clip for each prompt. But for rounding, clip i of a seed is the same whatever stands beside it."""
-        mesh = getattr(
-            getattr(jax.tree.leaves(params)[0], "sharding", None), "mesh", None
-        )  # numpy has neither
-        program, at_once, clips = self.program(mesh), self.clips_together(mesh), []
-        with Progress(len(request.prompts), what, unit="clip") as progress:
-            for first in range(0, len(request.prompts), at_once):
-                with out_of_memory_in_one_line(
-                    lambda words: (
-                        f"{what}: out of memory while sampling {at_once} clips at once ({words}): "
-                        "give fewer (evaluate.batch_size, --num; one a device at least), or decode in "
-                        "smaller parts (decode.frames, decode.tile)"
-                    )
-                ):
-                    made = program(params, *self.inputs(request, first, at_once))
-                    clips.append(fetch(made, min(at_once, len(request.prompts) - first)))
+        """A clip for each prompt. Up to rounding, clip i of a seed does not depend on the other clips of its batch.
+
+        Errors: `UserError` naming `label` where devices have too little memory.
+        """
+        sample = sample or self._sample
+        sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)  # numpy arrays have none
+        mesh = getattr(sharding, "mesh", None)
+        program, size = self.program(mesh), self.clips_at_once(mesh)
+        table, guidance = self.settings(sample, mesh)
+        if guidance is not None:
+            self._guided.add((mesh, sample.steps))
+        clips: list[np.ndarray] = []
+        with (
+            Progress(len(request.prompts), label, unit="clip") as progress,
+            out_of_memory_in_one_line(
+                lambda words: (
+                    f"{label}: out of memory while sampling {size} clips at once ({words}): give "
+                    "fewer (evaluate.batch_size, --num; at least one a device), or decode in "
+                    "smaller parts (decode.frames, decode.tile)"
+                )
+            ),
+        ):
+            for first in range(0, len(request.prompts), size):
+                sampled = program(params, *self.batch(request, first, size), table, guidance)
+                clips.append(fetch(sampled, min(size, len(request.prompts) - first)))
                 progress.advance(len(clips[-1]))
         return np.concatenate(clips)
 
@@ -143,9 +185,12 @@ def _check_frames(experiment: Experiment, frames: int) -> None:
     if frames < 1:
         raise UserError(f"--frames={frames}: give at least 1")
     temporal = experiment.model.unet.temporal
-    has_rows = temporal is not None and (temporal.adaptors or temporal.position is Position.LEARNED)
-    if temporal is not None and has_rows and frames > temporal.frames:
+    if temporal is None:
+        return
+    has_frame_tables = temporal.adaptors or temporal.position is Position.LEARNED
+    if has_frame_tables and frames > temporal.frames:
         raise UserError(
-            f"--frames={frames}: this model's frame-wise adaptors were trained for {temporal.frames} frames; "
-            f"ask for at most {temporal.frames}, or train with config.model.unet.temporal.frames={frames}"
+            f"--frames={frames}: this model's frame-wise adaptors were trained for {temporal.frames} "
+            f"frames; ask for at most {temporal.frames}, or train with "
+            f"config.model.unet.temporal.frames={frames}"
         )

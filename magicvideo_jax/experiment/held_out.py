@@ -1,6 +1,7 @@
-"""What a run is looked at and scored with, and never learned from: the same for every run on the same data.
+"""Held-out data: what a run is previewed and measured with and never trained on, the same for every run on a data set.
 
-Of drawn shapes, combinations and wordings that training leaves out; else the validation split of the first source.
+For drawn shapes these are combinations and wordings that training leaves out; otherwise it is the `validation` split of
+the first data set.
 """
 
 import itertools
@@ -10,7 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 
+from magicvideo_jax.data.drawn.scene import DEFAULT_FPS
 from magicvideo_jax.data.drawn.shape_clips import (
+    DrawnClip,
     Scene,
     clip_of,
     held_out,
@@ -19,98 +22,105 @@ from magicvideo_jax.data.drawn.shape_clips import (
 )
 from magicvideo_jax.data.loader import Example, Source
 from magicvideo_jax.data.record_examples import FromRecord, caption_of, frame_count, pixels_of
-from magicvideo_jax.data.records import VALIDATION
+from magicvideo_jax.data.records import VALIDATION, splits_of
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Experiment
-from magicvideo_jax.experiment.recorded import open_dataset
-from magicvideo_jax.experiment.streams import example, frames_of
+from magicvideo_jax.experiment.datasets import example, open_dataset
+from magicvideo_jax.runtime.progress import say
 
 
 @dataclass(frozen=True)
 class HeldOutPrompt:
-    """A caption, the rate of its clip, and of a drawn one what is in it."""
+    """A caption, the frame rate of its clip, and the scene if it is a drawn one."""
 
     prompt: str
     fps: float
     scene: Scene | None = None
 
 
-def held_out_prompts(experiment: Experiment, number: int) -> list[HeldOutPrompt]:
-    """Captions to sample; fewer where the validation split has fewer clips."""
-    if not is_drawn(experiment):
-        records = _validation(experiment)
-        some = [records[i] for i in range(min(number, len(records)))]
+class HeldOut:
+    """Held-out examples of `frames` frames, built by `open_held_out`."""
+
+    def __init__(self, experiment: Experiment, frames: int, records: Source | None):
+        """`records` are the validation split, None for drawn shapes."""
+        self.frames, self.batch_size = frames, experiment.evaluate.batch_size
+        self._experiment, self._records = experiment, records
+
+    @property
+    def fps(self) -> float:
+        """The frame rate of the first example, at which previews are shown."""
+        return float(self.prompts(1)[0].fps)
+
+    def prompts(self, number: int) -> list[HeldOutPrompt]:
+        """The first `number` captions, or as many as there are."""
+        if self._records is None:
+            return [
+                HeldOutPrompt(
+                    scene.caption if self.frames > 1 else scene.image_caption, scene.fps, scene
+                )
+                for scene in self._scenes(number)
+            ]
+        records = (self._records[i] for i in range(min(number, len(self._records))))
         return [
-            HeldOutPrompt(caption_of(record, np.random.default_rng(i)), record["fps"])
-            for i, record in enumerate(some)
+            HeldOutPrompt(
+                caption_of(record, np.random.default_rng(i)),
+                float(record.get("fps") or DEFAULT_FPS),
+            )
+            for i, record in enumerate(records)
         ]
-    video = experiment.stage.has_clips
-    return [
-        HeldOutPrompt(scene.caption if video else scene.image_caption, scene.fps, scene)
-        for scene in _scenes(experiment, number)
-    ]
 
-
-def held_out_images_of(experiment: Experiment, number: int) -> UInt8[np.ndarray, "n 1 h w 3"]:
-    """Single frames, for auto-encoders."""
-    if is_drawn(experiment):
+    def images(self, number: int) -> UInt8[np.ndarray, "n 1 h w 3"]:
+        """Single frames, one of each of the first clips."""
+        if self._records is None:
+            return np.stack([self._draw(scene).pixels for scene in self._scenes(number)])
+        records = (self._records[i] for i in range(min(number, len(self._records))))
         return np.stack(
             [
-                image_of(scene, size=experiment.data.size).pixels
-                for scene in _scenes(experiment, number)
+                pixels_of(record, slice(i % frame_count(record), None, None))[:1]
+                for i, record in enumerate(records)
             ]
         )
-    records = _validation(experiment)
-    some = (records[i] for i in range(min(number, len(records))))
-    return np.stack(
-        [
-            pixels_of(record, slice(i % frame_count(record), None, None))[:1]
-            for i, record in enumerate(some)
-        ]
-    )
+
+    def batches(self, tokenize: Tokenize | None) -> Iterator[Example]:
+        """`evaluate.clips` examples in batches of `evaluate.batch_size`, the last filled up with the first ones."""
+        examples = itertools.cycle(self._examples(tokenize))
+        for _ in range(-(-self._experiment.evaluate.clips // self.batch_size)):
+            batch = list(itertools.islice(examples, self.batch_size))
+            yield {name: np.stack([one[name] for one in batch]) for name in batch[0]}
+
+    def _examples(self, tokenize: Tokenize | None) -> Iterator[Example]:
+        number = self._experiment.evaluate.clips
+        if self._records is None:
+            for scene in self._scenes(number):
+                yield example(self._draw(scene), tokenizer=tokenize)
+            return
+        prepare = FromRecord(self.frames, self._experiment.model.vae.scaling, tokenize)
+        for i in range(min(number, len(self._records))):
+            yield prepare(self._records[i], np.random.default_rng(i))
+
+    def _draw(self, scene: Scene) -> DrawnClip:
+        size = self._experiment.data.size
+        if self.frames == 1:
+            return image_of(scene, size=size)
+        return clip_of(scene, frames=self.frames, size=size)
+
+    def _scenes(self, number: int) -> list[Scene]:
+        return held_out(0, number) if self.frames > 1 else held_out_images(0, number)
 
 
-def held_out_batches(experiment: Experiment, tokenizer: Tokenize | None) -> Iterator[Example]:
-    """`evaluate.clips` examples, `evaluate.batch_size` a batch; the last batch begins them again."""
-    number, at_once = experiment.evaluate.clips, experiment.evaluate.batch_size
-    examples = itertools.cycle(_examples(experiment, tokenizer, number))
-    for _ in range(-(-number // at_once)):
-        batch = list(itertools.islice(examples, at_once))
-        yield {name: np.stack([one[name] for one in batch]) for name in batch[0]}
+def open_held_out(experiment: Experiment, frames: int) -> HeldOut | None:
+    """The held-out data of an experiment; None, with a line that says so, for a set without a validation split.
 
-
-def is_drawn(experiment: Experiment) -> bool:
-    """Whether what is seen can be read back."""
-    return experiment.data.sources[0].path == DRAWN
-
-
-def _examples(experiment: Experiment, tokenizer: Tokenize | None, number: int) -> Iterator[Example]:
-    frames, size = frames_of(experiment), experiment.data.size
-    if is_drawn(experiment):
-        for scene in _scenes(experiment, number):
-            drawn = (
-                image_of(scene, size=size)
-                if not experiment.stage.has_clips
-                else clip_of(scene, frames=frames, size=size)
-            )
-            yield example(drawn, tokenizer=tokenizer)
-        return
-    records, prepare = (
-        _validation(experiment),
-        FromRecord(frames, experiment.model.vae.scaling, tokenizer),
-    )
-    for i in range(min(number, len(records))):
-        yield prepare(records[i], np.random.default_rng(i))
-
-
-def _scenes(experiment: Experiment, number: int) -> list[Scene]:
-    return held_out(0, number) if experiment.stage.has_clips else held_out_images(0, number)
-
-
-def _validation(experiment: Experiment) -> Source:
-    """Of several sizes, the commonest: a program is compiled for one."""
-    source = replace(experiment.data.sources[0], split=VALIDATION)
-    sizes = open_dataset(
-        source, experiment, None, frames=frames_of(experiment), argument="config.data.sources"
-    )
-    return max(sizes, key=len)
+    Errors: `UserError` for a validation split that does not fit the model.
+    """
+    source = experiment.data.sources[0]
+    if source.path == DRAWN:
+        return HeldOut(experiment, frames, None)
+    argument = "config.data.sources"
+    if VALIDATION not in splits_of(source.path, argument=argument):
+        say(f"{source.path} has no split {VALIDATION}: this run has no previews and no metrics")
+        return None
+    validation = replace(source, split=VALIDATION)
+    sizes = open_dataset(validation, experiment, None, frames=frames, argument=argument)
+    # A program is compiled for one size: the most frequent one.
+    return HeldOut(experiment, frames, max(sizes, key=len))

@@ -14,8 +14,8 @@ from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig
-from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.run_folder import MODEL, RunFolder, components_of, trained_params
+from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.models.bind import Network
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.parallel.shardings import on_local_device
@@ -59,19 +59,18 @@ class RunFolderFormat:
         options.refuse_all_but(path=path, why="a work folder")
         folder = RunFolder(path)
         experiment = folder.experiment()
-        model, networks = experiment.model, Networks(experiment.model)
-        params = cache(lambda: trained_params(folder, networks, experiment))
+        model, size = experiment.model, experiment.data.size
+        params = trained_params(folder, Networks(model), experiment)
         vae = TAESD if model.vae.kind is VAEKind.TAESD else VAE
-        size = experiment.data.size
 
         def part(kind: Any, config: Any, **fields: int) -> ComponentWeights[Any]:
-            shapes = networks.by_component[Component(kind.folder)].shapes
-            source = GivenParams(shapes, lambda: params()[kind.folder], f"{path} ({kind.words})")
+            trained = params[kind.folder]
+            source = GivenParams(trained, lambda: trained, f"{path} ({kind.words})")
             json = kind.write(config)
             return ComponentWeights(kind, config, json | fields if json else json, source)
 
         parts = {VAE.folder: part(vae, model.vae, sample_size=size)}
-        if Component.UNET not in components_of(experiment):
+        if UNET.folder not in params:
             return RunWeights(parts, is_ours=True, experiment=experiment)
         parts[UNET.folder] = part(UNET, model.unet, sample_size=size // model.vae.factor)
         parts[TEXT.folder] = part(TEXT, model.text)
@@ -213,7 +212,7 @@ def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:
     if Component.UNET not in initial.parts:
         return
     cures = {Component.VAE: vae, Component.TEXT: "convert them with --text WEIGHTS"}
-    missing = [component for component in MODEL if component not in initial.parts]
+    missing = [component for component in PIPELINE if component not in initial.parts]
     if missing:
         words = {Component.VAE: "VAE", Component.TEXT: "text encoder"}
         raise UserError(

@@ -1,6 +1,6 @@
-"""Whether devices have the memory for a run, said before it is too late: before weights are loaded, and before step 0.
+"""Memory checks of a run: before weights are loaded, and again once the step is compiled.
 
-Of backends that say how much they have; CPU does not.
+They need a backend that reports its devices' memory, which CPU does not. An error names settings that would fit.
 """
 
 import contextlib
@@ -20,120 +20,116 @@ from magicvideo_jax.parallel.mesh import abstract_mesh, batch_shards
 from magicvideo_jax.runtime.compilation import out_of_memory_in_one_line
 from magicvideo_jax.training.optimizer import Freeze
 
-_MOST = 3
-"""Ways out that are named."""
+_MOST_SUGGESTIONS = 3
 
 
 def memory_limit(mesh: Mesh | AbstractMesh) -> int | None:
-    """Bytes that each of this host's devices may hold, if it says so."""
-    stats = (
-        [device.memory_stats() or {} for device in mesh.local_devices]
-        if isinstance(mesh, Mesh)
-        else []
-    )
+    """The least memory of this process's devices in bytes; None where the backend does not report it."""
+    if not isinstance(mesh, Mesh):
+        return None
+    stats = [device.memory_stats() or {} for device in mesh.local_devices]
     return min((one["bytes_limit"] for one in stats if "bytes_limit" in one), default=None)
 
 
-def check_memory(planned: AbstractRun, networks: Networks) -> None:
-    """Errors: state, inputs and gradients that do not fit a device, with the ways out that would."""
-    limit, parts = memory_limit(planned.mesh), bytes_by_part(planned)
-    if limit is None or sum(parts.values()) <= limit:
+def check_memory(run: AbstractRun, networks: Networks) -> None:
+    """Errors: `UserError` for state, inputs and gradients that do not fit a device."""
+    limit, parts = memory_limit(run.mesh), bytes_by_part(run)
+    needed = sum(parts.values())
+    if limit is None or needed <= limit:
         return
-    held = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size > limit / 100)
+    largest = ", ".join(
+        f"{name} {_gib(size)}" for name, size in parts.items() if size > limit / 100
+    )
+    suggestions = suggest_smaller_state(run.experiment, networks, run.mesh, limit)
     raise UserError(
-        f"a device has {_gib(limit)} and a step holds {_gib(sum(parts.values()))} of it before activations ({held}): "
-        f"give {_listed(suggest_smaller_state(planned.experiment, networks, planned.mesh, limit))}"
+        f"one step needs {_gib(needed)} per device before activations ({largest}), but a device "
+        f"has {_gib(limit)}: give {_first(suggestions)}"
     )
 
 
-def check_program(program: Any, experiment: Experiment, mesh: Mesh) -> None:
-    """Errors: a compiled step whose temporaries do not fit beside its arguments."""
-    limit, memory = memory_limit(mesh), program.memory_analysis()
+def check_program(program: Any, run: AbstractRun) -> None:
+    """Errors: `UserError` for a compiled step whose temporaries do not fit beside its arguments."""
+    limit, memory = memory_limit(run.mesh), program.memory_analysis()
     if limit is None or memory is None:
         return
     kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    if kept + memory.temp_size_in_bytes > limit:
+    needed = kept + memory.temp_size_in_bytes
+    if needed > limit:
         raise UserError(
-            f"a device has {_gib(limit)} and the compiled step takes {_gib(kept + memory.temp_size_in_bytes)}, of it "
-            f"{_gib(memory.temp_size_in_bytes)} temporary: give {_listed(suggest_smaller_step(experiment, mesh))}"
+            f"the compiled step needs {_gib(needed)} per device, {_gib(memory.temp_size_in_bytes)} "
+            f"of it temporary, but a device has {_gib(limit)}: give {_first(suggest_smaller_step(run))}"
         )
 
 
-def step_refused_in_a_line(
-    experiment: Experiment, mesh: Mesh
-) -> contextlib.AbstractContextManager[None]:
-    """Around compiling: TPU's compiler refuses by itself what does not fit."""
+def step_out_of_memory_in_one_line(run: AbstractRun) -> contextlib.AbstractContextManager[None]:
+    """Context for compiling the step: the TPU compiler itself refuses programs that do not fit."""
     return out_of_memory_in_one_line(
-        lambda words: (
-            f"XLA refuses the step ({words}): give {_listed(suggest_smaller_step(experiment, mesh))}"
-        )
+        lambda words: f"XLA cannot fit the step ({words}): give {_first(suggest_smaller_step(run))}"
     )
 
 
 def suggest_smaller_state(
     experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh, limit: int
 ) -> Iterator[str]:
-    """Settings with which what is held before activations fits, those that change least first."""
+    """Settings whose state, inputs and gradients fit `limit` bytes per device, the smallest change first."""
+    # More shards.
     shards = mesh.size // mesh.shape["frames"]
-    shape = replace(experiment.mesh, data=-1)
-    spread = [
-        replace(experiment, mesh=replace(shape, fsdp=n))
-        for n in range(1, shards + 1)
-        if shards % n == 0
+    sizes = [n for n in range(1, shards + 1) if shards % n == 0 and n > mesh.shape["fsdp"]]
+    wider = [
+        replace(experiment, mesh=replace(experiment.mesh, data=-1, fsdp=size)) for size in sizes
     ]
-    wider = [one for one in spread if one.mesh.fsdp > mesh.shape["fsdp"]]
-    frozen = [
-        one for one in Freeze if one is not Freeze.ALL and experiment.optim.freeze is Freeze.ALL
-    ]
-    if experiment.model.unet.temporal is None or Component.UNET not in experiment.model.trained:
-        frozen = []
+
+    # Fewer trained parameters.
+    trains_unet = Component.UNET in experiment.model.trained
+    may_freeze = trains_unet and experiment.model.unet.temporal is not None
+    freezes = [Freeze.TEMPORAL, Freeze.ADAPTOR]
+    if experiment.optim.freeze is not Freeze.ALL or not may_freeze:
+        freezes = []
 
     def with_freeze(one: Experiment, freeze: Freeze) -> Experiment:
         return replace(one, optim=replace(one.optim, freeze=freeze))
 
-    groups = [wider, *([with_freeze(experiment, freeze)] for freeze in frozen)]
-    groups += [[with_freeze(one, freeze) for one in wider] for freeze in frozen]
+    # The first of each group that fits.
+    groups = [wider, *([with_freeze(experiment, freeze)] for freeze in freezes)]
+    groups += [[with_freeze(one, freeze) for one in wider] for freeze in freezes]
     for group in groups:
         for changed in group:
-            size = sum(
-                bytes_by_part(
-                    abstract_run(changed, networks, abstract_mesh(changed.mesh, mesh.size))
-                ).values()
-            )
-            if size <= limit:
-                yield f"{_difference(experiment, changed)} ({_gib(size)})"
+            smaller = abstract_run(changed, networks, abstract_mesh(changed.mesh, mesh.size))
+            needed = sum(bytes_by_part(smaller).values())
+            if needed <= limit:
+                yield f"{_as_arguments(experiment, changed)} ({_gib(needed)})"
                 break
 
 
-def suggest_smaller_step(experiment: Experiment, mesh: Mesh) -> Iterator[str]:
-    """Settings with which a step keeps less at once, those that change least first."""
+def suggest_smaller_step(run: AbstractRun) -> Iterator[str]:
+    """Settings with which a step has fewer activations at once, the smallest change first."""
+    experiment, mesh = run.experiment, run.mesh
     train, shards = experiment.train, batch_shards(mesh)
     if train.batch_size % (2 * train.accumulate * shards) == 0:
-        yield f"--config.train.accumulate={2 * train.accumulate} (half as much at once, same step)"
+        yield f"--config.train.accumulate={2 * train.accumulate} (half the activations, same step)"
     if experiment.model.remat is not Remat.FULL:
         yield "--config.model.remat=full (a third more arithmetic, same step)"
     if mesh.shape["fsdp"] < shards:
-        yield f"--config.mesh.fsdp={shards} (the state spread over all)"
+        yield f"--config.mesh.fsdp={shards} (the state sharded over all devices)"
     if train.batch_size > shards:
-        yield f"--config.train.batch_size={shards} (another step)"
+        yield f"--config.train.batch_size={shards} (a smaller batch)"
     if experiment.optim.freeze is Freeze.ALL and experiment.model.unet.temporal is not None:
-        yield "--config.optim.freeze=temporal (what a video network adds is trained, no more)"
+        yield "--config.optim.freeze=temporal (trains only what a video network adds)"
 
 
-def _difference(one: Experiment, other: Experiment) -> str:
-    """As a command line says it."""
-    said = []
-    if other.mesh.fsdp != one.mesh.fsdp:
-        said.append(f"--config.mesh.fsdp={other.mesh.fsdp}")
-    if other.optim.freeze is not one.optim.freeze:
-        said.append(f"--config.optim.freeze={other.optim.freeze.value}")
-    return " ".join(said)
+def _as_arguments(before: Experiment, after: Experiment) -> str:
+    """The difference of two experiments as arguments of a command line."""
+    arguments = []
+    if after.mesh.fsdp != before.mesh.fsdp:
+        arguments.append(f"--config.mesh.fsdp={after.mesh.fsdp}")
+    if after.optim.freeze is not before.optim.freeze:
+        arguments.append(f"--config.optim.freeze={after.optim.freeze.value}")
+    return " ".join(arguments)
 
 
-def _listed(ways: Iterator[str]) -> str:
-    return (
-        "; or ".join(itertools.islice(ways, _MOST)) or "more devices, or smaller networks or clips"
-    )
+def _first(suggestions: Iterator[str]) -> str:
+    first = itertools.islice(suggestions, _MOST_SUGGESTIONS)
+    return "; or ".join(first) or "more devices, or smaller networks or clips"
 
 
 def _gib(size: int) -> str:

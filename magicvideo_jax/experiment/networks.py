@@ -1,13 +1,18 @@
-"""The networks of a model, and what objectives and samplers want of them, as functions of the whole parameters."""
+"""The networks of a model as functions of its parameters, and which of the parameters train.
 
+Parameters are one dict: `params[component.value]` are those of a network.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from magicvideo_jax.core.tree import split
 from magicvideo_jax.core.types import Condition, Params
-from magicvideo_jax.experiment.config import Component, Compute, ModelConfig
+from magicvideo_jax.experiment.config import Component, Compute, Experiment, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip_text import CLIPTextEncoder
@@ -15,6 +20,10 @@ from magicvideo_jax.models.discriminator import Discriminator
 from magicvideo_jax.models.unet import VideoUNet
 from magicvideo_jax.sampling.decoding import Decode
 from magicvideo_jax.training.objectives import DenoisingNetworks
+from magicvideo_jax.training.optimizer import trains
+
+PIPELINE = (Component.UNET, Component.VAE, Component.TEXT)
+"""The networks of a pipeline from text to clips."""
 
 
 def compute_dtype(model: ModelConfig, platform: str | None = None) -> Any:
@@ -115,3 +124,20 @@ class Networks:
         """(t h w c) of a clip's latents."""
         side = size // self._model.vae.factor
         return frames, side, side, self._model.vae.latent_channels
+
+    def shapes(self, components: Sequence[Component]) -> Params:
+        """The parameters of some networks, as shapes."""
+        return {one.value: self.by_component[one].shapes for one in components}
+
+
+def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Params]:
+    """Parameters that train, and parameters that are frozen. A discriminator always trains."""
+    trained_components = {component.value for component in experiment.model.trained}
+
+    def is_trained(path: str) -> bool:
+        component, _, name = path.partition(".")
+        if component == Component.DISCRIMINATOR.value:
+            return True
+        return component in trained_components and trains(experiment.optim.freeze, name)
+
+    return split(params, is_trained)

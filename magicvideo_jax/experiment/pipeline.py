@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
-from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage
+from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.initial_weights import (
     EMBEDDED,
@@ -20,8 +20,8 @@ from magicvideo_jax.experiment.initial_weights import (
     initial_weights,
     with_vae_of,
 )
-from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.run_folder import MODEL
+from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
@@ -33,12 +33,12 @@ EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
 
 
 class Pipeline:
-    """Text to clips. Compiles once for each number of frames and sampler setting."""
+    """Text to clips. Compiles once for each number of frames, of steps, and of clips at once."""
 
     def __init__(self, experiment: Experiment, params: Params, tokenizer: CaptionTokenizer):
         self.experiment, self.params = experiment, params
         self._tokenizer, self._networks = tokenizer, Networks(experiment.model)
-        self._generators: dict[tuple[SampleConfig, int | None, int], Generator] = {}
+        self._generators: dict[tuple[int, int], Generator] = {}
 
     def __call__(
         self,
@@ -52,16 +52,23 @@ class Pipeline:
         negative_prompt: str = "",
     ) -> UInt8[np.ndarray, "t h w 3"]:
         """One clip. What is not given is what the model's config says. Errors: `UserError` names the argument."""
-        usual = self.experiment.sample
+        given = {"steps": steps, "guidance": guidance, "fps": fps}
         sample = replace(
-            usual,
-            steps=usual.steps if steps is None else steps,
-            guidance=usual.guidance if guidance is None else guidance,
-            fps=usual.fps if fps is None else fps,
+            self.experiment.sample,
+            **{name: value for name, value in given.items() if value is not None},
         )
-        return self.many(
+        clips = self.many(
             [prompt], sample, seed=seed, frames=frames, negative_prompt=negative_prompt
-        )[0]
+        )
+        return clips[0]
+
+    def decode_in_parts(self, *, frames: int | None = None, tile: int | None = None) -> None:
+        """From now on decode so many frames at once, in tiles of so many latents a side (None: as before)."""
+        given = {"frames": frames, "tile": tile}
+        decode = replace(
+            self.experiment.decode, **{name: n for name, n in given.items() if n is not None}
+        )
+        self.experiment, self._generators = replace(self.experiment, decode=decode), {}
 
     def decode_with(self, weights: str) -> None:
         """Decode with the VAE of other weights from now on. Errors: `UserError` for one with latents of its own."""
@@ -86,28 +93,29 @@ class Pipeline:
         seed: int = 0,
         frames: int | None = None,
         negative_prompt: str = "",
-        at_once: int = 1,
+        batch_size: int = 1,
     ) -> UInt8[np.ndarray, "b t h w 3"]:
-        """A clip for each prompt, `at_once` of them together; `fps` is a rate for each, else all have the sample's."""
+        """A clip for each prompt, `batch_size` at once; `fps` is a rate for each (None: the sample's for all)."""
         for i, prompt in enumerate(prompts):
             if not prompt.strip():
-                raise UserError(f"--prompt: prompt {i} is empty: say what is to be seen")
+                raise UserError(f"--prompt: prompt {i} is empty: describe what the clip shows")
         rates = [sample.fps] * len(prompts) if fps is None else list(fps)
         for rate in rates:
             if not 0 < rate <= 60:
                 raise UserError(f"--fps={rate}: give more than 0 and at most 60 frames per second")
-        key = (replace(sample, fps=0.0), frames, at_once)
+        stage = stage_of(self.experiment)
+        key = (stage.frames(self.experiment) if frames is None else frames, batch_size)
         if key not in self._generators:
             self._generators[key] = Generator(
                 self.experiment,
                 self._networks,
                 self._tokenizer,
-                at_once=at_once,
-                sample=sample,
-                frames=frames,
+                frames=key[0],
+                as_images=stage.trains_single_images,
+                batch_size=batch_size,
             )
         request = SampleRequest(list(prompts), rates, negative_prompt, seed)
-        return self._generators[key].generate(self.params, request)
+        return self._generators[key].generate(self.params, request, sample)
 
 
 def load(path: str | Path, *, vae: str | Path = "") -> Pipeline:
@@ -129,7 +137,7 @@ def load(path: str | Path, *, vae: str | Path = "") -> Pipeline:
 
 def _load(path: str, initial: InitialWeights) -> Pipeline:
     experiment = initial.experiment or _usual_experiment(path, initial)
-    if not experiment.stage.has_text:
+    if not stage_of(experiment).reads_captions:
         raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
     if initial.tokenizer is None:
         raise UserError(
@@ -139,7 +147,7 @@ def _load(path: str, initial: InitialWeights) -> Pipeline:
         initial.tokenizer, length=experiment.model.text.tokens, name_each=True
     )
     networks = Networks(experiment.model)
-    params = {component.value: _loaded(initial, networks, component) for component in MODEL}
+    params = {component.value: _loaded(initial, networks, component) for component in PIPELINE}
     return Pipeline(experiment, params, tokenizer)
 
 
@@ -156,7 +164,7 @@ def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     size = int(vae.json.get("sample_size", 512))
     return replace(
         usual,
-        stage=TrainingStage.IMAGE if temporal is None else TrainingStage.VIDEO,
+        stage="image" if temporal is None else "video",
         init_from=path,
         model=model,
         sample=EMBEDDED_SAMPLE if path in EMBEDDED else usual.sample,

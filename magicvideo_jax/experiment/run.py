@@ -1,98 +1,195 @@
-"""A training run from the first line it prints to the last score."""
+"""A training run, from its first printed line to its final metrics; and the evaluation of a finished one."""
 
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
 
 from magicvideo_jax.core.dataclass_dict import to_plain
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
-from magicvideo_jax.core.tree import merge
-from magicvideo_jax.experiment.config import Experiment, TrainingStage
-from magicvideo_jax.experiment.held_out import held_out_prompts
-from magicvideo_jax.experiment.memory_check import check_program, step_refused_in_a_line
-from magicvideo_jax.experiment.outcome import Scores
-from magicvideo_jax.experiment.preview import Preview
-from magicvideo_jax.experiment.report import say_costs
-from magicvideo_jax.experiment.run_folder import RunFolder
-from magicvideo_jax.experiment.scores import evaluator_of, metrics_table
-from magicvideo_jax.experiment.setup import set_up_or_resume
+from magicvideo_jax.core.tree import count, merge, size_in_bytes
+from magicvideo_jax.data.tokenizer import CaptionTokenizer
+from magicvideo_jax.evaluation.metrics import Scores, metrics_table
+from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.held_out import HeldOut, open_held_out
+from magicvideo_jax.experiment.memory_check import check_program, step_out_of_memory_in_one_line
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
+from magicvideo_jax.experiment.setup import RunSetup, set_up_or_resume
+from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
+from magicvideo_jax.experiment.stages.stage import Evaluator
+from magicvideo_jax.media.clip_files import save_video
+from magicvideo_jax.media.contact_sheet import contact_sheet, save_sheet
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
 from magicvideo_jax.runtime.preemption import PreemptionListener
 from magicvideo_jax.runtime.progress import say
 from magicvideo_jax.runtime.run_lock import hold_run_lock
 from magicvideo_jax.training.checkpoint import Checkpoints
-from magicvideo_jax.training.curves import plot_curves
 from magicvideo_jax.training.loop import train_loop
-from magicvideo_jax.training.metrics import MetricsLog, read_lines
+from magicvideo_jax.training.metrics_log import MetricsLog
+from magicvideo_jax.training.state import TrainState
 from magicvideo_jax.training.step import Compiled
 
 
-def run(experiment: Experiment, workdir: Path, interrupt: PreemptionListener | None = None) -> None:
-    """Trains (on), scores, and leaves everything in `workdir`.
+def run(
+    experiment: Experiment, workdir: Path, preemption: PreemptionListener | None = None
+) -> None:
+    """Train (on), evaluate, and leave everything in `workdir`.
 
-    Of several hosts all compute everything, previews and scores too; what people look at is the first one's.
-    Errors: `UserError`, and `Preempted` when `interrupt` asks to leave.
+    With several processes all of them compute everything, previews and metrics too; the leader writes what people look
+    at. Errors: `UserError`; `Preempted` when `preemption` asks to leave.
     """
     enable_compilation_cache()
+    check_stage(experiment)
     folder = RunFolder(workdir)
     folder.create()
     with ExitStack() as stack:
         stack.enter_context(hold_run_lock(workdir))
-        shown = (
-            workdir if processes.is_leader() else Path(stack.enter_context(TemporaryDirectory()))
+        keep_last, keep_every = experiment.train.keep_last, experiment.train.keep_every
+        checkpoints = stack.enter_context(
+            closing(Checkpoints(workdir, keep_last=keep_last, keep_every=keep_every))
         )
-        checkpoints = stack.enter_context(closing(_checkpoints(experiment, workdir)))
-        started = set_up_or_resume(experiment, folder, checkpoints)
-        experiment, first = started.experiment, int(started.state.step)
+        setup = set_up_or_resume(experiment, folder, checkpoints)
+        experiment, first = setup.experiment, int(setup.state.step)
         if first:
             say(f"resuming at step {first}")
-        wandb_project = experiment.train.wandb_project if processes.is_leader() else ""
-        log = MetricsLog(
-            shown, first=first, wandb_project=wandb_project, config=to_plain(experiment)
-        )
-        stack.enter_context(closing(log))
-        outcome = evaluator_of(experiment, started.networks, started.tokenizer)
-        step = Compiled(started.step, started.state)
-        with step_refused_in_a_line(experiment, started.mesh):
-            program = step.program(started.state, started.loader.shapes())
-        check_program(program, experiment, started.mesh)
-        say_costs(started, program, workdir)
+
+        # Followers write what people look at to a folder that nobody looks at.
+        visible = stack.enter_context(_leaders_folder(workdir))
+        log = stack.enter_context(closing(_metrics_log(experiment, visible, first)))
+        held_out = open_held_out(experiment, stage_of(experiment).frames(experiment))
+        evaluator = _evaluator(experiment, setup, held_out)
+        step = Compiled(setup.abstract.step, setup.state)
+        with step_out_of_memory_in_one_line(setup.abstract):
+            program = step.program(setup.state, setup.loader.shapes())
+        check_program(program, setup.abstract)
+        _print_summary(setup, program, workdir)
+
+        preview = None
+        if evaluator is not None and held_out is not None:
+            preview = Preview(evaluator, visible / folder.previews.name, fps=held_out.fps)
         state = train_loop(
-            started.state,
+            setup.state,
             step,
-            started.loader,
+            setup.loader,
             config=experiment.train,
             experiment=to_plain(experiment),
             checkpoints=checkpoints,
             log=log,
-            preview=Preview(
-                outcome,
-                shown / folder.previews.name,
-                fps=float(held_out_prompts(experiment, 1)[0].fps),
-            ),
-            interrupt=interrupt or PreemptionListener(),
+            preview=preview,
+            preemption=preemption or PreemptionListener(),
         )
-        plot_curves(read_lines(shown / "metrics.jsonl"), shown / "curves.png")
-        scores = outcome.metrics(merge(state.ema, state.frozen))
-        if experiment.stage is TrainingStage.VAE:
-            _write_scaling(scores, experiment, folder)
-        write_json(shown / folder.metrics.name, scores)
+        scores: Scores = {}
+        if evaluator is not None:
+            scores = evaluator.metrics(merge(state.ema, state.frozen))
+            finished = stage_of(experiment).finished(experiment, scores)
+            if finished != experiment:
+                folder.write_config(finished)
+        write_json(visible / folder.metrics.name, scores)
     if processes.is_leader():
         for line in metrics_table(scores):
             print(line)
 
 
-def _checkpoints(experiment: Experiment, workdir: Path) -> Checkpoints:
-    return Checkpoints(
-        workdir, keep_last=experiment.train.keep_last, keep_every=experiment.train.keep_every
+def evaluate_run(
+    folder: RunFolder, *, clips: int | None = None, metrics: tuple[str, ...] = ()
+) -> Scores:
+    """The metrics of a run folder's newest checkpoint; `clips` and `metrics` replace those of its config.
+
+    Errors: `UserError`, also where the data has no validation split to evaluate on.
+    """
+    enable_compilation_cache()
+    experiment = folder.experiment()
+    if clips is not None and clips < 1:
+        raise UserError(f"--clips={clips}: give at least 1")
+    evaluate = experiment.evaluate
+    evaluate = replace(evaluate, clips=clips or evaluate.clips, metrics=metrics or evaluate.metrics)
+    experiment = replace(experiment, evaluate=evaluate)
+    check_stage(experiment)
+    stage = stage_of(experiment)
+    held_out = open_held_out(experiment, stage.frames(experiment))
+    if held_out is None:
+        raise UserError(
+            f"{folder.path}: its data set {experiment.data.sources[0].path} has no validation split "
+            "to evaluate on: prepare one with --validation above 0"
+        )
+    networks = Networks(experiment.model)
+    params = trained_params(folder, networks, experiment)
+    tokenize = None
+    if stage.reads_captions:
+        tokenize = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
+    return stage.evaluator(experiment, networks, tokenize, held_out).metrics(params)
+
+
+class Preview:
+    """Writes held-out examples of a state to `WORKDIR/previews`, as a clip and as a contact sheet."""
+
+    def __init__(self, evaluator: Evaluator, folder: Path, *, fps: float):
+        self._evaluator, self._folder, self._fps = evaluator, folder, fps
+
+    def __call__(self, state: TrainState, step: int) -> None:
+        rows = self._evaluator.preview(merge(state.ema, state.frozen))
+        captions, clips = zip(*rows, strict=True)
+        name = f"step_{step:06d}"
+        save_sheet(contact_sheet(clips, captions), self._folder / f"{name}.png")
+        if len(clips[0]) > 1:
+            side_by_side = np.concatenate(clips, axis=2)
+            save_video(side_by_side, self._folder / f"{name}.mp4", fps=self._fps)
+
+
+def _evaluator(
+    experiment: Experiment, setup: RunSetup, held_out: HeldOut | None
+) -> Evaluator | None:
+    if held_out is None:
+        return None
+    stage = stage_of(experiment)
+    return stage.evaluator(experiment, setup.networks, setup.tokenizer, held_out)
+
+
+@contextmanager
+def _leaders_folder(workdir: Path) -> Iterator[Path]:
+    """`workdir` for the leader, a temporary folder for other processes."""
+    if processes.is_leader():
+        yield workdir
+        return
+    with TemporaryDirectory() as temporary:
+        yield Path(temporary)
+
+
+def _metrics_log(experiment: Experiment, folder: Path, first: int) -> MetricsLog:
+    project = experiment.train.wandb_project if processes.is_leader() else ""
+    return MetricsLog(folder, first=first, wandb_project=project, config=to_plain(experiment))
+
+
+def _print_summary(setup: RunSetup, program: Any, workdir: Path) -> None:
+    """What the run trains, what a step costs as XLA compiled it, and where the run writes."""
+    state, experiment, mesh = setup.state, setup.experiment, setup.abstract.mesh
+    trained, frozen = count(state.params), count(state.frozen)
+    memory, cost = program.memory_analysis(), program.cost_analysis()
+    axes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    train = experiment.train
+    say(f"stage       {experiment.stage}, {train.steps} steps of {train.batch_size}")
+    say(f"parameters  {trained + frozen:,} in all, {trained:,} trained")
+    say(f"from        {experiment.init_from}: {setup.from_weights:,} of them")
+    say(f"state       {size_in_bytes(state) / 2**20:,.0f} MiB over {mesh.size} devices ({axes})")
+    if memory is not None:
+        temporary = memory.temp_size_in_bytes
+        total = memory.argument_size_in_bytes + temporary
+        say(
+            f"memory      {total / 2**20:,.0f} MiB a device, of it "
+            f"{temporary / 2**20:,.0f} temporary"
+        )
+    if cost and cost.get("flops", 0) > 0:
+        say(f"arithmetic  {cost['flops'] / 1e9:,.1f} GFLOP a step and device (as XLA counts)")
+    for note in stage_of(experiment).notes(experiment):
+        say(note)
+    say(
+        f"writing to  {workdir}: config.json, metrics.jsonl, checkpoints/, previews/, "
+        "metrics.json at the end"
     )
-
-
-def _write_scaling(scores: Scores, experiment: Experiment, folder: RunFolder) -> None:
-    """Latents of a new VAE are to have variance 1."""
-    deviation = scores["latent_std"]
-    assert isinstance(deviation, float)
-    vae = replace(experiment.model.vae, scaling=1 / deviation)
-    folder.write_config(replace(experiment, model=replace(experiment.model, vae=vae)))

@@ -8,21 +8,21 @@ tokenizer/       the files of the CLIP tokenizer                       run.lock 
 
 import json
 import shutil
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
-from magicvideo_jax.core.tree import merge, split
+from magicvideo_jax.core.tree import flatten, merge, unflatten
 from magicvideo_jax.core.types import Params
-from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, read_experiment
+from magicvideo_jax.experiment.config import Component, Experiment, read_experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.training.checkpoint import Saved
-from magicvideo_jax.training.optimizer import trains
 
 # What a run is; the rest (steps, learning rate, mesh, sampling) may change from one start to the next.
 _FIXED = (
@@ -105,42 +105,26 @@ class RunFolder:
             ) from None
 
 
-MODEL = (Component.UNET, Component.VAE, Component.TEXT)
-"""The networks of a text-to-video model."""
-
-
-def components_of(experiment: Experiment) -> tuple[Component, ...]:
-    """The networks that an experiment needs."""
-    if experiment.stage.has_text:
-        return MODEL
-    has_rival = experiment.stage is TrainingStage.VIDEO_VAE and experiment.video_vae.adversarial > 0
-    return (Component.VAE, Component.DISCRIMINATOR) if has_rival else (Component.VAE,)
-
-
-def shapes_of(networks: Networks, experiment: Experiment) -> Params:
-    """The whole parameters of an experiment, as shapes."""
-    return {c.value: networks.by_component[c].shapes for c in components_of(experiment)}
-
-
-def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Params]:
-    """What trains, and what is frozen."""
-    components = {c.value for c in experiment.model.trained}
-
-    def chosen(path: str) -> bool:
-        component, _, inside = path.partition(".")
-        if component == Component.DISCRIMINATOR.value:
-            return True
-        return component in components and trains(experiment.optim.freeze, inside)
-
-    return split(params, chosen)
-
-
 def trained_params(folder: RunFolder, networks: Networks, experiment: Experiment) -> Params:
-    """The newest average (EMA) of what was trained, and what was frozen, together; spread over the devices there are.
+    """The newest average (EMA) of the trained parameters and the frozen ones, together, sharded over the devices here,
+    however many trained them.
 
-    The number of devices need not be that of the training.
+    Which networks there are, and which of their parameters trained, is read from the checkpoint. Errors: `UserError`
+    for no or only corrupt checkpoints, and for one that does not fit the folder's config.
     """
-    places = with_shardings(shapes_of(networks, experiment), make_mesh(MeshConfig()))
-    trained, frozen = split_trained(places, experiment)
     saved = Saved(folder.path)
-    return merge(saved.restore_ema(trained), saved.restore_frozen(frozen))
+    averaged, frozen = saved.parameter_paths()
+    names = sorted({path.split(".")[0] for path in averaged | frozen})
+    shapes = flatten(networks.shapes([Component(name) for name in names]))
+    if shapes.keys() != averaged | frozen:
+        odd = sorted(shapes.keys() ^ (averaged | frozen))
+        raise UserError(
+            f"{folder.path}: its checkpoint and its config.json are not of one model "
+            f"({', '.join(odd[:3])}): restore the file that was changed"
+        )
+    placed = flatten(with_shardings(unflatten(shapes), make_mesh(MeshConfig())))
+
+    def chosen(paths: Set[str]) -> Params:
+        return unflatten({path: leaf for path, leaf in placed.items() if path in paths})
+
+    return merge(saved.restore_ema(chosen(averaged)), saved.restore_frozen(chosen(frozen)))

@@ -1,8 +1,7 @@
-"""From an experiment to something that can take a step: mesh, weights in their places, state, compiled step."""
+"""From a config to a run that can take its next step: mesh, networks, weights, state, data."""
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -12,12 +11,13 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment, check_experiment
+from magicvideo_jax.experiment.datasets import StreamInputs, caption_words, training_stream
 from magicvideo_jax.experiment.initial_weights import InitialWeights, initial_of
 from magicvideo_jax.experiment.memory_check import check_memory
-from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.run_folder import RunFolder, components_of, split_trained
-from magicvideo_jax.experiment.shapes import abstract_run
-from magicvideo_jax.experiment.streams import training_stream, words
+from magicvideo_jax.experiment.networks import Networks, split_trained
+from magicvideo_jax.experiment.run_folder import RunFolder
+from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run
+from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
 from magicvideo_jax.parallel.batch import check_batch
 from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
@@ -29,30 +29,36 @@ from magicvideo_jax.training.state import TrainState, fresh_state
 
 @dataclass(frozen=True)
 class RunSetup:
-    """A run before its first step."""
+    """A run before its next step."""
 
-    experiment: Experiment
-    """With the numbers of the networks that the weights came with."""
-    mesh: Mesh
+    abstract: AbstractRun
+    """The experiment with the network sizes of its weights, the mesh, and the step, not compiled yet."""
     networks: Networks
     tokenizer: CaptionTokenizer | None
     loader: Loader
     state: TrainState
-    step: Any
-    """The train step, not yet compiled."""
     from_weights: int
-    """Parameters that came from `init_from`."""
+    """Number of parameters that came from `init_from`; 0 in a run that goes on."""
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.abstract.experiment
 
 
 def set_up_or_resume(
     experiment: Experiment, folder: RunFolder, checkpoints: Checkpoints
 ) -> RunSetup:
-    """Builds everything, at the newest checkpoint if there is one, and writes the work folder's config.
+    """Builds the run, at the newest checkpoint if there is one, and writes the run folder's config.
 
-    Errors: `UserError` for all that a user can mend.
+    Errors: `UserError` for all that a user can mend, if possible before weights are read.
     """
+    # What can be refused before weights are opened.
+    check_stage(experiment)
     mesh = make_mesh(experiment.mesh)
-    check_batch(experiment.train.batch_size, mesh, accumulate=experiment.train.accumulate)
+    train, frames = experiment.train, stage_of(experiment).frames(experiment)
+    check_batch(train.batch_size, mesh, accumulate=train.accumulate, frames=frames)
+
+    # Network sizes: those of the run so far, or of the weights it begins with.
     resumes = checkpoints.latest() is not None
     initial = InitialWeights()
     if resumes:
@@ -63,54 +69,41 @@ def set_up_or_resume(
         experiment = _with_tokenizer(experiment, initial, folder)
         initial = initial.without(experiment.model.reinitialize)
     check_experiment(experiment)
+    check_stage(experiment)
     tokenizer = None
-    if experiment.stage.has_text:
+    if stage_of(experiment).reads_captions:
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
     networks = Networks(experiment.model)
-    planned = abstract_run(experiment, networks, mesh, tokenizer)
-    check_memory(planned, networks)
+    run = abstract_run(experiment, networks, mesh, tokenizer)
+    check_memory(run, networks)
+
+    # State and position in the data.
+    position, from_weights = None, 0
     if resumes:
-        if planned.state.frozen and not checkpoints.has_frozen():
-            _frozen_again(experiment, networks, mesh, checkpoints)
-        state, position = checkpoints.restore(planned.state)
-        from_weights = 0
+        if run.state.frozen and not checkpoints.has_frozen():
+            _save_frozen_again(experiment, networks, mesh, checkpoints)
+        state, position = checkpoints.restore(run.state)
     else:
-        params, from_weights = _initial_params(experiment, networks, initial, mesh)
-        trained, frozen = split_trained(params, experiment)
-        shardings = jax.tree.map(lambda x: x.sharding, planned.state)
-        create = jax.jit(
-            partial(fresh_state, optimizer=planned.optimizer),
-            out_shardings=shardings._replace(frozen={}),
-        )
-        state = create(trained)._replace(frozen=frozen)
-        position = None
-        checkpoints.save_frozen(frozen)
+        state, from_weights = _initial_state(run, networks, initial)
+        checkpoints.save_frozen(state.frozen)
+    inputs = StreamInputs(experiment, networks, tokenizer, state.frozen)
     loader = Loader(
-        training_stream(experiment, networks, tokenizer, state.frozen),
-        batch_size=experiment.train.batch_size,
+        training_stream(inputs, frames),
+        batch_size=train.batch_size,
         mesh=mesh,
         workers=experiment.data.workers,
     )
     if position is not None:
         loader.seek(position)
     folder.write_config(experiment)
-    return RunSetup(
-        experiment=experiment,
-        mesh=mesh,
-        networks=networks,
-        tokenizer=tokenizer,
-        loader=loader,
-        state=state,
-        step=planned.step,
-        from_weights=from_weights,
-    )
+    return RunSetup(run, networks, tokenizer, loader, state, from_weights)
 
 
 def _with_tokenizer(
     experiment: Experiment, initial: InitialWeights, folder: RunFolder
 ) -> Experiment:
-    """Weights bring their tokenizer; a run from nothing gets the words of its captions."""
-    if not experiment.stage.has_text:
+    """Puts a tokenizer into the run folder: that of the weights, or one built from the captions' words."""
+    if not stage_of(experiment).reads_captions:
         return experiment
     if initial.tokenizer is not None:
         folder.copy_tokenizer(initial.tokenizer)
@@ -121,35 +114,49 @@ def _with_tokenizer(
             f"config.init_from={experiment.init_from}: no tokenizer beside the weights; "
             "convert them with --tokenizer FOLDER and give the converted folder"
         )
+    length = experiment.model.text.tokens
     if processes.is_leader():
-        build_vocabulary(words(experiment), folder.tokenizer, length=experiment.model.text.tokens)
+        build_vocabulary(caption_words(experiment), folder.tokenizer, length=length)
     processes.barrier("tokenizer")
-    size = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens).vocabulary_size
+    size = CaptionTokenizer(folder.tokenizer, length=length).vocabulary_size
     text = replace(experiment.model.text, vocabulary=size)
     return replace(experiment, model=replace(experiment.model, text=text))
+
+
+def _initial_state(
+    run: AbstractRun, networks: Networks, initial: InitialWeights
+) -> tuple[TrainState, int]:
+    """Step 0, and the number of parameters that came from the weights."""
+    assert isinstance(run.mesh, Mesh)
+    params, from_weights = _initial_params(run.experiment, networks, initial, run.mesh)
+    trained, frozen = split_trained(params, run.experiment)
+    shardings = jax.tree.map(lambda x: x.sharding, run.state)._replace(frozen={})
+    create = jax.jit(partial(fresh_state, optimizer=run.optimizer), out_shardings=shardings)
+    return create(trained)._replace(frozen=frozen), from_weights
 
 
 def _initial_params(
     experiment: Experiment, networks: Networks, initial: InitialWeights, mesh: Mesh
 ) -> tuple[Params, int]:
-    """Every network's parameters where they belong, and how many of them came with the weights."""
+    """The sharded parameters of every network, and how many of them came from the weights."""
     params, from_weights = {}, 0
-    for component in components_of(experiment):
+    for component in stage_of(experiment).components(experiment):
         network = networks.by_component[component]
         shardings = parameter_shardings(network.shapes, mesh)
-        params[component.value], there = initial.load(
+        params[component.value], count = initial.load(
             component, network, shardings, seed=experiment.seed
         )
-        from_weights += there
+        from_weights += count
     return params, from_weights
 
 
-def _frozen_again(
+def _save_frozen_again(
     experiment: Experiment, networks: Networks, mesh: Mesh, checkpoints: Checkpoints
 ) -> None:
-    """Someone removed what does not train, because it was damaged: it still is what the run began with."""
+    """Frozen networks are those of `init_from` to the end; a user removes them where they were corrupted."""
     say(
-        f"frozen networks are not in the work folder: read from config.init_from={experiment.init_from} again"
+        f"frozen networks are not in the run folder: reading them from "
+        f"config.init_from={experiment.init_from} again"
     )
     initial = initial_of(experiment).without(experiment.model.reinitialize)
     params, _ = _initial_params(experiment, networks, initial, mesh)

@@ -1,7 +1,8 @@
-"""A run as shapes in their places: all that a compiler needs, on a mesh whose devices nobody need have."""
+"""The state, batch and step of a run as ShapeDtypeStructs with shardings: what a compiler needs, without devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,30 @@ import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.record_examples import FromRecord
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, check_experiment
+from magicvideo_jax.experiment.datasets import CLIPS, IMAGES, open_clips
 from magicvideo_jax.experiment.initial_weights import initial_of
-from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.recorded import open_clips
-from magicvideo_jax.experiment.run_folder import components_of, shapes_of
-from magicvideo_jax.experiment.step import make_step, state_shapes
-from magicvideo_jax.experiment.streams import frames_of
+from magicvideo_jax.experiment.networks import Networks, split_trained
+from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
 from magicvideo_jax.parallel.batch import batch_sharding, check_batch
-from magicvideo_jax.parallel.shardings import bytes_per_device
+from magicvideo_jax.parallel.mesh import replicated
+from magicvideo_jax.parallel.shardings import (
+    bytes_per_device,
+    parameter_shardings,
+    with_sharding,
+)
 from magicvideo_jax.training.optimizer import make_optimizer
-from magicvideo_jax.training.state import TrainState
+from magicvideo_jax.training.state import TrainState, fresh_state
+from magicvideo_jax.training.step import accumulated, train_step
 
 
 @dataclass(frozen=True)
 class AbstractRun:
-    """A run that cannot be run."""
+    """A run as shapes; nothing is allocated."""
 
     experiment: Experiment
     mesh: Mesh | AbstractMesh
@@ -35,14 +42,16 @@ class AbstractRun:
     state: TrainState
     batch: Any
     step: Callable[..., Any]
-    """`step(state, batch)`, not yet compiled."""
+    """`step(state, batch) -> (state, metrics)`, not compiled yet."""
 
 
 def fit_to_weights(experiment: Experiment) -> Experiment:
-    """With the numbers of the networks in `init_from`; without any weights, the config's own."""
+    """The experiment with the network sizes of the weights in `init_from`, checked."""
     if experiment.init_from:
-        experiment = replace(experiment, model=initial_of(experiment).fitted(experiment.model))
+        initial = initial_of(experiment)
+        experiment = replace(experiment, model=initial.fitted(experiment.model))
     check_experiment(experiment)
+    check_stage(experiment)
     return experiment
 
 
@@ -52,50 +61,84 @@ def abstract_run(
     mesh: Mesh | AbstractMesh,
     tokenize: Tokenize | None = None,
 ) -> AbstractRun:
-    """The run of a fitted experiment with its networks; without a tokenizer the empty prompt is any.
+    """The run of an experiment from `fit_to_weights`. Without `tokenize` the empty prompt has arbitrary ids.
 
-    Errors: a batch that the mesh does not divide.
+    Errors: `UserError` for a batch or frames that the mesh does not divide.
     """
-    check_batch(experiment.train.batch_size, mesh, accumulate=experiment.train.accumulate)
-    has_rival = Component.DISCRIMINATOR in components_of(experiment)
+    stage = stage_of(experiment)
+    train, components = experiment.train, stage.components(experiment)
+    frames = stage.frames(experiment)
+    check_batch(train.batch_size, mesh, accumulate=train.accumulate, frames=frames)
     optimizer = make_optimizer(
-        experiment.optim, experiment.train.steps, with_discriminator=has_rival
+        experiment.optim,
+        train.steps,
+        with_discriminator=Component.DISCRIMINATOR in components,
     )
+    tokenize = tokenize or arbitrary_ids(experiment.model.text.tokens)
+    objective = stage.objective(experiment, networks, tokenize)
+    step = partial(
+        train_step,
+        objective=accumulated(objective, train.accumulate),
+        optimizer=optimizer,
+        ema_decay=experiment.optim.ema_decay,
+        seed=experiment.seed,
+    )
+    state = state_shapes(networks.shapes(components), experiment, optimizer, mesh)
     return AbstractRun(
-        experiment,
-        mesh,
-        optimizer,
-        state_shapes(shapes_of(networks, experiment), experiment, optimizer, mesh),
-        batch_places(experiment, networks, mesh),
-        make_step(
-            experiment, networks, optimizer, tokenize or any_ids(experiment.model.text.tokens)
-        ),
+        experiment, mesh, optimizer, state, batch_shapes(experiment, networks, mesh), step
     )
 
 
-def any_ids(tokens: int) -> Tokenize:
-    """In place of a tokenizer that is not here: the right shape."""
+def arbitrary_ids(tokens: int) -> Tokenize:
+    """A stand-in for a tokenizer that is not at hand: ids of the right shape."""
     return lambda prompts: np.zeros((len(prompts), tokens), np.int32)
 
 
-def batch_places(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh) -> Any:
-    """A batch of the training stream; of sets that are not here, as `prepare` writes them: latents, and no text."""
+def state_shapes(
+    params: Params,
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh | AbstractMesh,
+) -> TrainState:
+    """The state as shapes with shardings; EMA and moments are sharded like the parameters they belong to."""
+    trained, frozen = split_trained(params, experiment)
+    shapes = jax.eval_shape(partial(fresh_state, optimizer=optimizer), trained)
+    sharding_of = {
+        tuple(f"{component}.{path}".split(".")): sharding
+        for component, tree in params.items()
+        for path, sharding in flatten(parameter_shardings(tree, mesh)).items()
+    }
 
-    def place(x: Any) -> jax.ShapeDtypeStruct:
+    def shard(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        names = tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
+        # `optax.partition` puts the name of its group in front of a parameter's path.
+        sharding = sharding_of.get(names) or sharding_of.get(names[1:]) or replicated(mesh)
+        return with_sharding(leaf, sharding)
+
+    return jax.tree_util.tree_map_with_path(shard, shapes._replace(frozen=frozen))
+
+
+def batch_shapes(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh) -> Any:
+    """A batch of the training stream. Data sets that are not at hand count as `prepare` writes them: latents, no text
+    states."""
+
+    def shard(x: Any) -> jax.ShapeDtypeStruct:
         shape = (experiment.train.batch_size, *x.shape)
-        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=batch_sharding(mesh, len(shape)))
+        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=batch_sharding(mesh, shape))
 
-    main = _example("sources", frames_of(experiment), experiment, networks)
+    frames = stage_of(experiment).frames(experiment)
+    clips = _example(CLIPS, frames, experiment, networks)
     if not experiment.data.joint_images:
-        return jax.tree.map(place, main)
-    return jax.tree.map(
-        place, {"video": main, "image": _example("pictures", 1, experiment, networks)}
-    )
+        return jax.tree.map(shard, clips)
+    images = _example(IMAGES, 1, experiment, networks)
+    return jax.tree.map(shard, {"video": clips, "image": images})
 
 
 def bytes_by_part(run: AbstractRun) -> dict[str, int]:
-    """Bytes that each device holds before anything is computed, and the gradients, which meet in its update: clipping
-    by their norm needs them all. Activations come on top."""
+    """Bytes per device by purpose, before activations.
+
+    Gradients are counted whole: clipping by their norm needs all of them at once.
+    """
     state = run.state
     parts = {
         "parameters": state.params,
@@ -109,27 +152,30 @@ def bytes_by_part(run: AbstractRun) -> dict[str, int]:
 
 
 def _example(field: str, frames: int, experiment: Experiment, networks: Networks) -> dict[str, Any]:
-    """Of a field's first source."""
-    data, text, source = experiment.data, experiment.model.text, getattr(experiment.data, field)[0]
-    is_here = source.path != DRAWN and Path(source.path).is_dir()
+    """An example of a field's first data set."""
+    data, text = experiment.data, experiment.model.text
+    source = getattr(data, field)[0]
+    is_drawn = source.path == DRAWN
+    is_here = not is_drawn and Path(source.path).is_dir()
     record = open_clips(source, frames, argument=f"config.data.{field}")[0] if is_here else {}
-    example: dict[str, Any]
+
+    arrays: dict[str, Any]
     if is_here:
-        example = dict(
-            FromRecord(frames, experiment.model.vae.scaling)(record, np.random.default_rng(0))
-        )
-    elif source.path == DRAWN and not data.precompute_examples:
-        example = {"pixels": np.zeros((frames, data.size, data.size, 3), np.uint8)}
+        prepare = FromRecord(frames, experiment.model.vae.scaling)
+        arrays = dict(prepare(record, np.random.default_rng(0)))
+    elif is_drawn and not data.precompute_examples:
+        arrays = {"pixels": np.zeros((frames, data.size, data.size, 3), np.uint8)}
     else:
-        dtype = np.float16 if source.path == DRAWN else np.float32
-        example = {"latents": np.zeros(networks.latent_shape(frames, data.size), dtype)}
-    if not experiment.stage.has_text:
-        return example
+        dtype = np.float16 if is_drawn else np.float32
+        arrays = {"latents": np.zeros(networks.latent_shape(frames, data.size), dtype)}
+
+    if not stage_of(experiment).reads_captions:
+        return arrays
     if "text_states" in record and Component.TEXT not in experiment.model.trained:
-        words = {
+        caption = {
             "text": np.zeros((text.tokens, text.width), np.float32),
             "is_captioned": np.bool_(True),
         }
     else:
-        words = {"ids": np.zeros(text.tokens, np.int32)}
-    return example | words | {"fps": np.float32(0)}
+        caption = {"ids": np.zeros(text.tokens, np.int32)}
+    return arrays | caption | {"fps": np.float32(0)}

@@ -1,6 +1,7 @@
 """Batches onto the mesh: examples over `data` and `fsdp`, the frames of clips over `frames`."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,34 +15,48 @@ from magicvideo_jax.parallel.constraints import BATCH_AXES, FRAMES_AXIS
 from magicvideo_jax.parallel.mesh import batch_shards, replicated
 
 
-def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int = 1) -> None:
-    """Errors: a global batch that the mesh does not divide; more than one clip at once where devices share a clip."""
+def check_batch(
+    batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int = 1, frames: int = 1
+) -> None:
+    """Errors: `UserError` for a global batch, or clips of `frames` frames, that the mesh does not divide; and for more
+    than one clip at once where devices share a clip."""
     shards = batch_shards(mesh) * accumulate
     if batch_size < 1 or batch_size % shards:
         raise UserError(
-            f"train.batch_size={batch_size}: give a multiple of {shards} "
+            f"config.train.batch_size={batch_size}: give a multiple of {shards} "
             f"(mesh data x fsdp = {batch_shards(mesh)}, train.accumulate = {accumulate})"
         )
-    frames, at_once = mesh.shape["frames"], batch_size // shards
-    if (
-        frames > 1 and at_once > 1
-    ):  # images of several clips in a row, each spread over devices: XLA would gather them
+    ways = mesh.shape["frames"]
+    if ways == 1:
+        return
+    if frames % ways:
         raise UserError(
-            f"train.batch_size={batch_size}: with mesh.frames={frames} devices take one clip at a time: give {shards}, "
-            f"or train.accumulate={accumulate * at_once}"
+            f"config.mesh.frames={ways}: clips of {frames} frames are not divisible by it; give a "
+            "divisor, or 1 for images"
+        )
+    at_once = batch_size // shards
+    if at_once > 1:
+        # Layers within frames see clips as images in a row, each on several devices: XLA would gather them.
+        raise UserError(
+            f"config.train.batch_size={batch_size}: with mesh.frames={ways} devices take one clip "
+            f"at a time: give {shards}, or train.accumulate={accumulate * at_once}"
         )
 
 
-def batch_sharding(mesh: Mesh | AbstractMesh, ndim: int) -> NamedSharding:
-    """Arrays with five axes are clips (b t h w c)."""
-    spec = PartitionSpec(BATCH_AXES, FRAMES_AXIS) if ndim == 5 else PartitionSpec(BATCH_AXES)
-    return NamedSharding(mesh, spec)
+def batch_sharding(mesh: Mesh | AbstractMesh, shape: Sequence[int]) -> NamedSharding:
+    """The sharding of an array of a batch: the examples over `data` and `fsdp`, and of clips (b t h w c) the frames
+    over `frames`. Single images stay whole."""
+    is_clips = len(shape) == 5 and shape[1] > 1
+    axes = (BATCH_AXES, FRAMES_AXIS) if is_clips else (BATCH_AXES,)
+    return NamedSharding(mesh, PartitionSpec(*axes))
 
 
 @functools.cache
 def local_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
     """The rows of a global batch that this host's devices hold, ascending: hosts may share rows (and split frames)."""
-    here = batch_sharding(mesh, 1).addressable_devices_indices_map((batch_size,)).values()
+    here = (
+        batch_sharding(mesh, (batch_size,)).addressable_devices_indices_map((batch_size,)).values()
+    )
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in here]))
 
 
@@ -55,9 +70,8 @@ def place_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
             first = int(np.searchsorted(rows, wanted[0]))
             return x[(slice(first, first + len(wanted)), *index[1:])]
 
-        return jax.make_array_from_callback(
-            (batch_size, *x.shape[1:]), batch_sharding(mesh, x.ndim), piece
-        )
+        shape = (batch_size, *x.shape[1:])
+        return jax.make_array_from_callback(shape, batch_sharding(mesh, shape), piece)
 
     return jax.tree.map(put, batch)
 

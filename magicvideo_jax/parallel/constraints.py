@@ -14,12 +14,13 @@ BATCH_AXES, FRAMES_AXIS = ("data", "fsdp"), "frames"
 
 
 def shard_activations(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]:
-    """Clips on their devices, and of each the second axis, frames or pixels, over those that share it."""
-    return (
-        jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, FRAMES_AXIS))
-        if _is_sharded()
-        else x
-    )
+    """Shard clips over the batch axes of the mesh and their second axis, frames or pixels, over the frames axis, where
+    that divides it: single images stay whole."""
+    if not _is_sharded():
+        return x
+    ways = jax.sharding.get_abstract_mesh().shape[FRAMES_AXIS]
+    axes = (BATCH_AXES, FRAMES_AXIS) if x.shape[1] % ways == 0 else (BATCH_AXES,)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
 def gather_parameter(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -13,8 +13,8 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.run_folder import shapes_of
-from magicvideo_jax.experiment.shapes import abstract_run, any_ids, bytes_by_part
+from magicvideo_jax.experiment.shapes import abstract_run, arbitrary_ids, bytes_by_part
+from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import replicated, sharded_over_all
 from magicvideo_jax.parallel.shardings import bytes_per_device, with_sharding, with_shardings
 from magicvideo_jax.training.step import Compiled
@@ -71,22 +71,29 @@ def _step(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh)
 def _sample(
     experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh
 ) -> PlannedProgram:
-    """As a run makes previews and scores, of parameters as it spreads them; `sample` and `evaluate` have them whole.
+    """The sampling program used for previews: parameters sharded as in training (`sample` and `evaluate` replicate
+    them).
 
-    What is gathered is counted in the type that networks compute in; XLA leaves out the VAE's encoder, and may gather
-    the table of words as it is."""
-    if not experiment.stage.has_text:
+    What is gathered is counted in the networks' compute type. That is an estimate: XLA leaves out the VAE's encoder,
+    and may gather the word table in float32.
+    """
+    stage = stage_of(experiment)
+    if not stage.reads_captions:
         raise UserError(
-            f"--what=sample: stage={experiment.stage.value} makes nothing from prompts; plan its step"
+            f"--what=sample: stage={experiment.stage} does not sample from prompts; plan its step"
         )
-    generator = Generator(experiment, networks, any_ids(experiment.model.text.tokens))
-    params, clips = (
-        with_shardings(shapes_of(networks, experiment), mesh),
-        generator.clips_together(mesh),
+    generator = Generator(
+        experiment,
+        networks,
+        arbitrary_ids(experiment.model.text.tokens),
+        frames=stage.frames(experiment),
+        as_images=stage.trains_single_images,
     )
+    params = with_shardings(networks.shapes(stage.components(experiment)), mesh)
+    clips = generator.clips_at_once(mesh)
     request = SampleRequest(prompts=[""] * clips, fps=[experiment.sample.fps] * clips)
 
-    ids, null_ids, fps, keys = generator.inputs(request, 0, clips)
+    ids, null_ids, fps, keys = generator.batch(request, 0, clips)
     inputs = {
         "ids": with_sharding(ids, sharded_over_all(mesh)),
         "fps": with_sharding(fps, sharded_over_all(mesh)),
@@ -96,14 +103,14 @@ def _sample(
 
     def trace() -> Any:
         assert isinstance(mesh, Mesh)
-        return generator.program(mesh).trace(
-            params, inputs["ids"], null_ids, inputs["fps"], inputs["keys"]
-        )
+        settings = generator.settings()
+        arguments = (inputs["ids"], null_ids, inputs["fps"], inputs["keys"])
+        return generator.program(mesh).trace(params, *arguments, *settings)
 
-    spread = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
+    sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
     parts = {
         "parameters": bytes_per_device(params),
-        "gathered": sum(leaf.size for leaf in spread) * jnp.dtype(networks.dtype).itemsize,
+        "gathered": sum(leaf.size for leaf in sharded) * jnp.dtype(networks.dtype).itemsize,
         "inputs": bytes_per_device(inputs),
     }
     return PlannedProgram(ProgramKind.SAMPLE, experiment, mesh, clips, inputs, parts, trace)

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Float, Key
 
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import named
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.guidance import guided
@@ -26,19 +28,34 @@ class Sampler(Enum):
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """The usual answers to what a sampler asks."""
+    """Defaults of sampling, which `sample` and the pipeline override."""
 
     sampler: Sampler = Sampler.DDIM
     steps: int = 50
     guidance: float = 7.5
+    """Scale of classifier-free guidance; 1 is none."""
+    guidance_rescale: float = 0.0
+    """phi of Lin et al. 2305.08891, eq. 16: 0 is none; about 0.7 for models of zero terminal SNR."""
+    eta: float = 0.0
+    """Noise that DDIM adds, from 0 (none) to 1 (as much as DDPM)."""
     fps: float = 8.0
+    """Frame rate, a condition of the model and the rate of the clip's file."""
+
+
+class Guidance(NamedTuple):
+    """Classifier-free guidance; numbers or traced scalars."""
+
+    scale: Any
+    rescale: Any = 0.0
 
 
 def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> SolverTable:
-    """The sampler's table for a number of steps."""
+    """The table of the config's sampler. Errors: `UserError` for an `eta` that the sampler does not have."""
+    if config.eta and config.sampler is not Sampler.DDIM:
+        raise UserError(f"config.sample.eta={config.eta}: for sampler=ddim only; leave it out")
     match config.sampler:
         case Sampler.DDIM:
-            return ddim(noise, config.steps)
+            return ddim(noise, config.steps, eta=config.eta)
         case Sampler.DPM:
             return dpm_solver(noise, config.steps)
         case Sampler.EULER:
@@ -55,18 +72,22 @@ def keyframes(
     keys: Key[Array, "b"],
     *,
     denoise: Callable[..., Float[Array, "b t h w c"]],
-    plan: SolverTable,
-    guidance: float,
+    table: SolverTable,
+    guidance: Guidance | None,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
-    """Scaled latents of `shape` (t h w c) for each text; all noise of clip i is from keys[i].
+    """Scaled latents of `shape` (t h w c) for each text; all noise of clip i is drawn from keys[i].
 
-    `denoise(params, z, time, condition)` is the network; `null_text` is what guidance pushes away from.
+    `denoise(params, z, time, condition)` is the network, `null_text` the text states of the unconditional pass, which
+    `guidance=None` leaves out.
     """
 
     def network(z: Array, time: Array, condition: Condition, /) -> Array:
         return denoise(params, z, time, condition)
 
+    if guidance is not None:
+        null_condition = Condition(null_text, fps)
+        network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
     eps = jax.vmap(lambda key: jax.random.normal(named(key, "noise"), shape))(keys)
-    told = guided(network, guidance, Condition(null_text, fps))
-    return run_sampler(told, initial_latents(plan, eps), Condition(text, fps), plan=plan, keys=keys)
+    start = initial_latents(table, eps)
+    return run_sampler(network, start, Condition(text, fps), plan=table, keys=keys)

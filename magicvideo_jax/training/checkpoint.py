@@ -11,10 +11,13 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 from magicvideo_jax.core.checksums import find_corruption, write_checksums
@@ -34,12 +37,24 @@ class Saved:
     def __init__(self, workdir: Path):
         self._folder, self._frozen = workdir.absolute() / "checkpoints", workdir.absolute() / FROZEN
 
-    def restore_ema(self, places: Params) -> Params:
-        """The newest average of the trained parameters; `places` are shapes with shardings."""
-        step = processes.broadcast_from_leader(
+    def parameter_paths(self) -> tuple[set[str], set[str]]:
+        """Dotted paths of the parameters in the newest average, and of the frozen ones."""
+        step = self._averaged_step
+        if step is None:
+            raise UserError(f"{self._folder}: no finished checkpoint here; train first")
+        averaged = _paths(self._folder / str(step) / "ema")
+        return averaged, _paths(self._frozen) if self._frozen.is_dir() else set()
+
+    @cached_property
+    def _averaged_step(self) -> int | None:
+        """The newest valid step. Determined once: the run may go on, and its average must be read from one step."""
+        return processes.broadcast_from_leader(
             lambda: newest_valid_step(self._folder, sets_aside=False, under="ema/")
         )
-        return self._restore(step, ema=ocp.args.StandardRestore(places))["ema"]
+
+    def restore_ema(self, places: Params) -> Params:
+        """The newest average of the trained parameters; `places` are shapes with shardings."""
+        return self._restore(self._averaged_step, ema=ocp.args.StandardRestore(places))["ema"]
 
     def restore_frozen(self, places: Params) -> Params:
         """The frozen networks; `places` are shapes with shardings. Errors: `UserError` names a damaged file."""
@@ -176,6 +191,13 @@ class Checkpoints(Saved):
     def _seal_frozen(self) -> None:
         (unnamed,) = self._frozen.parent.glob(f"{FROZEN}.*")
         write_checksums(unnamed, without=UNSEALED)
+
+
+def _paths(folder: Path) -> set[str]:
+    """Dotted paths of the arrays of a saved tree, without reading them."""
+    tree = ocp.StandardCheckpointHandler().metadata(epath.Path(folder))
+    leaves = jax.tree_util.tree_leaves_with_path(getattr(tree, "tree", tree))
+    return {".".join(entry.key for entry in path) for path, _ in leaves}
 
 
 def _resumed(state: TrainState) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The loop: leave if asked to, preview, save, next batch, step, log; in this order, for every step.
+"""The training loop. In this order for every step: leave if asked to, save, preview, next batch, step, log.
 
 To resume, run the same command: the state and the position in the data were saved together, before the step
 that was to come.
@@ -13,9 +13,9 @@ import jax
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.runtime.preemption import Preempted, PreemptionListener
-from magicvideo_jax.runtime.progress import Progress
+from magicvideo_jax.runtime.progress import Progress, say
 from magicvideo_jax.training.checkpoint import Checkpoints
-from magicvideo_jax.training.metrics import MetricsLog, summary
+from magicvideo_jax.training.metrics_log import MetricsLog, summary
 from magicvideo_jax.training.state import TrainState
 
 MOST_SKIPPED = 10
@@ -57,11 +57,15 @@ def train_loop(
     experiment: dict[str, Any],
     checkpoints: Checkpoints,
     log: MetricsLog,
-    preview: Callable[[TrainState, int], None],
-    interrupt: PreemptionListener,
+    preview: Callable[[TrainState, int], None] | None,
+    preemption: PreemptionListener,
 ) -> TrainState:
-    """From `state` to the last step, which is saved. Errors: `Preempted` when asked to leave, the steps saved (`close`
-    of the checkpoints waits for it); more than 10 steps in a row whose loss is not finite; a save that failed."""
+    """Train from `state` to the last step, which is saved and previewed; returns the last state.
+
+    A preview that fails costs one line and not the run. Errors: `Preempted` when asked to leave, with all steps saved
+    (closing `checkpoints` waits for that); `UserError` for more than 10 steps in a row whose loss is not finite, and
+    for a save that failed.
+    """
     first = int(state.step)
 
     def save(number: int) -> None:
@@ -70,11 +74,13 @@ def train_loop(
     window: list[dict[str, Any]] = []
     began, waited = time.monotonic(), 0.0
     with (
-        interrupt.steps_in_hand(),
+        preemption.steps_in_hand(),
+        jax.transfer_guard("disallow"),
         Progress(config.steps, "train", unit="step", start=first) as progress,
     ):
         for number in range(first, config.steps):
-            if interrupt.asked():
+            # Leave, if asked to.
+            if preemption.asked():
                 if number > first:
                     save(number)
                 raise Preempted(
@@ -83,20 +89,26 @@ def train_loop(
                     else "there was nothing to save"
                 )
             checkpoints.check()
+
+            # Save before previewing: whatever a preview runs into, this step can be resumed.
             paused = time.monotonic()
-            if number % config.preview_every == 0 and number > first:
-                preview(state, number)
             if number % config.save_every == 0 and number > first:
                 save(number)
+            if number % config.preview_every == 0 and number > first:
+                _show(preview, state, number)
             began += time.monotonic() - paused
+
+            # The host runs one step ahead of the device, no more: batches would pile up, and time spent waiting for
+            # data would not be seen.
             if len(window) > 1:
-                # One step ahead of the device, no more: batches would pile up, and waiting for data would not show.
                 jax.block_until_ready(window[-2]["loss"])
             asked = time.monotonic()
             batch = next(batches)
             waited += time.monotonic() - asked
             state, metrics = step(state, batch)
             window.append(metrics)
+
+            # Log.
             if (number + 1) % config.log_every == 0 or number + 1 == config.steps:
                 values = summary(jax.device_get(window))
                 elapsed = time.monotonic() - began
@@ -111,8 +123,23 @@ def train_loop(
             progress.advance()
         save(config.steps)
         checkpoints.wait()
-    preview(state, config.steps)
+    _show(preview, state, config.steps)
     return state
+
+
+def _show(
+    preview: Callable[[TrainState, int], None] | None, state: TrainState, number: int
+) -> None:
+    if preview is None:
+        return
+    try:
+        with jax.transfer_guard("allow"):
+            preview(state, number)
+    except (
+        Exception
+    ) as error:  # a full disk, too little memory for sampling: training does not need it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        say(f"no preview of step {number}: {reason}")
 
 
 def _check_finite(values: dict[str, float], number: int) -> None:

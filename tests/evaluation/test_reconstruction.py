@@ -2,7 +2,6 @@
 
 import warnings
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -10,7 +9,6 @@ from scipy.ndimage import gaussian_filter, shift
 from torch.nn import functional
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.evaluation import reconstruction
 from magicvideo_jax.evaluation.difference_error import difference_error
 from magicvideo_jax.evaluation.optical_flow import flow, warped
 from magicvideo_jax.evaluation.perceptual_distance import lpips_per_clip
@@ -172,20 +170,3 @@ def test_warped_error_forgives_motion_and_not_flicker():
 def test_single_frames_are_refused_by_measures_of_time(measure):
     with pytest.raises(UserError, match="give"):
         measure(moving(1), moving(1))
-
-
-def test_a_table_of_decoders(monkeypatch):
-    """Given as functions of latents; measures that a clip is too short or too small for are left out."""
-    monkeypatch.setattr(reconstruction, "has_lpips", lambda: False)
-    true = moving(4, side=24).astype(np.uint8)
-    held_out = [(true.astype(np.float32), true)] * 2
-    decoders = {
-        "image": lambda z: noisy(z, 8),
-        "video": lambda z: jnp.asarray(noisy(z, 8, same=True)),
-    }
-    table = reconstruction.compare_decoders(decoders, held_out)
-    assert set(table["image"]) == {"psnr", "ssim", "difference_error", "warped_error", "fast_error"}
-    assert table["image"]["psnr"] == pytest.approx(table["video"]["psnr"], abs=0.3)
-    for name in ("difference_error", "fast_error"):
-        assert table["video"][name] < 0.5 * table["image"][name], name
-    assert set(dict(reconstruction.run([true[:, :1, :8]], [true[:, :1, :8]]))) == {"psnr", "ssim"}

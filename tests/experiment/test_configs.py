@@ -15,11 +15,11 @@ import pytest
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import count, flatten
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
-from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, read_experiment
-from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.run_folder import RunFolder, shapes_of, split_trained
+from magicvideo_jax.experiment.config import Component, Experiment, read_experiment
+from magicvideo_jax.experiment.networks import Networks, split_trained
+from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.setup import set_up_or_resume
-from magicvideo_jax.experiment.step import make_objective
+from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.models.clip_text import VIT_L
 from magicvideo_jax.models.unet import SD1
 from magicvideo_jax.models.vae import VAEConfig
@@ -81,7 +81,9 @@ def test_the_full_size_model_and_its_step_are_those_of_stable_diffusion_1_5(tmp_
     )
     assert 905e6 < count(unet) < 915e6
 
-    trained, frozen = split_trained(shapes_of(networks, experiment), experiment)
+    trained, frozen = split_trained(
+        networks.shapes(stage_of(experiment).components(experiment)), experiment
+    )
     optimizer = make_optimizer(experiment.optim, experiment.train.steps)
     state = jax.eval_shape(partial(fresh_state, optimizer=optimizer), trained)._replace(
         frozen=frozen
@@ -92,7 +94,9 @@ def test_the_full_size_model_and_its_step_are_those_of_stable_diffusion_1_5(tmp_
         "fps": jax.ShapeDtypeStruct((1,), jnp.float32),
     }
     build_vocabulary(["words"], tmp_path, length=77)
-    objective = make_objective(experiment, networks, CaptionTokenizer(tmp_path, length=77))
+    objective = stage_of(experiment).objective(
+        experiment, networks, CaptionTokenizer(tmp_path, length=77)
+    )
     step = partial(
         train_step,
         objective=objective,
@@ -125,7 +129,7 @@ def test_the_full_size_model_takes_a_real_step(tmp_path):
     with pytest.MonkeyPatch.context() as patch, closing(Checkpoints(folder.path)) as checkpoints:
         patch.setattr(jax, "devices", lambda: alone)
         started = set_up_or_resume(read_experiment(config), folder, checkpoints)
-    assert started.experiment.stage is TrainingStage.VIDEO
+    assert started.experiment.stage == "video"
     assert started.from_weights == 859_520_964 + 83_653_863 + 123_060_480
     shutil.rmtree(tmp_path / "sd15")
     step, batch, state = (

@@ -27,7 +27,6 @@ from magicvideo_jax.experiment.config import (
     Component,
     Experiment,
     SourceConfig,
-    TrainingStage,
     check_experiment,
     config_dict,
 )
@@ -45,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 def vae(tmp_path_factory):
     """A VAE of few numbers in a work folder."""
     folder = tmp_path_factory.mktemp("vae")
-    experiment = tiny(TrainingStage.VAE)
+    experiment = tiny("vae")
     run(replace(experiment, train=replace(experiment.train, steps=2, preview_every=2)), folder)
     return folder
 
@@ -143,7 +142,7 @@ def test_sources_mix_by_weight_and_pictures_come_beside(vae, encoder, tmp_path):
         SourceConfig(str(clips), weight=3.0),
         vae=vae,
         joint_images=True,
-        pictures=(SourceConfig(str(frames)), SourceConfig(str(clips))),
+        image_sources=(SourceConfig(str(frames)), SourceConfig(str(clips))),
     )
     batch = next(started(mixed, tmp_path / "mixed").loader)
     assert batch["video"]["latents"].shape == (8, 2, 8, 8, 4)
@@ -237,7 +236,7 @@ def test_text_states_made_beforehand_stand_for_captions(tmp_path):
 
 def test_a_vae_learns_from_frames(vae, encoder, tmp_path):
     source = write_set(tmp_path / "frames", None, drawn())
-    experiment = tiny(TrainingStage.VAE)
+    experiment = tiny("vae")
     experiment = replace(
         experiment, data=replace(experiment.data, sources=(SourceConfig(str(source)),))
     )
@@ -292,7 +291,7 @@ def test_fields_of_sources_are_checked():
     experiment = tiny()
     for data, said in (
         ({"sources": ()}, "config.data.sources is empty"),
-        ({"pictures": (SourceConfig(weight=0.0),)}, "weight=0.0"),
+        ({"image_sources": (SourceConfig(weight=0.0),)}, "weight=0.0"),
         ({"sources": (SourceConfig("set"),), "encoded": 64}, "config.data.precompute_examples=64"),
     ):
         with pytest.raises(UserError, match=said):

@@ -12,7 +12,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.run_folder import shapes_of
+from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel import shardings as rules
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
@@ -33,15 +33,16 @@ def generator_and_params(shape: MeshConfig, devices: int):
     experiment = tiny(sample=SampleConfig(Sampler.DDPM, steps=3))
     networks = Networks(experiment.model)
     mesh = make_mesh(shape, jax.devices()[:devices])
-    places = with_shardings(shapes_of(networks, experiment), mesh)
+    places = with_shardings(networks.shapes(stage_of(experiment).components(experiment)), mesh)
     params = jax.device_put(random_params(places), jax.tree.map(lambda x: x.sharding, places))
-    return Generator(experiment, networks, tokenize, at_once=2), params, mesh
+    generator = Generator(experiment, networks, tokenize, frames=2, batch_size=2)
+    return generator, params, mesh
 
 
 @pytest.fixture(scope="module")
 def on_one_device():
     generator, params, mesh = generator_and_params(MeshConfig(), 1)
-    assert generator.clips_together(mesh) == 2
+    assert generator.clips_at_once(mesh) == 2
     return generator.generate(params, REQUEST)
 
 
@@ -49,15 +50,14 @@ def on_one_device():
 def test_eight_devices_make_the_clips_of_one(shape, on_one_device, monkeypatch):
     monkeypatch.setattr(rules, "SMALLEST_SPREAD", 64)
     generator, params, mesh = generator_and_params(shape, 8)
-    assert generator.clips_together(mesh) == 8
+    assert generator.clips_at_once(mesh) == 8
     made = generator.generate(params, REQUEST)
     assert made.shape == on_one_device.shape
     assert len(np.unique(made)) > 50
     # One rounding apart.
     assert np.max(np.abs(made.astype(int) - on_one_device)) <= 1
-    program = (
-        generator.program(mesh).lower(params, *generator.inputs(REQUEST, 0, 8)).compile().as_text()
-    )
+    arguments = (*generator.batch(REQUEST, 0, 8), *generator.settings())
+    program = generator.program(mesh).lower(params, *arguments).compile().as_text()
     kinds = {one.kind for one in collectives(program, 8)}
     assert kinds == ({"all-gather"} if shape.fsdp > 1 else set())
 
@@ -80,13 +80,45 @@ def test_a_want_of_memory_is_one_line():
         UserError,
         match=r"preview: out of memory while sampling 2 clips at once \(20G is too much\): give fewer",
     ):
-        generator.generate(params, REQUEST, what="preview")
+        generator.generate(params, REQUEST, label="preview")
 
 
 def test_a_program_is_filled_with_its_clips_and_copies_of_the_last():
     generator, _, _ = generator_and_params(MeshConfig(), 1)
-    ids, null_ids, fps, keys = generator.inputs(REQUEST, 1, 4)
+    ids, null_ids, fps, keys = generator.batch(REQUEST, 1, 4)
     np.testing.assert_array_equal(ids, tokenize(["b", "c", "c", "c"]))
     np.testing.assert_array_equal(null_ids, tokenize(["dull"])[0])
     np.testing.assert_array_equal(fps, [8, 16, 16, 16])
     assert list(keys) == [key_for(5, number, "clip") for number in (1, 2, 3, 4)]
+
+
+def test_other_samplers_and_guidance_compile_nothing(on_one_device):
+    """Beyond one program for a number of steps; guidance 1 after another scale uses what is there."""
+    generator, params, mesh = generator_and_params(MeshConfig(), 1)
+    usual = SampleConfig(Sampler.DDIM, steps=3)
+    changes = [
+        {"guidance": 3.0},
+        {"sampler": Sampler.DDPM},
+        {"sampler": Sampler.EULER},
+        {"sampler": Sampler.DPM},
+        {"eta": 0.5},
+        {"guidance_rescale": 0.7},
+        {"guidance": 1.0},
+    ]
+    clips = [generator.generate(params, REQUEST, replace(usual, **change)) for change in changes]
+    assert generator.program(mesh)._cache_size() == 1
+    for i, one in enumerate(clips):
+        assert all((one != other).any() for other in clips[i + 1 :])
+    generator.generate(params, REQUEST, replace(usual, steps=2))
+    assert generator.program(mesh)._cache_size() == 2
+
+
+def test_guidance_of_one_is_the_network_without_guidance():
+    generator, params, mesh = generator_and_params(MeshConfig(), 1)
+    none = SampleConfig(Sampler.DDIM, steps=2, guidance=1.0)
+    alone = generator.generate(params, REQUEST, none)
+    generator.generate(params, REQUEST, replace(none, guidance=2.0))
+    assert generator.program(mesh)._cache_size() == 2
+    in_both_passes = generator.generate(params, REQUEST, none)
+    assert generator.program(mesh)._cache_size() == 2
+    assert np.max(np.abs(alone.astype(int) - in_both_passes)) <= 1

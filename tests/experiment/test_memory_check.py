@@ -37,6 +37,10 @@ def held(experiment, **changes):
     return sum(bytes_by_part(run).values())
 
 
+def planned(experiment):
+    return abstract_run(experiment, Networks(experiment.model), make_mesh(experiment.mesh))
+
+
 def test_what_does_not_fit_is_said_before_weights_are_loaded(tmp_path, monkeypatch):
     """With the ways out that do fit, each checked by its own plan."""
     experiment = wide()
@@ -73,42 +77,41 @@ def test_ways_out_are_put_together_where_none_alone_suffices(monkeypatch):
 
 
 def test_a_compiled_step_that_does_not_fit_is_said(monkeypatch):
-    mesh, experiment = make_mesh(MeshConfig()), tiny(train=replace(tiny().train, batch_size=16))
+    run = planned(tiny(train=replace(tiny().train, batch_size=16)))
     sizes = {"argument": 5, "output": 4, "alias": 4, "temp": 6}
     memory = SimpleNamespace(
         **{f"{name}_size_in_bytes": size << 30 for name, size in sizes.items()}
     )
     program = SimpleNamespace(memory_analysis=lambda: memory)
-    room.check_program(program, experiment, mesh)  # CPU does not say what it has
+    room.check_program(program, run)  # CPU does not say what it has
     monkeypatch.setattr(room, "memory_limit", lambda mesh: 11 << 30)
-    room.check_program(program, experiment, mesh)
+    room.check_program(program, run)
     monkeypatch.setattr(room, "memory_limit", lambda mesh: 10 << 30)
     with pytest.raises(UserError) as said:
-        room.check_program(program, experiment, mesh)
+        room.check_program(program, run)
     assert (
-        "has 10.0 GiB and the compiled step takes 11.0 GiB, of it 6.0 GiB temporary: give"
+        "needs 11.0 GiB per device, 6.0 GiB of it temporary, but a device has 10.0 GiB: give"
         in str(said.value)
     )
     ways = ["--config.train.accumulate=2", "--config.model.remat=full", "--config.mesh.fsdp=8"]
     assert [way.split(" ")[0] for way in str(said.value).split(": give ")[1].split("; or ")] == ways
-    remat = replace(
-        experiment, model=replace(experiment.model, remat=Remat.FULL), mesh=MeshConfig(fsdp=8)
-    )
+    model = replace(run.experiment.model, remat=Remat.FULL)
+    remat = replace(run.experiment, model=model, mesh=MeshConfig(fsdp=8))
     with pytest.raises(
         UserError, match=r"accumulate=2 \(.*; or --config\.train\.batch_size=8 .*freeze=temporal"
     ):
-        room.check_program(program, remat, make_mesh(remat.mesh))
+        room.check_program(program, planned(remat))
 
 
 def test_a_refusal_of_the_compiler_is_one_line():
-    experiment, mesh = tiny(), make_mesh(MeshConfig())
+    run = planned(tiny())
     with (
         pytest.raises(
             UserError,
-            match=r"XLA refuses the step \(20G exceeds 15.75G\): give --config\.model\.remat=full",
+            match=r"XLA cannot fit the step \(20G exceeds 15.75G\): give --config\.model\.remat=full",
         ),
-        room.step_refused_in_a_line(experiment, mesh),
+        room.step_out_of_memory_in_one_line(run),
     ):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 20G exceeds 15.75G\nallocations: ..")
-    with pytest.raises(jax.errors.JaxRuntimeError), room.step_refused_in_a_line(experiment, mesh):
+    with pytest.raises(jax.errors.JaxRuntimeError), room.step_out_of_memory_in_one_line(run):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")

@@ -14,12 +14,11 @@ from magicvideo_jax.convert import main as convert
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
-from magicvideo_jax.experiment.config import Component, Experiment, TrainingStage, check_experiment
+from magicvideo_jax.experiment.config import Component, Experiment, check_experiment
 from magicvideo_jax.experiment.initial_weights import initial_weights
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.run import run
+from magicvideo_jax.experiment.run import evaluate_run, run
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
-from magicvideo_jax.experiment.scores import evaluate_run
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.training.optimizer import Freeze
@@ -45,7 +44,7 @@ def experiment(init_from: str, freeze: Freeze = Freeze.DECODER, **changes) -> Ex
         trained=(Component.VAE,),
         discriminator=DiscriminatorConfig(width=4, layers=2, groups=2),
     )
-    usual = tiny(TrainingStage.VIDEO_VAE, init_from=init_from, model=model)
+    usual = tiny("video_vae", init_from=init_from, model=model)
     rival = VideoVAEConfig(image_weight=0.5, adversarial=0.1, adversarial_from=1)
     changes = {"video_vae": rival, "optim": replace(usual.optim, freeze=freeze), **changes}
     return replace(usual, **changes)
@@ -155,7 +154,7 @@ def test_taesd_takes_temporal_layers_too_and_is_taken_back(shared_assets, tmp_pa
     published = str(shared_assets / "taesd")
     temporal = TemporalDecoderConfig(places=(0, 2), window=2, heads=2)
     model = replace(MODEL, vae=replace(MODEL.vae, temporal=temporal), trained=(Component.VAE,))
-    usual = tiny(TrainingStage.VIDEO_VAE, init_from=published, model=model)
+    usual = tiny("video_vae", init_from=published, model=model)
     run(replace(usual, optim=replace(usual.optim, freeze=Freeze.TEMPORAL)), tmp_path / "run")
     trained = params_of(tmp_path / "run")
     for source, target in (("run", "jax"), ("jax", "theirs")):

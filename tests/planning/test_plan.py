@@ -16,11 +16,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tiny_experiment import tiny
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.config import Component, Compute, TrainingStage
+from magicvideo_jax.experiment.config import Component, Compute
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.setup import set_up_or_resume
-from magicvideo_jax.experiment.shapes import abstract_run, batch_places
+from magicvideo_jax.experiment.shapes import abstract_run, batch_shapes
 from magicvideo_jax.models.unet import UNetLevelConfig
 from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
 from magicvideo_jax.parallel.shardings import SMALLEST_SPREAD
@@ -124,7 +124,7 @@ def test_what_cannot_fit_is_said():
 @pytest.mark.parametrize(
     "experiment",
     [
-        tiny(TrainingStage.VAE),
+        tiny("vae"),
         tiny(data=replace(tiny().data, joint_images=True)),
     ],
     ids=["vae", "joint"],
@@ -150,7 +150,7 @@ def test_the_bytes_of_sets_that_are_not_here_are_those_of_latents():
     away = replace(experiment.data.sources[0], path="gs://nobody/set")
     experiment = replace(experiment, data=replace(experiment.data, sources=(away,)))
     mesh = abstract_mesh(MeshConfig(), 8)
-    batch = batch_places(experiment, Networks(experiment.model), mesh)
+    batch = batch_shapes(experiment, Networks(experiment.model), mesh)
     assert (batch["latents"].shape, batch["latents"].dtype) == ((8, 2, 8, 8, 4), jnp.float32)
 
 
@@ -394,7 +394,7 @@ def test_the_verb_writes_what_it_says(tmp_path):
 
 def test_a_vae_samples_nothing():
     with pytest.raises(UserError, match="--what=sample: stage=vae makes nothing from prompts"):
-        quick_plan(tiny(TrainingStage.VAE), topology("v5e:2x4"), ProgramKind.SAMPLE)
+        quick_plan(tiny("vae"), topology("v5e:2x4"), ProgramKind.SAMPLE)
 
 
 @needs_libtpu

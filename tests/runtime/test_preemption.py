@@ -16,7 +16,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.runtime.preemption import Preempted, PreemptionListener
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.loop import TrainConfig, train_loop
-from magicvideo_jax.training.metrics import MetricsLog
+from magicvideo_jax.training.metrics_log import MetricsLog
 from magicvideo_jax.training.step import Compiled, train_step
 
 COMPILING = """

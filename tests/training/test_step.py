@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
-from magicvideo_jax.training.metrics import MetricsLog, summary
+from magicvideo_jax.training.metrics_log import MetricsLog, summary
 from magicvideo_jax.training.objectives import DenoisingConfig, joint, spread_times
 from magicvideo_jax.training.optimizer import Freeze, OptimConfig, make_optimizer, trains
 from magicvideo_jax.training.state import fresh_state

@@ -10,15 +10,16 @@ import magicvideo_jax as mv
 from magicvideo_jax.data.drawn.shape_clips import held_out_images
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.experiment.config import Component, EvaluateConfig, read_experiment
-from magicvideo_jax.experiment.decoders import VideoVAEEvaluator
+from magicvideo_jax.experiment.held_out import open_held_out
 from magicvideo_jax.experiment.initial_weights import EMBEDDED, initial_of
+from magicvideo_jax.experiment.stages.registry import stage_of
 
 MOST_BYTES = 16e6
 
 
 def drawn(captions: list[str]) -> list[np.ndarray]:
     pipe = mv.load("embedded")
-    return list(pipe.many(captions, pipe.experiment.sample, at_once=8))
+    return list(pipe.many(captions, pipe.experiment.sample, batch_size=8))
 
 
 def test_they_are_whole_and_small():
@@ -52,7 +53,9 @@ def test_the_video_vae_flickers_less_than_the_decoder_of_images():
     experiment = replace(experiment, vae_from="embedded_video_vae", evaluate=few)
     model, networks, params = initial_of(experiment).opened(Component.VAE)
     experiment = replace(experiment, model=model)
-    scores = VideoVAEEvaluator(experiment, networks).metrics(params)
+    stage = stage_of(experiment)
+    held_out = open_held_out(experiment, stage.frames(experiment))
+    scores = stage.evaluator(experiment, networks, None, held_out).metrics(params)
     image, video = scores["image"], scores["video"]
     assert scores["less_flicker"] > 0.25, scores
     assert video["warped_error"] < image["warped_error"]

@@ -1,0 +1,31 @@
+"""The stages by name. This is the only place that lists them."""
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.evaluation.metrics import METRICS
+from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.stages.image_vae import ImageVAE
+from magicvideo_jax.experiment.stages.stage import Stage
+from magicvideo_jax.experiment.stages.text_to_image import TextToImage
+from magicvideo_jax.experiment.stages.text_to_video import TextToVideo
+from magicvideo_jax.experiment.stages.video_vae_stage import VideoVAE
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage for stage in (ImageVAE(), TextToImage(), TextToVideo(), VideoVAE())
+}
+
+
+def stage_of(experiment: Experiment) -> Stage:
+    """The stage that a config names. Errors: `UserError` for a name that no stage has."""
+    if experiment.stage not in STAGES:
+        raise UserError(f"config.stage={experiment.stage}: give one of {', '.join(STAGES)}")
+    return STAGES[experiment.stage]
+
+
+def check_stage(experiment: Experiment) -> None:
+    """Check a config against its stage and the names of its metrics. Errors: `UserError` naming the field."""
+    stage_of(experiment).check(experiment)
+    for name in experiment.evaluate.metrics:
+        if name not in METRICS:
+            raise UserError(
+                f"config.evaluate.metrics: there is no metric {name}; there are {', '.join(METRICS)}"
+            )

@@ -1,0 +1,90 @@
+"""What a stage of training is: everything in which one thing that is trained differs from another."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.types import Params
+from magicvideo_jax.data.tokenizer import Tokenize
+from magicvideo_jax.evaluation.metrics import Scores
+from magicvideo_jax.experiment.config import Component, Experiment
+from magicvideo_jax.experiment.held_out import HeldOut
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.training.step import Objective
+
+PreviewRows = list[tuple[str, UInt8[np.ndarray, "t h w 3"]]]
+"""Clips and the captions under which a contact sheet shows them."""
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Evaluation of a run on held-out data. `params` are the parameters of all its networks."""
+
+    def preview(self, params: Params) -> PreviewRows:
+        """A few held-out examples, the same at every call."""
+        ...
+
+    def metrics(self, params: Params) -> Scores:
+        """Metrics over `evaluate.clips` held-out examples."""
+        ...
+
+
+class Stage:
+    """Base class of the stages. A stage is a name in `config.stage`, and these answers.
+
+    A new stage is a subclass in a file of its own, and its object in `registry.STAGES`.
+    """
+
+    name: str
+    reads_captions = False
+    """Whether it learns from captions, and samples from prompts. If so, examples have token ids (or precomputed text
+    states) and a frame rate beside pixels or latents."""
+    trains_single_images = False
+    """Whether examples are images: clips of one frame, without temporal layers."""
+    default_metrics: tuple[str, ...] = ()
+    """Metrics of `evaluation/metrics.py` for a config that names none."""
+
+    def components(self, experiment: Experiment) -> tuple[Component, ...]:
+        """The networks that the stage needs, trained or frozen."""
+        raise NotImplementedError
+
+    def frames(self, experiment: Experiment) -> int:
+        """Frames of an example."""
+        return 1 if self.trains_single_images else experiment.data.frames
+
+    def check(self, experiment: Experiment) -> None:
+        """Errors: `UserError` naming the config field for what this stage cannot train with."""
+
+    def objective(
+        self, experiment: Experiment, networks: Networks, tokenize: Tokenize | None
+    ) -> Objective:
+        """The loss. `tokenize` is given to stages that read captions."""
+        raise NotImplementedError
+
+    def evaluator(
+        self,
+        experiment: Experiment,
+        networks: Networks,
+        tokenize: Tokenize | None,
+        held_out: HeldOut,
+    ) -> Evaluator:
+        """Previews and metrics on held-out data."""
+        raise NotImplementedError
+
+    def notes(self, experiment: Experiment) -> tuple[str, ...]:
+        """Lines to print before step 0, such as a loss term that is left out."""
+        return ()
+
+    def finished(self, experiment: Experiment, scores: Scores) -> Experiment:
+        """The experiment as the run folder keeps it after the last step, given the final scores."""
+        return experiment
+
+
+def refuse_video_options(experiment: Experiment) -> None:
+    """Errors: `UserError` for options of the data that only text to video reads."""
+    for name in ("joint_images", "uncaptioned_fraction"):
+        value = getattr(experiment.data, name)
+        if value:
+            raise UserError(f"config.data.{name}={value}: for stage=video only; leave it out")
