@@ -2,9 +2,10 @@
 
     python -m magicvideo_jax.convert SOURCE TARGET
 
-SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2.x checkpoint (.safetensors, .ckpt), a
-VAE alone (folder or file), TAESD's files, a folder that this command wrote, or a work folder of `train` (its averaged
-weights). TARGET is a folder of the other side: JAX for PyTorch's, diffusers' for ours. It appears whole or not at all.
+SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2.x checkpoint
+(.safetensors, .ckpt), a VAE alone (folder or file), TAESD's files, a folder that this command
+wrote, or a work folder of `train` (its averaged weights). TARGET is a folder of the other side:
+JAX for PyTorch's, diffusers' for ours. It appears whole or not at all.
 """
 
 import argparse
@@ -75,7 +76,8 @@ def _check_apart(source: Path, target: Path) -> None:
 
 
 def _open(asked: argparse.Namespace) -> "Weights":
-    """The source, with the parts that other arguments supply. Errors: all that `sample` could not read, either."""
+    """The source, with the parts that other arguments supply. Errors: all that `sample` could not
+    read, either."""
     from magicvideo_jax.data.tokenizer import CaptionTokenizer
     from magicvideo_jax.diffusion.process import Prediction
     from magicvideo_jax.experiment.initial_weights import open_any_weights, weights_to_export

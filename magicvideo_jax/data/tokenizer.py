@@ -1,4 +1,5 @@
-"""CLIP's tokenizer: captions to ids, and a small vocabulary of the same kind for captions of few words."""
+"""CLIP's tokenizer: captions to ids, and a small vocabulary of the same kind for captions of few
+words."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +22,8 @@ _MOST_CHARACTERS = 200
 class CaptionTokenizer:
     """Captions -> ids of fixed length: start, byte pairs, end, then padding.
 
-    Longer captions are cut, with a line on stderr: the first caption alone (training), or each (`name_each`).
-    Errors: `UserError` naming a folder that holds no tokenizer or a broken one.
+    Longer captions are cut, with a line on stderr: the first caption alone (training), or each
+    (`name_each`). Errors: `UserError` naming a folder that holds no tokenizer or a broken one.
     """
 
     def __init__(self, folder: Path, *, length: int, name_each: bool = False):
@@ -98,8 +99,8 @@ def build_vocabulary(words: Iterable[str], folder: Path, *, length: int) -> None
         vocab_size=100_000,
         min_frequency=1,
         initial_alphabet=alphabet,
-        # Pieces that get their ids before any word is read: the trainer settles ties by id, and would number these
-        # in the order of a hash table, another one in each process.
+        # Pieces that get their ids before any word is read: the trainer settles ties by id, and
+        # would number these in the order of a hash table, another one in each process.
         special_tokens=[letter + "</w>" for letter in alphabet],
         end_of_word_suffix="</w>",
         show_progress=False,

@@ -92,11 +92,11 @@ class InitialWeights:
     noise: NoiseScheduleConfig | None = None
     tokenizer: Path | None = None
     experiment: Experiment | None = None
-    """Of the run they come from; None for other weights."""
+    """Experiment of the run they come from; None for other weights."""
 
     def fitted(self, model: ModelConfig) -> ModelConfig:
-        """The model with the numbers of the weights; its temporal settings stay. The VAE's may be left out: weights of
-        a VideoVAE bring them."""
+        """The model with the numbers of the weights; its temporal settings stay. The VAE's may be
+        left out: weights of a VideoVAE bring them."""
         if Component.UNET in self.parts:
             model = replace(
                 model, unet=replace(self.parts[Component.UNET].config, temporal=model.unet.temporal)
@@ -117,7 +117,8 @@ class InitialWeights:
     def load(
         self, component: Component, network: Network, shardings: Params, *, seed: int
     ) -> tuple[Params, int]:
-        """A network's parameters on their devices, and how many of them the weights have; the rest is fresh."""
+        """A network's parameters on their devices, and how many of them the weights have; the
+        rest is fresh."""
         fresh = partial(network.init, key_for(seed, 0, f"init {component.value}"))
         if component not in self.parts:
             return jax.jit(fresh, out_shardings=shardings)(), 0
@@ -131,8 +132,8 @@ class InitialWeights:
         return params, sum(leaf.size for leaf in there)
 
     def opened(self, component: Component) -> tuple[ModelConfig, Networks, Params]:
-        """One network for use without training, on this host's first device: the model, its networks, and
-        `{component: parameters}`."""
+        """One network for use without training, on this host's first device: the model, its
+        networks, and `{component: parameters}`."""
         model = self.fitted(ModelConfig())
         networks = Networks(model)
         network = networks.by_component[component]
@@ -148,7 +149,8 @@ def open_any_weights(
 
 
 def initial_weights(init_from: str, *, argument: str = "config.init_from") -> InitialWeights:
-    """Open first weights: `scratch`, one of `EMBEDDED`, a work folder, or weights in any known form.
+    """Open first weights: `scratch`, one of `EMBEDDED`, a work folder, or weights in any known
+    form.
 
     Errors: those of `open_weights`; `UserError` naming `argument`.
     """
@@ -205,9 +207,11 @@ def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> Init
 
 
 def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:
-    """Check that weights with a U-Net have its VAE and text encoder: fresh ones would be of no use to it.
+    """Check that weights with a U-Net have its VAE and text encoder: fresh ones would be of no
+    use to it.
 
-    Errors: `UserError` that begins with `name` and says what supplies the part; `vae` says it of the VAE.
+    Errors: `UserError` that begins with `name` and says what supplies the part; `vae` says it of
+    the VAE.
     """
     if Component.UNET not in initial.parts:
         return
@@ -222,7 +226,8 @@ def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:
 
 
 def check_halves(initial: InitialWeights, needed: Sequence[str], name: str) -> None:
-    """Check that a VAE has the halves that are needed: TAESD's may be one alone. Errors: `UserError`."""
+    """Check that a VAE has the halves that are needed: TAESD's may be one alone. Errors:
+    `UserError`."""
     part = initial.parts.get(Component.VAE)
     for half in needed:
         if part is not None and half in part.lacks:
@@ -230,9 +235,11 @@ def check_halves(initial: InitialWeights, needed: Sequence[str], name: str) -> N
 
 
 def weights_to_export(weights: Weights) -> Weights:
-    """Weights as `convert` writes them: a run that trained a VAE alone gets the networks that its VAE belongs to.
+    """Weights as `convert` writes them: a run that trained a VAE alone gets the networks that its
+    VAE belongs to.
 
-    They are those of the weights the run came from; where these have none, or are gone, the VAE stays alone.
+    They are those of the weights the run came from; where these have none, or are gone, the VAE
+    stays alone.
     """
     if not isinstance(weights, RunWeights) or UNET.folder in weights.parts:
         return weights

@@ -152,7 +152,7 @@ def _load(path: str, initial: InitialWeights) -> Pipeline:
 
 
 def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
-    """What sampling needs to know and weights do not say."""
+    """The experiment by which weights are sampled: their sizes, and usual settings for the rest."""
     if Component.UNET not in initial.parts:
         raise UserError(f"{path}: holds no U-Net: give weights of a text-to-image or video model")
     check_whole(initial, path, vae="give --vae WEIGHTS")

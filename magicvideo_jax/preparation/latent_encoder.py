@@ -1,4 +1,5 @@
-"""The VAE of some weights as a function from clips to the latents that a data set keeps, with its fingerprint."""
+"""The VAE of some weights as a function from clips to the latents that a data set keeps, with its
+fingerprint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ class LatentEncoder:
     def batches(
         self, at_once: int
     ) -> Callable[[UInt8[np.ndarray, "b t h w 3"]], Float16[np.ndarray, "b t h2 w2 c2"]]:
-        """Up to `at_once` clips to mean and log-variance, one behind the other on the last axis, on this host's own
-        devices. Fewer clips are filled up, so that there is one program and one result."""
+        """Up to `at_once` clips to mean and log-variance, one behind the other on the last axis,
+        on this host's own devices. Fewer clips are filled up, so that there is one program and
+        one result."""
         devices = Mesh(np.array(jax.local_devices()), ("data",))
         at_once = -(-at_once // devices.size) * devices.size
         params = jax.device_put(self.params, NamedSharding(devices, PartitionSpec()))
@@ -56,7 +58,8 @@ class LatentEncoder:
 
 
 def open_latent_encoder(weights: str, *, argument: str) -> LatentEncoder:
-    """The VAE of weights in any known form, of a run, `embedded`, or TAESD. Errors: `UserError` naming `argument`."""
+    """The VAE of weights in any known form, of a run, `embedded`, or TAESD. Errors: `UserError`
+    naming `argument`."""
     initial = initial_weights(weights, argument=argument)
     if Component.VAE not in initial.parts:
         raise UserError(f"{argument}={weights}: no VAE: give weights that hold one, or `embedded`")

@@ -19,7 +19,8 @@ from magicvideo_jax.weights.fingerprint import (
 )
 
 _AT_ONCE = 4
-"""Captions that are read together; fewer are filled up, so that there is one program and one result."""
+"""Captions that are read together; fewer are filled up, so that there is one program and one
+result."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class CaptionEncoder:
 
 
 def open_caption_encoder(weights: str, *, argument: str) -> CaptionEncoder:
-    """The text encoder of weights in any known form, of a run, or `embedded`. Errors: `UserError` naming `argument`."""
+    """The text encoder of weights in any known form, of a run, or `embedded`. Errors: `UserError`
+    naming `argument`."""
     initial = initial_weights(weights, argument=argument)
     if Component.TEXT not in initial.parts or initial.tokenizer is None:
         raise UserError(

@@ -1,4 +1,5 @@
-"""The networks of Stable Diffusion as data, and opened weights: configurations are read, parameters wait."""
+"""The networks of Stable Diffusion as data, and opened weights: configurations are read,
+parameters wait."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class ComponentSpec(Generic[NetworkConfig]):
     older: str
     """The same for pickles."""
     read: Callable[..., NetworkConfig]
-    """From the content of config.json."""
+    """Read the content of config.json."""
     write: Callable[[NetworkConfig], dict[str, Any]]
     """The inverse of `read`."""
     network: Callable[[NetworkConfig], Network]
@@ -56,7 +57,8 @@ class ComponentSpec(Generic[NetworkConfig]):
 
     @property
     def temporal_folder(self) -> str:
-        """Folder of the temporal layers, in both kinds of pipeline folders; PyTorch's classes do not look there."""
+        """Folder of the temporal layers, in both kinds of pipeline folders; PyTorch's classes do
+        not look there."""
         return f"{self.folder}_temporal"
 
 
@@ -98,7 +100,7 @@ TEXT = ComponentSpec[TextConfig](
     aliases=TEXT_ALIASES,
     extras=TEXT_EXTRAS,
 )
-PIPELINE = (UNET, VAE, TEXT)
+PIPELINE_PARTS = (UNET, VAE, TEXT)
 """The networks of a text-to-image pipeline."""
 
 
@@ -137,11 +139,13 @@ class ComponentWeights(Generic[NetworkConfig]):
     ) -> Params:
         """Read parameters of these shapes, streamed onto their devices.
 
-        `shardings`: one sharding, or a tree like `shapes`; none: the default device. `may_be_missing` names what the
-        source need not have, by parts of paths (`VIDEO_PARTS` for a video network); such parameters come from
-        `fresh`, which draws all parameters (`lambda: network.init(key)`) and of which only these are computed.
+        `shardings`: one sharding, or a tree like `shapes`; none: the default device.
+        `may_be_missing` names what the source need not have, by parts of paths (`VIDEO_PARTS` for
+        a video network); such parameters come from `fresh`, which draws all parameters (`lambda:
+        network.init(key)`) and of which only these are computed.
 
-        Errors: one `UserError` that names everything that does not fit; another for a tensor that is not finite.
+        Errors: one `UserError` that names everything that does not fit; another for a tensor that
+        is not finite.
         """
         flat = flatten(shapes)
         placed = sharding_by_path(flat, shardings)
@@ -168,15 +172,15 @@ class Weights:
     """Opened weights: every configuration is read, no parameter is."""
 
     parts: dict[str, ComponentWeights[Any]] = field(default_factory=dict)
-    """By the name of the component: `unet`, `vae`, `text_encoder`."""
+    """Networks by the name of the component: `unet`, `vae`, `text_encoder`."""
     noise: NoiseScheduleConfig | None = None
-    """What the U-Net was trained with; None where there is no U-Net."""
+    """Noise schedule of the U-Net; None where there is no U-Net."""
     noise_json: Mapping[str, Any] | None = None
     """Content of scheduler_config.json as it was found."""
     tokenizer: Path | None = None
     """Folder of the tokenizer's files."""
     tokenizer_class: str = "CLIPTokenizer"
     notes: tuple[str, ...] = ()
-    """What was assumed or left out, a line each."""
+    """Assumptions and parts that are left out, a line each."""
     is_ours: bool = False
     """Whether this project wrote the parameters: `convert` then writes PyTorch's form."""

@@ -1,7 +1,7 @@
 """Configurations deduced from the shapes of weights, for files that hold no configuration.
 
-Head counts are not in shapes: 1.x has 8 heads everywhere, 2.x (linear projections) heads of 64 channels, and both
-text encoders heads of 64. Nor are group counts: 32.
+Head counts are not in shapes: 1.x has 8 heads everywhere, 2.x (linear projections) heads of 64
+channels, and both text encoders heads of 64. Nor are group counts: 32.
 """
 
 import re
@@ -16,11 +16,13 @@ from magicvideo_jax.weights.tensors import Tensors
 _HEADS_1, _HEAD_WIDTH = 8, 64
 _ATTENTION = "transformer_blocks.0.attn2.to_k.weight"
 _OPENCLIP_H = (1024, 24)
-"""Width and blocks of the whole encoder of which Stable Diffusion 2.x reads all blocks but the last."""
+"""Width and blocks of the whole encoder of which Stable Diffusion 2.x reads all blocks but the
+last."""
 
 
 class TensorShapes:
-    """Shapes of a file's tensors by key. Errors: `UserError` naming the file for a key that is missing."""
+    """Shapes of a file's tensors by key. Errors: `UserError` naming the file for a key that is
+    missing."""
 
     def __init__(self, tensors: Tensors, *, where: str):
         self.tensors, self.where = tensors, where
@@ -85,7 +87,8 @@ def unet_of_shapes(unet: TensorShapes) -> tuple[UNetConfig, UNetNumbering]:
 
 
 def vae_of_shapes(vae: TensorShapes, *, down: str, block: str) -> VAEConfig:
-    """Deduce a VAE; `down` and `block` are what the file calls the levels of the encoder and their blocks."""
+    """Deduce a VAE; `down` and `block` are what the file calls the levels of the encoder and
+    their blocks."""
     levels = vae.count(rf"encoder\.{down}\.(\d+)\.")
     widths = tuple(vae.axis(f"encoder.{down}.{i}.{block}.0.conv1.weight", 0) for i in range(levels))
     if not widths or any(width % 32 for width in widths):
@@ -116,8 +119,9 @@ def clip_of_shapes(text: TensorShapes) -> TextConfig:
 def openclip_of_shapes(text: TensorShapes) -> TextConfig:
     """Deduce a text encoder of 2.x from OpenCLIP's keys.
 
-    The original files hold OpenCLIP's whole encoder, whose last block Stable Diffusion 2.x does not read. Files that
-    diffusers exported hold the blocks that are read and no more; they are known by the projection they lack.
+    The original files hold OpenCLIP's whole encoder, whose last block Stable Diffusion 2.x does
+    not read. Files that diffusers exported hold the blocks that are read and no more; they are
+    known by the projection they lack.
     """
     blocks = text.count(r"transformer\.resblocks\.(\d+)\.")
     width = text.axis("token_embedding.weight", 1)

@@ -1,4 +1,4 @@
-"""What the folder formats share: the files of a pipeline's folder, and of one network in it."""
+"""Files of a pipeline's folder, and of one network in it: shared by the folder formats."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,7 +7,12 @@ from typing import Any
 from magicvideo_jax.core.dataclass_dict import from_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
-from magicvideo_jax.weights.components import PIPELINE, ComponentSpec, ComponentWeights, Weights
+from magicvideo_jax.weights.components import (
+    PIPELINE_PARTS,
+    ComponentSpec,
+    ComponentWeights,
+    Weights,
+)
 from magicvideo_jax.weights.config_json import is_whole_clip
 from magicvideo_jax.weights.formats.weight_format import OpenOptions
 from magicvideo_jax.weights.jax_params import CheckpointParams
@@ -52,7 +57,7 @@ def open_pipeline(path: Path, options: OpenOptions, open_part: OpenPart) -> Weig
     noise = read_json(path / SCHEDULER)
     tokenizer = options.tokenizer or path / TOKENIZER
     named = index.get("tokenizer")
-    opened = {kind.folder: open_part(kind) for kind in PIPELINE}
+    opened = {kind.folder: open_part(kind) for kind in PIPELINE_PARTS}
     notes = [note for _, notes in opened.values() for note in notes]
     if not tokenizer.is_dir():
         notes.append(f"{path} holds no tokenizer: give --tokenizer FOLDER to add one")
@@ -72,8 +77,8 @@ def open_torch_part(
 ) -> tuple[ComponentWeights[Any], tuple[str, ...]]:
     """Open a network in diffusers' layout: config.json and weights in `folder`, and notes.
 
-    `temporal` is the folder of the temporal layers, used where it exists. A network without the `variant` has its
-    plain files taken.
+    `temporal` is the folder of the temporal layers, used where it exists. A network without the
+    `variant` has its plain files taken.
     """
     config, json, added = _configured(kind, folder, temporal)
     if variant not in variants_in(folder, kind.stem, kind.older):
@@ -109,7 +114,8 @@ def assumed_noise(noise: NoiseScheduleConfig) -> dict[str, Any]:
 def _configured(
     kind: ComponentSpec[Any], folder: Path, temporal: Path | None
 ) -> tuple[Any, Mapping[str, Any], Path | None]:
-    """A network's configuration, its config.json, and the folder of its temporal layers if it has any."""
+    """A network's configuration, its config.json, and the folder of its temporal layers if it has
+    any."""
     where = folder / CONFIG
     content, added = read_json(where), temporal_of(temporal, kind)
     config = kind.read(content, where=str(where), **({} if added is None else {"temporal": added}))
@@ -124,7 +130,7 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
         raise UserError(
             f"{where}: {pipeline} (Stable Diffusion XL); supported: Stable Diffusion 1.x and 2.x"
         )
-    known = {kind.folder: kind.library[1] for kind in PIPELINE}
+    known = {kind.folder: kind.library[1] for kind in PIPELINE_PARTS}
     for name, value in index.items():
         if (
             name.startswith("_")

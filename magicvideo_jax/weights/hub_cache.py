@@ -1,4 +1,5 @@
-"""Hugging Face's download cache: a folder `models--OWNER--NAME` holds snapshots, and `refs/main` names one."""
+"""Hugging Face's download cache: a folder `models--OWNER--NAME` holds snapshots, and `refs/main`
+names one."""
 
 import re
 from pathlib import Path
@@ -9,7 +10,8 @@ from magicvideo_jax.core.errors import UserError
 def snapshot_of(path: Path) -> Path:
     """The snapshot that a model's cache folder means; any other path unchanged.
 
-    Errors: `UserError` where the snapshot that `refs/main` names is not there, or several are and none is named.
+    Errors: `UserError` where the snapshot that `refs/main` names is not there, or several are and
+    none is named.
     """
     snapshots = path / "snapshots"
     if not path.name.startswith("models--") or not snapshots.is_dir():

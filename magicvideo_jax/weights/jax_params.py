@@ -103,7 +103,8 @@ def _stored(checkpointer: ocp.Checkpointer, folder: Path) -> dict[str, tuple[int
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    # Compressing random-looking floats takes six times as long and saves nothing; a gigabyte in flight bounds memory.
+    # Compressing random-looking floats takes six times as long and saves nothing; a gigabyte in
+    # flight bounds memory.
     handler = ocp.PyTreeCheckpointHandler(
         use_compression=False, save_concurrent_gb=1, restore_concurrent_gb=1
     )

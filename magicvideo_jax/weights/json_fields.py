@@ -1,4 +1,5 @@
-"""Fields of a configuration file, read one by one: absent ones take the default of the library that wrote the file."""
+"""Fields of a configuration file, read one by one: absent ones take the default of the library
+that wrote the file."""
 
 from collections.abc import Collection, Mapping
 from enum import Enum
@@ -45,7 +46,8 @@ class Fields:
             raise self.refused(field, " or ".join(repr(word.value) for word in words)) from None
 
     def integers(self, field: str, *, length: int | None = None) -> tuple[int, ...]:
-        """A list of positive integers; with a `length`, one integer stands for that many equal ones."""
+        """A list of positive integers; with a `length`, one integer stands for that many equal
+        ones."""
         value: Any = self.get(field)
         if length is not None and isinstance(value, int) and not isinstance(value, bool):
             value = (value,) * length
@@ -80,7 +82,8 @@ class Fields:
                     raise self.refused(field, " or ".join(map(repr, values)))
 
     def known(self, *fields: Collection[str]) -> None:
-        """Refuse fields that are in none of the collections: what they ask for would be left out silently."""
+        """Refuse fields that are in none of the collections: what they ask for would be left out
+        silently."""
         for field, value in self.content.items():
             if (
                 not field.startswith("_")

@@ -1,4 +1,5 @@
-"""Matching parameters with the tensors of a file: one tensor fills each parameter, each tensor is used once."""
+"""Matching parameters with the tensors of a file: one tensor fills each parameter, each tensor is
+used once."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -33,8 +34,8 @@ def match(
 ) -> list[Match]:
     """Find the tensor of every parameter.
 
-    `shapes` are by dotted path. `may_be_missing` names what a source need not have, by parts of paths (trailing
-    digits ignored); `file_key` turns diffusers' keys into those of the file.
+    `shapes` are by dotted path. `may_be_missing` names what a source need not have, by parts of
+    paths (trailing digits ignored); `file_key` turns diffusers' keys into those of the file.
     Errors: one `UserError` that names all that is missing, unknown or of the wrong shape.
     """
     matches: list[Match] = []
@@ -73,7 +74,8 @@ def match_paths(
     where: str,
     may_be_missing: Collection[str] = (),
 ) -> list[str]:
-    """Find the paths that are present, for parameters under our own names. Errors: as for `match`."""
+    """Find the paths that are present, for parameters under our own names. Errors: as for
+    `match`."""
     refuse(
         where,
         missing=[
@@ -92,7 +94,8 @@ def match_paths(
 
 
 def may_miss(path: str, names: Collection[str]) -> bool:
-    """Whether a part of the path is one of the names, trailing digits ignored: `adaptor2` is an `adaptor`."""
+    """Whether a part of the path is one of the names, trailing digits ignored: `adaptor2` is an
+    `adaptor`."""
     return any(part.rstrip("0123456789") in names for part in path.split("."))
 
 

@@ -1,4 +1,5 @@
-"""The one way in which weights are opened: `open_weights(path)` asks each format whether the path is its own."""
+"""The one way in which weights are opened: `open_weights(path)` asks each format whether the path
+is its own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,11 +46,13 @@ def open_weights(
     options: OpenOptions = NO_OPTIONS,
     also: Sequence[WeightFormat] = (),
 ) -> Weights:
-    """Open weights in any known form: configurations are read, parameters wait for `weights.parts[..].load`.
+    """Open weights in any known form: configurations are read, parameters wait for
+    `weights.parts[..].load`.
 
-    `path` is a file or folder, or one of `EMBEDDED`. `also` are formats of a floor above, asked first.
-    Errors: `UserError` naming `argument`, the path or a file in it, for weights that are not whole, whose keys or
-    shapes do not fit, or whose parts do not belong together. No parameter is read.
+    `path` is a file or folder, or one of `EMBEDDED`. `also` are formats of a floor above, asked
+    first. Errors: `UserError` naming `argument`, the path or a file in it, for weights that are
+    not whole, whose keys or shapes do not fit, or whose parts do not belong together. No
+    parameter is read.
     """
     place = _located(path, argument)
     for one in (*also, *FORMATS):

@@ -1,4 +1,5 @@
-"""Where the parameters of one network wait to be read: tensors of PyTorch's files, or parameters in memory.
+"""Where the parameters of one network wait to be read: tensors of PyTorch's files, or parameters
+in memory.
 
 `jax_params.py` has the third source, our own checkpoints.
 """
@@ -54,7 +55,7 @@ class TensorParams:
     tensors: Tensors
     where: str
     file_key: Callable[[str], str] = str
-    """From diffusers' keys to those of the file."""
+    """Turns diffusers' keys into those of the file."""
 
     def match(self, shapes: Shapes, may_be_missing: Collection[str]) -> list[str]:
         """Paths of the parameters that have a tensor: see `ParamSource`."""
@@ -125,7 +126,8 @@ def with_current_keys(tensors: Tensors, aliases: Aliases, *, where: str) -> Tens
 def without_extras(
     tensors: Tensors, extras: tuple[KnownExtra, ...], *, where: str
 ) -> tuple[Tensors, tuple[str, ...]]:
-    """Leave out what is known to be no weight of ours, with a note for each other network among it."""
+    """Leave out what is known to be no weight of ours, with a note for each other network among
+    it."""
     known = [(re.compile(extra.pattern), extra.what) for extra in extras]
     kept, left = {}, dict[str, int]()
     for key, tensor in tensors.items():

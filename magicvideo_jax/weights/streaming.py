@@ -1,4 +1,5 @@
-"""Placing parameters on devices one at a time: beside the parameters, one tensor is in host memory."""
+"""Placing parameters on devices one at a time: beside the parameters, one tensor is in host
+memory."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -31,7 +32,8 @@ def sharding_by_path(
 
 
 def put(array: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
-    """Copy an array to its devices, and wait for it, so that the next tensor does not come on top."""
+    """Copy an array to its devices, and wait for it, so that the next tensor does not come on
+    top."""
     if sharding is None:
         return jax.block_until_ready(jax.device_put(array))
     return jax.block_until_ready(

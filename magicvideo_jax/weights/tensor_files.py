@@ -1,4 +1,5 @@
-"""Weight files, opened by their first bytes: safetensors (one file or shards) here, pickles in `pickles.py`."""
+"""Weight files, opened by their first bytes: safetensors (one file or shards) here, pickles in
+`pickles.py`."""
 
 import json
 import math
@@ -16,12 +17,12 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.pickles import open_pickle
 from magicvideo_jax.weights.tensors import FLOATS, Mapped, Stored, Tensors
 
-SAFETENSORS, INDEX = ".safetensors", ".index.json"
+SAFETENSORS = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
 class FileKind(Enum):
-    """What a file is by its first bytes; the value names it in messages."""
+    """Kinds of files by their first bytes; the value names the kind in messages."""
 
     SAFETENSORS = "a safetensors file"
     PICKLE = "a PyTorch file"
@@ -168,7 +169,8 @@ def _checked(path: Path, act: Callable[[], Any]) -> Any:
 
 
 def _open_shards(index: Path) -> Tensors:
-    """All tensors of the files that an index names. Which file holds which must be as the index says."""
+    """All tensors of the files that an index names. Which file holds which must be as the index
+    says."""
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise UserError(f"{index}: no 'weight_map' from keys to files")

@@ -1,4 +1,5 @@
-"""The files of a CLIP tokenizer, checked when weights are opened and not only at the first prompt."""
+"""The files of a CLIP tokenizer, checked when weights are opened and not only at the first
+prompt."""
 
 from pathlib import Path
 

@@ -1,7 +1,8 @@
-"""Writing weights: as a folder in diffusers' layout, or as one of ours with the same configuration files.
+"""Writing weights: as a folder in diffusers' layout, or as one of ours with the same
+configuration files.
 
-Networks are written one after the other, so that no more than one is in memory. A VAE alone becomes a folder of
-`vae/`, TAESD a folder of its own files.
+Networks are written one after the other, so that no more than one is in memory. A VAE alone
+becomes a folder of `vae/`, TAESD a folder of its own files.
 """
 
 import shutil
@@ -18,7 +19,7 @@ from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.tree import flatten, size_in_bytes
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.weights.components import (
-    PIPELINE,
+    PIPELINE_PARTS,
     TEXT,
     UNET,
     VAE,
@@ -44,12 +45,13 @@ def no_progress(_: str, __: int) -> AbstractContextManager[Tick]:
 
 
 def check_writable(weights: Weights, where: str) -> None:
-    """Check that weights are a whole pipeline or a VAE. Errors: `UserError` naming the part that is missing."""
+    """Check that weights are a whole pipeline or a VAE. Errors: `UserError` naming the part that
+    is missing."""
     parts = weights.parts
     vae = parts.get(VAE.folder)
     if set(parts) == {VAE.folder}:
         return
-    missing = [kind for kind in PIPELINE if kind.folder not in parts]
+    missing = [kind for kind in PIPELINE_PARTS if kind.folder not in parts]
     if missing:
         flags = {UNET: "a SOURCE with a U-Net", VAE: "--vae WEIGHTS", TEXT: "--text WEIGHTS"}
         raise UserError(
@@ -63,7 +65,8 @@ def check_writable(weights: Weights, where: str) -> None:
 
 
 def write_jax(weights: Weights, folder: Path, *, progress: ProgressFactory = no_progress) -> None:
-    """Write a folder of ours: float32 Orbax checkpoints beside the configurations, which stay as they were found."""
+    """Write a folder of ours: float32 Orbax checkpoints beside the configurations, which stay as
+    they were found."""
     for part in weights.parts.values():
         place = folder if part.kind is TAESD else folder / part.kind.folder
         params = _load(part, progress)
@@ -87,9 +90,11 @@ def write_diffusers(
     dtype: type = np.float32,
     progress: ProgressFactory = no_progress,
 ) -> None:
-    """Write a folder that diffusers' StableDiffusionPipeline loads; `dtype` is float32, float16 or bfloat16.
+    """Write a folder that diffusers' StableDiffusionPipeline loads; `dtype` is float32, float16
+    or bfloat16.
 
-    What a video network adds goes into `unet_temporal/` and `vae_temporal/`, under our names and always float32.
+    What a video network adds goes into `unet_temporal/` and `vae_temporal/`, under our names and
+    always float32.
     """
     for part in weights.parts.values():
         params = _load(part, progress)
@@ -104,8 +109,9 @@ def write_diffusers(
 def _for_torch(part: ComponentWeights[Any]) -> dict[str, Any]:
     """Content of config.json for PyTorch; a text encoder's says float32.
 
-    transformers 5 loads a network in the type that this file says, or else in that of the weights, whereas diffusers
-    always loads float32: without the word, a float16 text encoder would meet a float32 U-Net.
+    transformers 5 loads a network in the type that this file says, or else in that of the
+    weights, whereas diffusers always loads float32: without the word, a float16 text encoder
+    would meet a float32 U-Net.
     """
     json = {field: value for field, value in part.json.items() if field != "torch_dtype"}
     return json | {"dtype": "float32"} if part.kind is TEXT else dict(part.json)

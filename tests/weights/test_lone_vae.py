@@ -1,4 +1,4 @@
-"""A VAE alone is a VAE everywhere: for a run, for sampling, for `prepare`; and what weights lack is said by argument."""
+"""A VAE alone is a VAE for a run, for sampling and for `prepare`; what weights lack is said by argument."""
 
 import shutil
 from pathlib import Path
@@ -33,7 +33,11 @@ def forms(tmp_path_factory) -> dict[str, str]:
         if key.startswith(compvis.VAE_PREFIX)
     }
     torch.save({"state_dict": single}, place / "compvis.ckpt")
-    forms = {"folder": folder / "vae", "file": folder / FILES["vae"], "compvis": place / "compvis.ckpt"}
+    forms = {
+        "folder": folder / "vae",
+        "file": folder / FILES["vae"],
+        "compvis": place / "compvis.ckpt",
+    }
     return {name: str(path) for name, path in forms.items()}
 
 

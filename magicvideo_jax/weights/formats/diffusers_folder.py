@@ -4,7 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.weights.components import PIPELINE, ComponentSpec, ComponentWeights, Weights
+from magicvideo_jax.weights.components import (
+    PIPELINE_PARTS,
+    ComponentSpec,
+    ComponentWeights,
+    Weights,
+)
 from magicvideo_jax.weights.folders import FORMAT, INDEX, index_of, open_pipeline, open_torch_part
 from magicvideo_jax.weights.formats.weight_format import OpenOptions
 from magicvideo_jax.weights.tensor_files import variants_in
@@ -20,7 +25,8 @@ class DiffusersFolder:
         return (path / INDEX).is_file() and FORMAT not in index_of(path)
 
     def open(self, path: Path, options: OpenOptions) -> Weights:
-        """Open the three networks, the schedule and the tokenizer; what a video network adds, too."""
+        """Open the three networks, the schedule and the tokenizer; what a video network adds,
+        too."""
         why = "a folder that says these itself"
         options.refuse_all_but("tokenizer", "variant", path=path, why=why)
         if options.variant:
@@ -36,7 +42,9 @@ class DiffusersFolder:
 
 def _check_variant(path: Path, variant: str) -> None:
     there = {
-        name for kind in PIPELINE for name in variants_in(path / kind.folder, kind.stem, kind.older)
+        name
+        for kind in PIPELINE_PARTS
+        for name in variants_in(path / kind.folder, kind.stem, kind.older)
     }
     if variant not in there:
         raise UserError(

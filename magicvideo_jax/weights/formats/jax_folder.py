@@ -1,4 +1,5 @@
-"""A pipeline's folder as `convert` writes it: Orbax checkpoints beside the configurations of diffusers."""
+"""A pipeline's folder as `convert` writes it: Orbax checkpoints beside the configurations of
+diffusers."""
 
 from dataclasses import replace
 from pathlib import Path

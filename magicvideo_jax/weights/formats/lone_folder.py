@@ -7,15 +7,15 @@ from typing import Any
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import Prediction
-from magicvideo_jax.weights.components import PIPELINE, UNET, ComponentSpec, Weights
+from magicvideo_jax.weights.components import PIPELINE_PARTS, UNET, ComponentSpec, Weights
 from magicvideo_jax.weights.folders import CONFIG, INDEX, assumed_noise, open_torch_part
 from magicvideo_jax.weights.formats.weight_format import OpenOptions
 from magicvideo_jax.weights.tensor_files import read_json
 
 _CLASSES = {
-    **{kind.library[1]: kind for kind in PIPELINE},
-    "CLIPModel": PIPELINE[-1],
-    "CLIPTextModelWithProjection": PIPELINE[-1],
+    **{kind.library[1]: kind for kind in PIPELINE_PARTS},
+    "CLIPModel": PIPELINE_PARTS[-1],
+    "CLIPTextModelWithProjection": PIPELINE_PARTS[-1],
 }
 
 
@@ -31,7 +31,8 @@ class LoneFolder:
         return bool(_classes_of(read_json(path / CONFIG)))
 
     def open(self, path: Path, options: OpenOptions) -> Weights:
-        """Open the network. A U-Net's schedule is not told: Stable Diffusion 1.x's is assumed, with a note."""
+        """Open the network. A U-Net's schedule is not told: Stable Diffusion 1.x's is assumed,
+        with a note."""
         kind = _kind_of(path)
         if kind is not UNET:
             options.refuse_all_but("variant", path=path, why=f"a {kind.words}")

@@ -1,4 +1,5 @@
-"""A VAE in one file without its config.json, in diffusers' keys or CompVis's (`vae-ft-mse-840000-ema-pruned`)."""
+"""A VAE in one file without its config.json, in diffusers' keys or CompVis's
+(`vae-ft-mse-840000-ema-pruned`)."""
 
 from pathlib import Path
 
@@ -27,7 +28,8 @@ class LoneVAEFile:
     name = "a file of a VAE"
 
     def matches(self, path: Path) -> bool:
-        """Whether the file holds an encoder and a decoder of Stable Diffusion's VAE, and no pipeline."""
+        """Whether the file holds an encoder and a decoder of Stable Diffusion's VAE, and no
+        pipeline."""
         if not has_tensors(path):
             return False
         tensors = _without_prefix(open_tensors(path))

@@ -1,7 +1,8 @@
 """A single-file checkpoint of Stable Diffusion 1.x or 2.x, in the keys of CompVis's code.
 
-There is no configuration in it: the shapes of the weights tell the networks (`deduction.py`), flags and the version
-tell the schedule, and what is not a network of ours is left out (`tables/known_extras.py`).
+There is no configuration in it: the shapes of the weights tell the networks (`deduction.py`),
+flags and the version tell the schedule, and what is not a network of ours is left out
+(`tables/known_extras.py`).
 """
 
 from pathlib import Path
@@ -37,7 +38,8 @@ _PREFIXES = (
     compvis.EMA_PREFIX,
 )
 V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
-"""Keys of empty tensors by which fine-tuned files say what their U-Net predicts and that their last time is noise."""
+"""Keys of empty tensors by which fine-tuned files say what their U-Net predicts and that their
+last time is noise."""
 
 
 class SingleFile:
@@ -111,7 +113,8 @@ def _check_keys(tensors: Tensors, *, where: str) -> None:
 def _noise(
     tensors: Tensors, *, is_2: bool, asked: Prediction | None, where: str
 ) -> tuple[NoiseScheduleConfig, tuple[str, ...]]:
-    """The schedule, and what was assumed of it: what is asked for, what the file's flags say, what the version does."""
+    """The schedule, and what was assumed of it: what is asked for, what the file's flags say,
+    what the version does."""
     prediction, notes = asked, ()
     if prediction is None and V_PREDICTION in tensors:
         prediction, notes = Prediction.V, (f"{where}: its flag {V_PREDICTION} says v-prediction",)

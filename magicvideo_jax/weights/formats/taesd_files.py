@@ -1,5 +1,6 @@
-"""TAESD's files: `taesd_encoder.safetensors` and `taesd_decoder.safetensors`, either of which may be absent; or the
-folder that `convert` made of them. The temporal layers of a VideoVAE lie beside them in `vae_temporal/`."""
+"""TAESD's files: `taesd_encoder.safetensors` and `taesd_decoder.safetensors`, either of which may
+be absent; or the folder that `convert` made of them. The temporal layers of a VideoVAE lie beside
+them in `vae_temporal/`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,8 @@ class TAESDFiles:
     name = "TAESD's files"
 
     def matches(self, path: Path) -> bool:
-        """Whether a file, or one in a folder, bears a name of TAESD's, or `convert` made the folder."""
+        """Whether a file, or one in a folder, bears a name of TAESD's, or `convert` made the
+        folder."""
         return bool(_files(path)) or _is_ours(path)
 
     def open(self, path: Path, options: OpenOptions) -> Weights:

@@ -1,4 +1,4 @@
-"""What a weight format is: an object that recognises a path and opens it."""
+"""A weight format: an object that recognises a path and opens it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +11,20 @@ from magicvideo_jax.weights.components import Weights
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """What a person says about weights because the files do not."""
+    """Facts about weights that a person gives because the files do not tell them."""
 
     ema: bool = False
     """Take the averaged U-Net of a single file (`model_ema.*`)."""
     prediction: Prediction | None = None
-    """What the U-Net predicts."""
+    """Quantity that the U-Net predicts."""
     tokenizer: Path | None = None
     """Folder of the tokenizer's files."""
     variant: str = ""
     """Which weight files of a folder to take: `fp16`, `non_ema`."""
 
     def refuse_all_but(self, *names: str, path: Path, why: str) -> None:
-        """Raise `UserError` for an option that is given, not among `names` and of no use for the format."""
+        """Raise `UserError` for an option that is given, not among `names` and of no use for the
+        format."""
         for name, flag in _FLAGS.items():
             if name not in names and getattr(self, name) != getattr(NO_OPTIONS, name):
                 raise UserError(f"{flag} is of no use for {path}, {why}: leave it out")
@@ -41,7 +42,8 @@ _FLAGS = {
 
 @runtime_checkable
 class WeightFormat(Protocol):
-    """A form in which weights are kept. Adding one is a file beside this and its place in `open.FORMATS`."""
+    """A form in which weights are kept. Adding one is a file beside this and its place in
+    `open.FORMATS`."""
 
     name: str
     """For the message that lists what can be opened."""

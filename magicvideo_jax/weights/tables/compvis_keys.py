@@ -1,9 +1,10 @@
-"""Keys of single-file checkpoints of Stable Diffusion 1.x and 2.x: those of CompVis's original code.
+"""Keys of single-file checkpoints of Stable Diffusion 1.x and 2.x: those of CompVis's original
+code.
 
-Each function turns a key of diffusers into the one of such a file. CompVis numbers the blocks of the U-Net in one
-row (`input_blocks.0` is `conv_in`, then for every level its residual blocks and its halving), counts the decoder's
-levels from the finest, writes the VAE's attention as 1x1 convolutions, and 2.x has OpenCLIP's text encoder, in which
-query, key and value are one matrix.
+Each function turns a key of diffusers into the one of such a file. CompVis numbers the blocks of
+the U-Net in one row (`input_blocks.0` is `conv_in`, then for every level its residual blocks and
+its halving), counts the decoder's levels from the finest, writes the VAE's attention as 1x1
+convolutions, and 2.x has OpenCLIP's text encoder, in which query, key and value are one matrix.
 """
 
 import re
@@ -131,7 +132,8 @@ def vae_key(key: str, levels: int) -> str:
 
 
 def openclip_key(key: str) -> str:
-    """Turn transformers' key of a text encoder's weight into OpenCLIP's, with thirds as `split_thirds` names them."""
+    """Turn transformers' key of a text encoder's weight into OpenCLIP's, with thirds as
+    `split_thirds` names them."""
     for pattern, theirs in _OPENCLIP_ROWS:
         found = re.fullmatch(pattern, key)
         if found:

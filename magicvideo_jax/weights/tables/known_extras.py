@@ -1,6 +1,7 @@
-"""What people's checkpoints carry beside the weights of their networks, and files of other models, known by their keys.
+"""Known extras: what checkpoints carry beside their networks, and keys of other kinds of models.
 
-What is listed here is left out, with a note where it is a network of its own; a key that no list knows is an error.
+What is listed here is left out, with a note where it is a network of its own; a key that no list
+knows is an error.
 """
 
 import re
@@ -14,7 +15,7 @@ class KnownExtra(NamedTuple):
     pattern: str
     """Matches the whole key."""
     what: str = ""
-    """What they belong to, for a note; empty: buffers and counters, which nobody misses."""
+    """Name of what they belong to, for a note; empty: buffers and counters, which nobody misses."""
 
 
 SINGLE_FILE_EXTRAS = (

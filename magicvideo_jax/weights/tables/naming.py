@@ -1,7 +1,9 @@
-"""Rows of the key tables: from a path in our parameters to the key of its weight in PyTorch's files.
+"""Rows of the key tables: from a path in our parameters to the key of its weight in PyTorch's
+files.
 
-One direction serves both ways: the parameters of a network say which key to look for when reading and which to write.
-A row rewrites the path of a layer; the layer's own parameters follow `NamingStyle`.
+One direction serves both ways: the parameters of a network say which key to look for when reading
+and which to write. A row rewrites the path of a layer; the layer's own parameters follow
+`NamingStyle`.
 """
 
 import re
@@ -51,10 +53,12 @@ class TableRow(NamedTuple):
 Table = tuple[TableRow, ...]
 
 Aliases = tuple[tuple[str, str], ...]
-"""Keys of older files and what they are called today, as patterns; the first that matches entirely is applied."""
+"""Keys of older files and what they are called today, as patterns; the first that matches
+entirely is applied."""
 
 VIDEO_PARTS = ("adaptor", "temporal", "fps_embedding")
-"""Parameters that a video network adds to an image network, by words of their paths (trailing digits ignored)."""
+"""Parameters that a video network adds to an image network, by words of their paths (trailing
+digits ignored)."""
 
 _LEAVES = {
     ("kernel", 4): ("weight", Layout.CONV),
@@ -76,7 +80,8 @@ class Name(NamedTuple):
 def name_of(table: Table, path: str, rank: int) -> Name:
     """Look up a parameter of `rank` axes.
 
-    Errors: `LookupError` for a path that no row knows, which is a gap in the table and not the user's mistake.
+    Errors: `LookupError` for a path that no row knows, which is a gap in the table and not the
+    user's mistake.
     """
     layer, _, leaf = path.rpartition(".")
     for row in table:

@@ -3,7 +3,8 @@
 from magicvideo_jax.weights.tables.naming import Table, TableRow
 from magicvideo_jax.weights.tables.vae_keys import VIDEO_DECODER
 
-# A block's second and third convolution follow a ReLU, which has a number of its own in the published files.
+# A block's second and third convolution follow a ReLU, which has a number of its own in the
+# published files.
 TAESD_TABLE: Table = (
     VIDEO_DECODER,
     TableRow(r"(encoder|decoder)\.layers\.(\d+)", r"\1.\2"),
