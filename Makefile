@@ -5,26 +5,34 @@ RUN    := $(VENV)/bin/python
 # A CPU step asks for its memory anew; in huge pages that takes a tenth of the time or less off it (glibc, else ignored).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: test test-slow demo lint
+.PHONY: demo test test-slow coverage lint
 
-test: $(VENV)/dev
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile
-
-test-slow: $(VENV)/dev
-	$(RUN) -m pytest --slow
-
+# Train text to video from the embedded weights on the CPU.
 demo: $(VENV)/core
 	$(HUGE_PAGES) $(RUN) -m magicvideo_jax.train --config=configs/t2v.py --workdir=runs/demo
 
-# Not part of `test`: at its first run pyright fetches its own program through npm.
+# Check format, lint and types, and run the test suite in two processes.
+test: $(VENV)/dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright --project . --level error
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+
+# Run the suite with the tests that take minutes or full-size networks.
+test-slow: $(VENV)/dev
+	$(RUN) -m pytest --slow
+
+# Run the suite and list the lines that no test runs; fails below the bar in pyproject.toml.
+coverage: $(VENV)/dev
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
+
+# Format the code, mend what ruff can mend, and check types.
 lint: $(VENV)/dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
-	$(VENV)/bin/pyright
+	$(VENV)/bin/basedpyright --project . --level error
 
-$(VENV)/core: requirements.txt pyproject.toml
+$(VENV)/core: requirements.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --requirement requirements.txt
 	$(VENV)/bin/pip install --quiet --no-deps --editable .

@@ -21,14 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magicvideo_jax.core.tree import count
+from magicvideo_jax.core.tree import count_parameters
 from magicvideo_jax.experiment.config import read_experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run, fit_to_weights
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
-from magicvideo_jax.planning.flops import flops
+from magicvideo_jax.planning.flops import count_flops
 from magicvideo_jax.training.state import fresh_state
-from magicvideo_jax.training.step import Compiled
+from magicvideo_jax.training.step import CompiledStep
 
 ROUNDS = 10
 
@@ -72,9 +72,9 @@ class Steps:
             frozen=random_like(run.state.frozen)
         )
         self._batch = random_like(run.batch)
-        self._step = Compiled(run.step, run.state)
+        self._step = CompiledStep(run.step, run.state)
         began = time.perf_counter()
-        self.flops = flops(self._step.traced(self._state, self._batch).jaxpr)
+        self.flops = count_flops(self._step.trace(self._state, self._batch).jaxpr)
         self.program = self._step.program(self._state, self._batch)
         self.compiled_in = time.perf_counter() - began
 
@@ -125,7 +125,7 @@ def measure(config: str, batch: int, remat: str, trace: Path | None) -> dict[str
         "device": jax.local_devices()[0].device_kind,
         "config": config,
         "remat": remat,
-        "parameters": count(run.state.params) + count(run.state.frozen),
+        "parameters": count_parameters(run.state.params) + count_parameters(run.state.frozen),
         "clips": batch,
         "seconds": round(float(np.median(seconds)), 4),
         "clips_per_second": round(batch / float(np.median(seconds)), 3),

@@ -15,8 +15,9 @@ import numpy as np
 from side_by_side import side_by_side
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.media.frame_reader import Timeline, choose_frames, read_frames, timeline
-from magicvideo_jax.preparation.clip_listing import MOVIES
+from magicvideo_jax.media.frame_reader import read_frames, read_timeline
+from magicvideo_jax.media.movie_files import MOVIES
+from magicvideo_jax.media.timeline import Timeline, choose_frames
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
 
     def ours() -> None:
         for path, (_, which) in looks.items():
-            read_frames(path, timeline(path), which, [(asked.size, asked.size)])
+            read_frames(path, read_timeline(path), which, [(asked.size, asked.size)])
 
     def theirs() -> None:
         for path, (shown, which) in looks.items():
@@ -65,7 +66,7 @@ def clips_of(paths: list[Path]) -> list[Path]:
 def look_at(path: Path, frames: int) -> tuple[Timeline, np.ndarray] | None:
     """Which frames of a clip are wanted; none of one that is too short, or that PyAV cannot seek by time."""
     try:
-        shown = timeline(path)
+        shown = read_timeline(path)
         if shown.ticks is None:
             raise UserError("its frames have no times of their own")
         return shown, choose_frames(

@@ -135,7 +135,7 @@ def opened(folder: Path, number: int) -> dict[str, float]:
 
 
 def consumed(workdir: Path, delivery: float) -> dict[str, float]:
-    """By a run's steps, all but the first report, which compiles."""
+    """Clips a second of a run's steps, without the first report, which compiles."""
     lines = read_lines(workdir / "metrics.jsonl")[1:]
     steps = float(np.median([line["clips_per_second"] for line in lines]))
     waited = float(np.mean([line["data_wait_share"] for line in lines]))

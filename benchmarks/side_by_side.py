@@ -20,7 +20,7 @@ def side_by_side(
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Of one run."""
+    """Seconds of one run."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began

@@ -36,13 +36,13 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from side_by_side import side_by_side
 
-from magicvideo_jax.core.tree import count
+from magicvideo_jax.core.tree import count_parameters
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig, VideoUNet
 from magicvideo_jax.training.optimizer import OptimConfig, make_optimizer
 from magicvideo_jax.training.state import fresh_state
-from magicvideo_jax.training.step import Compiled, train_step
+from magicvideo_jax.training.step import CompiledStep, train_step
 
 WIDTHS, HEADS = (160, 320, 640, 640), 8
 LR, CLIP, EMA = 1e-5, 1.0, 0.999
@@ -70,8 +70,8 @@ def of_jax(batch: Batch) -> tuple[Callable[[], object], int]:
     create = jax.jit(lambda: fresh_state(network.init(jax.random.key(0)), optimizer))
     state, placed = create(), jax.device_put(batch)
     step = partial(train_step, objective=objective, optimizer=optimizer, ema_decay=EMA, seed=0)
-    run = Compiled(step, state)
-    size = count(state.params)
+    run = CompiledStep(step, state)
+    size = count_parameters(state.params)
     kept = [state]
 
     def one() -> None:

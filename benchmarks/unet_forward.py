@@ -29,7 +29,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from side_by_side import side_by_side
 
-from magicvideo_jax.core.tree import count
+from magicvideo_jax.core.tree import count_parameters
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.unet import SD1, VideoUNet
 from magicvideo_jax.runtime.compilation import jit
@@ -41,7 +41,7 @@ def of_jax(z: np.ndarray, text: np.ndarray) -> tuple[Callable[[], object], int]:
     inputs = (z[None], np.full(1, 500.0, np.float32), text)
     forward = jit(network.apply).lower(params, *inputs).compile()
     placed = jax.device_put(inputs)
-    return lambda: jax.block_until_ready(forward(params, *placed)), count(params)
+    return lambda: jax.block_until_ready(forward(params, *placed)), count_parameters(params)
 
 
 def of_torch(z: np.ndarray, text: np.ndarray) -> tuple[Callable[[], object], int]:

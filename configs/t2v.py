@@ -10,7 +10,7 @@ python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --conf
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Component, Experiment, config_dict
-from magicvideo_jax.models.temporal import Mask, Position, TemporalConfig
+from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, TemporalMask
 from magicvideo_jax.models.unet import Remat
 
 
@@ -47,7 +47,7 @@ def minutes(config):
     config.init_from, config.vae_from = "embedded", "embedded_video_vae"
     # The paper's attention is directed and knows no positions. These were chosen for minutes: docs/results.md.
     config.model.unet.temporal = to_plain(
-        TemporalConfig(frames=16, mask=Mask.NONE, position=Position.ROPE)
+        TemporalConfig(frames=16, mask=TemporalMask.NONE, position=PositionEncoding.ROPE)
     )
     # CLIP knows words for motion; a text encoder that has only seen stills tells "resting" from "orbiting" by chance.
     config.model.trained = (Component.UNET.value, Component.TEXT.value)

@@ -10,7 +10,7 @@ Of the losses LPIPS needs a package of its own: pip install --no-deps -r require
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Component, Experiment, config_dict
-from magicvideo_jax.models.lpips import Trunk
+from magicvideo_jax.models.lpips import Backbone
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.training.optimizer import Freeze
 
@@ -26,7 +26,10 @@ def get_config(preset: str = ""):
             config.model.vae.temporal.places = (0, 1, 2)
             config.optim.freeze = Freeze.DECODER.value
             config.video_vae.update(
-                frame_difference_weight=4.0, lpips=0.05, image_weight=0.5, trunk=Trunk.ALEXNET.value
+                frame_difference_weight=4.0,
+                lpips=0.05,
+                image_weight=0.5,
+                trunk=Backbone.ALEXNET.value,
             )
             config.train.update(steps=4000, batch_size=2, save_every=500, preview_every=1000)
             config.optim.update(

@@ -1,8 +1,8 @@
 #!/bin/sh
-# N processes on this machine, as hosts of a pod would be:
+# Runs N processes on this machine, like the hosts of a pod:
 #     launch/local.sh N python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR
-# PORT is the coordinator's (8476), the next is the roll call's. --dry-run before N prints what would run. The exit code is
-# the first that is not 0, by index; 75 asks for the same command again.
+# PORT is the coordinator's port (8476); the next port is used, too. --dry-run before N prints the commands. The exit
+# code is the first that is not 0, by index; 75 means: run the same command again.
 set -eu
 
 dry=
@@ -28,7 +28,7 @@ trap "kill -TERM $pids 2>/dev/null" INT TERM
 
 code=0
 for pid in $pids; do
-    # A signal ends `wait` early, and not the process.
+    # A signal ends `wait` early, but not the process.
     while true; do
         wait "$pid" && ended=0 || ended=$?
         kill -0 "$pid" 2>/dev/null || break

@@ -1,14 +1,14 @@
 #!/bin/bash
-# A Cloud TPU slice, all its hosts at once (with gcloud, logged in and given a project):
+# Runs a command on all hosts of a Cloud TPU slice (needs gcloud, logged in, with a project):
 #     export NAME=magicvideo ZONE=us-west4-a
-#     launch/tpu_vm.sh create        queue for one, and wait until it is there
-#     launch/tpu_vm.sh setup         this commit and its requirements, on every host
+#     launch/tpu_vm.sh create        request a slice, and wait until it is active
+#     launch/tpu_vm.sh setup         install this commit and its requirements on every host
 #     launch/tpu_vm.sh run python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR
-#     launch/tpu_vm.sh logs [HOST]   follow what a host says, host 0 if unsaid
+#     launch/tpu_vm.sh logs [HOST]   follow the log of a host, by default host 0
 #     launch/tpu_vm.sh status | delete
-# TYPE and RUNTIME say which TPU, CREATE what else `create` is told (--spot). --dry-run before the word prints what would
-# run. `run` ends when all hosts have, with the first code that is not 0. At 75 (saved: run the same again) it runs again,
-# on a slice created anew if this one was taken away: leave it on a machine that stays up.
+# TYPE and RUNTIME choose the TPU, CREATE holds further options of `create` (--spot). --dry-run before the word prints the
+# commands. `run` ends when all hosts have, with the first code that is not 0. At 75 (saved) it runs the command again,
+# on a new slice if this one was taken away: leave it on a machine that stays up.
 set -eu
 
 dry=
@@ -17,7 +17,7 @@ verb=${1:-}
 if [ $# -gt 0 ]; then shift; fi
 : "${TYPE:=v5litepod-16}" "${RUNTIME:=v2-alpha-tpuv5-lite}" "${CREATE:=}"
 
-# Words as a shell has to be given them.
+# Words, quoted for a shell.
 quoted() {
     local said='' word
     for word in "$@"; do
@@ -29,7 +29,7 @@ quoted() {
     printf '%s\n' "$said"
 }
 
-# One line: run, or only said.
+# Run a command, or print it in a dry run.
 line() {
     if [ -n "$dry" ]; then quoted "$@"; else "$@"; fi
 }
@@ -56,7 +56,7 @@ create() {
     done
 }
 
-# The images' Python is older than ours: uv brings one. Large pages, because JAX asks for them on v5e and later.
+# The images' Python is too old: uv installs one. JAX recommends transparent huge pages on v5e and later.
 setup() {
     local archive="${TMPDIR:-/tmp}/magicvideo_jax.tgz"
     line git -C "$(dirname "$0")/.." archive --format=tar.gz --output="$archive" HEAD

@@ -26,18 +26,13 @@ if TYPE_CHECKING:
     from magicvideo_jax.weights.components import Weights
     from magicvideo_jax.weights.streaming import Tick
 
-_EXIT_INTERRUPTED = 130
 _FILE_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 def main() -> None:
     """Run the command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs what cleans up
-    try:
-        exit_with(lambda: convert(_arguments()))
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        sys.exit(_EXIT_INTERRUPTED)
+    exit_with(lambda: convert(_arguments()), interrupted="interrupted: nothing was written")
 
 
 def convert(asked: argparse.Namespace) -> None:
@@ -50,7 +45,8 @@ def convert(asked: argparse.Namespace) -> None:
     _check_apart(local_path(source, argument="SOURCE"), target)
 
     # Only now: JAX takes seconds to import, and help and mistakes should not.
-    from magicvideo_jax.weights.staging import check_target, staged
+    from magicvideo_jax.core.files import atomic_write
+    from magicvideo_jax.weights.write_folders import check_target
 
     check_target(target, overwrite=asked.overwrite)
     weights = _open(asked)
@@ -59,7 +55,8 @@ def convert(asked: argparse.Namespace) -> None:
         print(f"note: {note}", flush=True)
     print(f"writing {'a JAX' if to_jax else 'a diffusers'} folder to {target}", flush=True)
     started = time.monotonic()
-    with staged(target, overwrite=asked.overwrite) as folder:
+    with atomic_write(target, replaces_folder=asked.overwrite) as folder:
+        folder.mkdir()
         _write(weights, folder, to_jax=to_jax, dtype=asked.dtype)
     print(f"wrote {target} in {time.monotonic() - started:.1f} s", flush=True)
 
@@ -84,7 +81,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
     from magicvideo_jax.weights.components import TEXT, VAE
     from magicvideo_jax.weights.fitting import check_parts
     from magicvideo_jax.weights.formats.weight_format import OpenOptions
-    from magicvideo_jax.weights.write_folders import check_writable
+    from magicvideo_jax.weights.write_folders import check_complete
 
     tokenizer = None
     if asked.tokenizer is not None:
@@ -108,7 +105,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
             files = weights.tokenizer or (other.tokenizer if kind is TEXT else None)
             notes = (*weights.notes, *other.notes)
             weights = replace(weights, parts=parts, tokenizer=files, notes=notes)
-    check_writable(weights, f"SOURCE {asked.source}")
+    check_complete(weights, f"SOURCE {asked.source}")
     check_parts(weights, f"SOURCE {asked.source}")
     if weights.tokenizer is not None and TEXT.folder in weights.parts:
         CaptionTokenizer(weights.tokenizer, length=weights.parts[TEXT.folder].config.tokens)

@@ -1,33 +1,36 @@
-"""Scores of a work folder, as a table and as WORKDIR/metrics.json.
+"""Metrics of a work folder, as a table and as WORKDIR/metrics.json.
 
 python -m magicvideo_jax.evaluate --workdir=DIR
 """
 
 import argparse
-from pathlib import Path
 
+from magicvideo_jax.core.paths import local_path
+from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
 
 def main() -> None:
-    """The verb."""
+    """Run `evaluate` with the arguments of the command line."""
     exit_with(lambda: evaluate(_arguments()))
 
 
 def evaluate(asked: argparse.Namespace) -> None:
-    """Sample held-out captions from the newest checkpoint and read them back."""
-    # Only now: JAX takes seconds to import, and help should not.
-    from magicvideo_jax.core.files import write_json
+    """Compute the metrics of the newest checkpoint on held-out data; print and store them."""
+    processes.refuse_several("evaluate")
+    # Imported here: JAX takes seconds to import, and help must not wait for it.
+    from magicvideo_jax.core.files import check_writable, write_json
     from magicvideo_jax.evaluation.metrics import metrics_table
     from magicvideo_jax.experiment.run import evaluate_run
     from magicvideo_jax.experiment.run_folder import RunFolder
 
-    folder = RunFolder(Path(asked.workdir))
+    folder = RunFolder(local_path(asked.workdir, argument="--workdir"))
+    check_writable(folder.metrics)  # before minutes of sampling
     metrics = tuple(name for name in asked.metrics.split(",") if name)
     scores = evaluate_run(folder, clips=asked.clips, metrics=metrics)
-    write_json(folder.metrics, scores)
     for line in metrics_table(scores):
-        print(line)
+        print(line, flush=True)
+    write_json(folder.metrics, scores)
 
 
 def _arguments() -> argparse.Namespace:

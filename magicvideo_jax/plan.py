@@ -17,7 +17,7 @@ from magicvideo_jax.runtime.command_line import parse
 from magicvideo_jax.runtime.exit import exit_with
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, with :PRESET if it has presets."
+    "config", None, "A config file, or the name of one of configs/, followed by :PRESET."
 )
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "Chips and their arrangement: v5e:16x16, v5p:8x8x8, v6e:16x16."
@@ -49,7 +49,7 @@ def main() -> None:
 
 def plan() -> None:
     """Parse, then plan. Errors: what the command line or the config file gets wrong."""
-    parse()
+    parse(_check_field)
     if CONFIG.value is None or not (TOPOLOGY.value or TABLE.value):
         raise UserError(
             "give --config=configs/t2v.py:sd15 and --topology=v5e:16x16, or --table (--help says more)"
@@ -68,17 +68,17 @@ def plan() -> None:
     from magicvideo_jax.experiment.config import read_experiment
     from magicvideo_jax.experiment.shapes import fit_to_weights
     from magicvideo_jax.planning.plan_text import plan_lines, plan_table
-    from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep
+    from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep_plans
     from magicvideo_jax.planning.programs import ProgramKind
-    from magicvideo_jax.planning.topology import topology
+    from magicvideo_jax.planning.topology import parse_topology
 
     experiment = fit_to_weights(read_experiment(CONFIG.value))
     if TABLE.value:
         names = TOPOLOGY.value.split(",") if TOPOLOGY.value else _TABLE
-        plans = list(sweep(experiment, names, fsdp=fsdp, clips=clips))
+        plans = list(sweep_plans(experiment, names, fsdp=fsdp, clips=clips))
         text = plan_table(plans)
     else:
-        on = topology(str(TOPOLOGY.value), slices=SLICES.value)
+        on = parse_topology(str(TOPOLOGY.value), slices=SLICES.value)
         plans = [
             (quick_plan if QUICK.value else compiled_plan)(experiment, on, ProgramKind(WHAT.value))
         ]
@@ -96,6 +96,12 @@ def _numbers(flag: "flags.FlagHolder[list[str]]") -> list[int]:
         if not text.isdigit() or int(text) < 1:
             raise UserError(f"--{flag.name}={','.join(flag.value)}: give whole numbers, like 1,8")
     return [int(text) for text in flag.value]
+
+
+def _check_field(path: str) -> None:
+    from magicvideo_jax.experiment.config import check_field_exists
+
+    check_field_exists(path)
 
 
 if __name__ == "__main__":

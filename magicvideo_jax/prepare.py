@@ -1,41 +1,45 @@
-"""A folder of clips, and captions, to a data set that `train` reads.
+"""Clips and captions to a data set that `train` reads.
 
     python -m magicvideo_jax.prepare --videos=DIR --captions=FILE --out=DIR --vae=WEIGHTS
     python -m magicvideo_jax.prepare --videos=DIR --captions=FILE --out=DIR --check
 
-Captions: a .csv, .tsv or .jsonl file with the columns video and caption, WebVid's own, or none: then a .txt beside each
-clip. Rerun after any interruption: what is there is kept. The processes of launch/ share the work; machines that know
-nothing of one another share it by --part=0/4 .. --part=3/4. In both, one --out.
+Captions: a .csv, .tsv, .json or .jsonl file with columns for clip and caption (video, caption;
+path, text; file_name, text; WebVid's; others by --video_column and --caption_column), a .txt of
+captions beside a videos.txt, or none: then a .txt beside each clip. Run it again after any
+interruption: finished shards are kept. The processes of launch/ share the work; machines that know
+nothing of one another share it by --part=0/4 .. --part=3/4. In both cases, with one --out.
 """
 
 import argparse
-from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
 
 def main() -> None:
-    """The verb."""
+    """Run `prepare` with the arguments of the command line."""
     exit_with(lambda: prepare(_arguments()))
 
 
 def prepare(asked: argparse.Namespace) -> None:
-    """Find, check, make."""
+    """Write a data set, or report what would be written (`--check`)."""
     processes.join()
-    # Only now: help and mistakes should not wait for what these import.
-    from magicvideo_jax.preparation.command import PrepareRequest, check_data_set, prepare_data_set
-    from magicvideo_jax.preparation.data_set import ClipSamplingConfig
+    # Imported here: help and mistakes must not wait for it.
+    from magicvideo_jax.preparation.command import PrepareRequest, prepare_data_set
+    from magicvideo_jax.preparation.input_check import check_input
+    from magicvideo_jax.preparation.shards import ClipSamplingConfig
 
+    captions = asked.captions
     request = PrepareRequest(
-        videos=Path(asked.videos),
-        captions=Path(asked.captions) if asked.captions else None,
-        out=Path(asked.out),
+        videos=local_path(asked.videos, argument="--videos"),
+        captions=None if captions is None else local_path(captions, argument="--captions"),
+        out=local_path(asked.out, argument="--out"),
         vae=asked.vae,
         text=asked.text,
         pixels=asked.pixels,
-        look=ClipSamplingConfig(
+        sampling=ClipSamplingConfig(
             frames=asked.frames,
             sizes=_sizes(asked.size),
             fps=_range("--fps", asked.fps),
@@ -46,8 +50,10 @@ def prepare(asked: argparse.Namespace) -> None:
         workers=asked.workers,
         timeout=asked.timeout,
         part=_part(asked.part),
+        video_column=asked.video_column,
+        caption_column=asked.caption_column,
     )
-    (check_data_set if asked.check else prepare_data_set)(request)
+    (check_input if asked.check else prepare_data_set)(request)
 
 
 def _range(argument: str, text: str) -> tuple[float, float]:
@@ -59,7 +65,7 @@ def _range(argument: str, text: str) -> tuple[float, float]:
 
 
 def _sizes(text: str) -> tuple[tuple[int, int], ...]:
-    """Height and width of each."""
+    """Height and width of each size."""
     sizes = []
     for one in text.split(","):
         try:
@@ -95,43 +101,50 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--videos", required=True, help="folder of clips: mp4, mkv, webm, mov, avi, gif, webp .."
     )
-    parser.add_argument("--captions", help="csv, tsv or jsonl (default: a .txt beside each clip)")
+    parser.add_argument(
+        "--captions", help="csv, tsv, json, jsonl or txt (default: a .txt beside each clip)"
+    )
+    parser.add_argument(
+        "--video_column", default="", help="column of the clips' paths (default: recognised)"
+    )
+    parser.add_argument(
+        "--caption_column", default="", help="column of the captions (default: recognised)"
+    )
     parser.add_argument("--out", required=True, help="folder of the data set")
     parser.add_argument(
         "--vae", default="embedded", help="weights, a work folder, TAESD's files, or `embedded`"
     )
     parser.add_argument(
         "--text",
-        help="keep a text encoder's states, too: weights as for --vae (default: captions alone)",
+        help="also store a text encoder's states: weights as for --vae (default: captions alone)",
     )
     parser.add_argument(
-        "--pixels", action="store_true", help="keep frames, not latents: to train VAEs"
+        "--pixels", action="store_true", help="store frames instead of latents: to train VAEs"
     )
-    parser.add_argument("--frames", type=int, default=16, help="frames that are kept of a clip")
+    parser.add_argument("--frames", type=int, default=16, help="frames per stored clip")
     parser.add_argument(
         "--size",
         default="64",
-        help="pixels a side, or WxH, or of several the nearest: 64x64,80x48,48x80",
+        help="pixels a side, or WxH, or several, of which each clip uses the nearest in aspect "
+        "ratio: 64x64,80x48,48x80",
+    )
+    parser.add_argument("--fps", default="1-24", help="range of sampling frame rates")
+    parser.add_argument(
+        "--validation", type=float, default=0.05, help="fraction of clips held out for evaluation"
+    )
+    parser.add_argument("--per_shard", type=int, default=256, help="clips per file")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of frames")
+    parser.add_argument("--workers", type=int, default=2, help="decoder processes")
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, help="seconds until a clip is skipped"
     )
     parser.add_argument(
-        "--fps", default="1-24", help="frame rates that a clip may be looked at with"
-    )
-    parser.add_argument(
-        "--validation", type=float, default=0.05, help="share of clips kept for evaluation"
-    )
-    parser.add_argument("--per_shard", type=int, default=256, help="clips a file")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2, help="processes that decode")
-    parser.add_argument(
-        "--timeout", type=float, default=60.0, help="seconds after which a clip is skipped"
-    )
-    parser.add_argument(
-        "--part", help="which part of the shards this process makes, as in 0/4 (default: its share)"
+        "--part", help="part of the shards that this process writes, as in 0/4 (default: its share)"
     )
     parser.add_argument(
         "--check",
         action="store_true",
-        help="look at the input, say what would happen, write a sheet",
+        help="read the input, say what would be written and left out, and draw a sheet of clips",
     )
     return parser.parse_args()
 

@@ -7,9 +7,10 @@ The ending of --out says what is written: .mp4, .gif, or a folder of png.
 
 import argparse
 import sys
-from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.paths import local_path
+from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
 
@@ -19,34 +20,46 @@ def main() -> None:
 
 
 def sample(asked: argparse.Namespace) -> None:
-    """Load, make, write."""
+    """Load the weights, sample, write the clips."""
+    processes.refuse_several("sample")
     if not asked.prompt.strip():
         raise UserError("--prompt is empty: say what is to be seen")
     if asked.num < 1:
         raise UserError(f"--num={asked.num}: give at least 1")
+    if asked.frames is not None and asked.frames < 1:
+        raise UserError(f"--frames={asked.frames}: give at least 1")
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from dataclasses import replace
 
+    from magicvideo_jax.core.checks import named
+    from magicvideo_jax.core.keys import check_seed
     from magicvideo_jax.experiment.pipeline import load
-    from magicvideo_jax.media.clip_files import check_ending, save_video
-    from magicvideo_jax.sampling.keyframes import Sampler
+    from magicvideo_jax.media.clip_files import check_clip_target, save_video
+    from magicvideo_jax.sampling.decoding import DecodeConfig
+    from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
 
-    targets = [_numbered(Path(asked.out), i, asked.num) for i in range(asked.num)]
-    check_ending(asked.out)
+    fields = ("steps", "guidance", "guidance_rescale", "eta", "fps")
+    given = {name: getattr(asked, name) for name in fields if getattr(asked, name) is not None}
+    if asked.sampler is not None:
+        given["sampler"] = Sampler(asked.sampler)
+
+    # Everything is checked before the weights are read, which may take minutes.
+    with named("--"):
+        check_seed(asked.seed)
+        SampleConfig(**{name: value for name, value in given.items() if name != "eta"})
+    with named("--decode_"):
+        DecodeConfig(frames=1 if asked.decode_frames is None else asked.decode_frames)
+    targets = _targets(asked.out, asked.num)
+    for target in targets:
+        check_clip_target(target, argument="--out")
     print(
         f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
         file=sys.stderr,
     )
     pipe = load(asked.workdir, vae=asked.vae)
-    pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
-    given = {
-        name: getattr(asked, name)
-        for name in ("steps", "guidance", "fps")
-        if getattr(asked, name) is not None
-    }
-    if asked.sampler is not None:
-        given["sampler"] = Sampler(asked.sampler)
-    settings = replace(pipe.experiment.sample, **given)
+    with named("--"):
+        pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
+        settings = replace(pipe.experiment.sample, **given)
     clips = pipe.many(
         [asked.prompt] * asked.num,
         settings,
@@ -59,9 +72,16 @@ def sample(asked: argparse.Namespace) -> None:
         save_video(clip, target, fps=settings.fps)
 
 
-def _numbered(out: Path, i: int, count: int) -> Path:
-    """clip.mp4 for one, clip_0.mp4, clip_1.mp4 .. for several."""
-    return out if count == 1 else out.with_name(f"{out.stem}_{i}{out.suffix}")
+def _targets(out: str, count: int) -> list[str]:
+    """clip.mp4 for one clip; clip_0.mp4, clip_1.mp4 .. for several. A / at the end stays."""
+    if count == 1:
+        return [out]
+    path = local_path(out, argument="--out")
+    if not path.name:
+        raise UserError(f"--out={out}: give the name of a file or folder")
+    end = "/" if out.endswith("/") else ""
+    stem, suffix = (path.name, "") if end else (path.stem, path.suffix)
+    return [f"{path.with_name(f'{stem}_{i}{suffix}')}{end}" for i in range(count)]
 
 
 def _arguments() -> argparse.Namespace:
@@ -87,6 +107,14 @@ def _arguments() -> argparse.Namespace:
         "--guidance", type=float, help="scale of classifier-free guidance; 1 is none"
     )
     parser.add_argument(
+        "--guidance_rescale",
+        type=float,
+        help="0 to 1: how far guidance keeps the contrast of unguided frames (default: the model's config)",
+    )
+    parser.add_argument(
+        "--eta", type=float, help="0 to 1: noise that the sampler ddim adds at every step"
+    )
+    parser.add_argument(
         "--fps", type=float, help="frames per second: told to the model and written to the file"
     )
     parser.add_argument(
@@ -103,7 +131,7 @@ def _arguments() -> argparse.Namespace:
         type=int,
         help="latents along a side of the tiles in which frames are decoded; 0: none",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="from 0 to 2^63-1")
     parser.add_argument("--negative_prompt", default="", help="what is not to be seen")
     parser.add_argument("--num", type=int, default=1, help="clips, each with noise of its own")
     return parser.parse_args()

@@ -22,6 +22,7 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ["expected_skips"]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))

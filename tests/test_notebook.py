@@ -4,11 +4,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from clip_reading import read_clip
 from nbclient import NotebookClient
 from tiny_experiment import tiny
 
 from magicvideo_jax.experiment.run import run
-from magicvideo_jax.media.clip_files import read_video
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "sample.ipynb"
 
@@ -45,4 +45,4 @@ def test_a_clip_is_shown_from_a_work_folder(tmp_path):
         "<video" in output.get("data", {}).get("text/html", "")
         for output in notebook.cells[-1].outputs
     )
-    assert len(read_video(tmp_path / "clip.mp4")[0]) == 2
+    assert len(read_clip(tmp_path / "clip.mp4")[0]) == 2

@@ -4,6 +4,7 @@ With :spread, parameters are spread over `fsdp` that are really too small for it
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -11,10 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_experiment import tiny
 
 from magicvideo_jax.experiment.config import config_dict
-from magicvideo_jax.parallel import shardings as rules
+from magicvideo_jax.parallel.mesh import MeshConfig
 
 
 def get_config(preset: str = ""):
-    if preset == "spread":
-        rules.SMALLEST_SPREAD = 64
-    return config_dict(tiny())
+    mesh = MeshConfig(fsdp_min_size=64) if preset == "spread" else MeshConfig()
+    return config_dict(replace(tiny(), mesh=mesh))

@@ -8,7 +8,7 @@ from magicvideo_jax.experiment.networks import PIPELINE
 from magicvideo_jax.experiment.stages.prompt_evaluator import PromptEvaluator
 from magicvideo_jax.experiment.stages.registry import STAGES
 from magicvideo_jax.experiment.stages.stage import Stage
-from magicvideo_jax.experiment.stages.text_to_video import denoising_objective
+from magicvideo_jax.experiment.stages.text_to_video import unet_objective
 
 
 class Standing(Stage):
@@ -22,7 +22,7 @@ class Standing(Stage):
         return PIPELINE
 
     def objective(self, experiment, networks, tokenize):
-        denoising = denoising_objective(experiment, networks, tokenize)
+        denoising = unet_objective(experiment, networks, tokenize)
 
         def objective(params, batch, key, step, /):
             pixels = jnp.broadcast_to(batch["pixels"][:, :1], batch["pixels"].shape)

@@ -2,12 +2,12 @@
 
     python examples/fluent_emoji/build.py --out=emoji [--few]
 
-fetches them with `npm pack` (about 730 MB, kept in OUT/npm), lays each over plain backgrounds, and writes
+downloads them with `npm pack` (about 730 MB, kept in OUT/npm), lays each over plain backgrounds, and writes
 
     OUT/clips/*.apng, OUT/clips.csv         734 animations, lossless
     OUT/sprites/*.png, OUT/sprites.csv      1,854 pictures
 
-for `prepare`. With --few, twenty of them: what a small model learns in minutes.
+for `prepare`. With --few only twenty of them, which a small model learns in minutes.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from pathlib import Path
 from PIL import Image, ImageSequence
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.runtime.exit import exit_with
 from magicvideo_jax.runtime.progress import Progress
 
@@ -46,7 +47,7 @@ rainbow, rocket, sailboat, snail, snowman, star, sun with face, tropical fish, t
     "\n", " "
 )
 SIDE, SPRITE = 64, 56
-"""Pixels of a picture, and of the emoji in it."""
+"""Width and height in pixels of a picture, and of the emoji in it."""
 
 
 def main() -> None:
@@ -71,23 +72,22 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for everything")
+    parser.add_argument("--out", required=True, help="folder for everything")
     parser.add_argument("--few", action="store_true", help="twenty animations only")
-    parser.add_argument(
-        "--tones", type=int, default=4, help="backgrounds each is laid over, at most 8"
-    )
+    parser.add_argument("--tones", type=int, default=4, help="backgrounds per emoji, at most 8")
     asked = parser.parse_args()
     if not 1 <= asked.tones <= len(BACKGROUNDS):
         parser.error(f"--tones={asked.tones}: give 1 to {len(BACKGROUNDS)}")
+    asked.out = local_path(asked.out, argument="--out")
     for folder in ("npm", "clips", "sprites"):
         (asked.out / folder).mkdir(parents=True, exist_ok=True)
     return asked
 
 
 def fetch(folder: Path) -> dict[str, Path]:
-    """The packages as archives, by name; what is there is kept."""
+    """Download the packages as archives, by name; archives that are there are kept."""
     if shutil.which("npm") is None:
-        raise UserError("npm is not installed: it brings the packages")
+        raise UserError("npm is not installed: install it, it downloads the packages")
     found = {}
     for package in (*ANIMATED, STILL, NAMES):
         name, version = package.rsplit("@", 1)
@@ -99,13 +99,13 @@ def fetch(folder: Path) -> dict[str, Path]:
                 command, cwd=folder, check=False, stdout=subprocess.DEVNULL
             ).returncode:
                 raise UserError(
-                    f"npm cannot fetch {package}: look above, and run the same command again"
+                    f"npm cannot download {package} (its message is above): run the same command again"
                 )
     return found
 
 
 def names_by_character(archive: Path) -> dict[str, str]:
-    """Unicode's names of emoji."""
+    """Unicode's name of each emoji."""
     with tarfile.open(archive) as tar:
         file = tar.extractfile("package/data-by-emoji.json")
         assert file is not None
@@ -116,7 +116,7 @@ def names_by_character(archive: Path) -> dict[str, str]:
 def named_pictures(
     archive: Path, names: dict[str, str], chosen: set[str] | None
 ) -> Iterator[tuple[str, io.BytesIO]]:
-    """Name and content of each picture whose file name is the code points of an emoji without a skin tone."""
+    """Name and content of each picture whose file name spells an emoji without a skin tone."""
     with tarfile.open(archive) as tar:
         members = sorted(
             (member for member in tar if member.name.endswith(".webp")),
@@ -133,7 +133,7 @@ def named_pictures(
 
 
 def character_of(stem: str) -> str:
-    """Of code points in hexadecimal digits, `1f431-200d-1f464`; nothing of any other file name."""
+    """The emoji that a file name spells in code points, as `1f431-200d-1f464`; else an empty text."""
     if not re.fullmatch(r"[0-9a-f]{1,5}(-[0-9a-f]{1,5})*", stem):
         return ""
     return without_variation("".join(chr(int(point, 16)) for point in stem.split("-")))
@@ -144,7 +144,7 @@ def without_variation(character: str) -> str:
 
 
 def tones_of(name: str, number: int) -> Sequence[str]:
-    """Backgrounds of an emoji: others for another name, always the same for this one."""
+    """Names of an emoji's backgrounds, chosen by a checksum of its name."""
     every = list(BACKGROUNDS)
     first = zlib.crc32(name.encode()) % len(every)
     return [every[(first + 3 * i) % len(every)] for i in range(number)]
@@ -155,7 +155,7 @@ def slug(text: str) -> str:
 
 
 def over(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """In the middle of a plain background."""
+    """A picture in the middle of a plain background."""
     canvas = Image.new("RGBA", (SIDE, SIDE), (*background, 255))
     small = picture.convert("RGBA").resize((SPRITE, SPRITE), Image.Resampling.BOX)
     canvas.alpha_composite(small, ((SIDE - SPRITE) // 2,) * 2)
@@ -168,7 +168,7 @@ def write_sprite(file: io.BytesIO, background: tuple[int, int, int], path: Path)
 
 
 def write_clip(file: io.BytesIO, background: tuple[int, int, int], path: Path) -> None:
-    """All frames, each as long as it was."""
+    """Write all frames of an animation with their durations."""
     with Image.open(file, formats=["WEBP"]) as animation:
         shown = [
             (over(frame, background), frame.info["duration"])
@@ -186,7 +186,7 @@ def write_clip(file: io.BytesIO, background: tuple[int, int, int], path: Path) -
 
 
 class Rows:
-    """A table of captions: each clip by its name alone, and with its background."""
+    """A caption table with two rows per clip: its name, and its name with the background."""
 
     def __init__(self, path: Path):
         self._file = path.open("w", newline="", encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Words everybody shares: axes and protocols, named random keys, tree tools, errors."""
+"""What every file may use: shared types, named random keys, parameter trees, pixels, files and errors."""

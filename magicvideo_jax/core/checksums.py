@@ -1,7 +1,8 @@
-"""A folder's files as they were written: their sizes and checksums in one more file, compared before they are read.
+"""Sizes and checksums of a folder's files, written beside them and compared before they are read.
 
-A byte that changes on a disk is else read as a number like any other: of the formats that checkpoints are made of some
-have checksums of their own, and the one that holds the arrays has none.
+A byte that changes on a disk would otherwise be read as a number like any other: of the formats
+that checkpoints are made of some have checksums of their own, and the one that holds the arrays
+has none.
 """
 
 import json
@@ -19,34 +20,37 @@ _BLOCK = 1 << 22
 
 
 def write_checksums(folder: Path, *, without: Collection[str] = ()) -> None:
-    """Writes `CHECKSUMS`, of all files below `folder` but those named (relative to it)."""
+    """Write `CHECKSUMS` for all files below `folder` except `without` (paths relative to it)."""
     files = [path for path in _files(folder) if path not in without]
     with ThreadPoolExecutor(_THREADS) as threads:
-        marks = dict(
-            zip(files, threads.map(lambda file: _checksum(folder / file), files), strict=True)
-        )
+        checksums = threads.map(lambda file: _checksum(folder / file), files)
+        table = dict(zip(files, checksums, strict=True))
     with (folder / CHECKSUMS).open("w") as written:
-        json.dump(marks, written, indent=1)
+        json.dump(table, written, indent=1)
         written.flush()
         os.fsync(written.fileno())
 
 
 def find_corruption(folder: Path, *, under: str = "") -> str | None:
-    """What is not as it was sealed, in words that name the file; or none. `under` asks for the files whose path begins
-    so."""
+    """A message that names one file which differs from its checksum, or None if all are intact.
+
+    `under` limits the comparison to files whose path begins with it.
+    """
     try:
-        marks = json.loads((folder / CHECKSUMS).read_text())
+        table = json.loads((folder / CHECKSUMS).read_text())
         expected = {
             file: (int(size), int(crc))
-            for file, (size, crc) in marks.items()
+            for file, (size, crc) in table.items()
             if file.startswith(under)
         }
     except FileNotFoundError:
         return f"{CHECKSUMS} is missing"
+    except OSError as error:
+        return f"{CHECKSUMS} cannot be read ({error.strerror})"
     except (ValueError, TypeError, AttributeError):
         return f"{CHECKSUMS} is not what was written"
 
-    def compared(file: str) -> str | None:
+    def compare(file: str) -> str | None:
         try:
             size, crc = _checksum(folder / file)
         except FileNotFoundError:
@@ -58,7 +62,7 @@ def find_corruption(folder: Path, *, under: str = "") -> str | None:
         return None if crc == expected[file][1] else f"{file} is not what was written"
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        return next((what for what in threads.map(compared, expected) if what is not None), None)
+        return next((found for found in threads.map(compare, expected) if found is not None), None)
 
 
 def _files(folder: Path) -> list[str]:
@@ -68,7 +72,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _checksum(file: Path) -> tuple[int, int]:
-    """Size in bytes, and CRC-32, which tells any change of up to 32 bits that stand together."""
+    """Size in bytes, and CRC-32, which detects any burst of up to 32 changed bits."""
     size = crc = 0
     with file.open("rb") as reading:
         while block := reading.read(_BLOCK):

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
+from magicvideo_jax.core.checks import FieldError
 from magicvideo_jax.core.errors import UserError
 
 T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses become dicts, enums their values, lists tuples: JSON holds them, and a command line may override them
-    (ml_collections overrides no list)."""
+    """Dataclasses as dicts, enums as their values, lists as tuples: JSON holds them, and a command line may override
+    them (ml_collections overrides no list)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)
@@ -26,11 +27,14 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "config") -> T:
-    """The inverse of `to_plain`. `UserError` names a field that is unknown or ill-typed.
+def from_plain(kind: type[T], plain: Any, where: str = "config") -> T:
+    """The inverse of `to_plain`. Absent fields have their defaults: files written before a field existed stay readable.
 
-    Absent fields have their defaults, so that what was written before there was a field is still read.
+    Errors: `UserError` with the full path, `where` first, of a field that is unknown, missing, ill-typed, or refused by
+    its dataclass.
     """
+    if not isinstance(plain, Mapping):
+        raise UserError(f"{where}={plain!r}: give fields, like {where}.{_names(kind)[0]}=...")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     needed = {
@@ -40,16 +44,30 @@ def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "config") -
     }
     unknown, missing = sorted(set(plain) - set(fields)), sorted(needed - set(plain))
     if unknown:
-        raise UserError(f"{where}.{unknown[0]}: no such field; {where} has {', '.join(fields)}")
+        raise UserError(_no_such_field(kind, unknown[0], where))
     if missing:
         raise UserError(f"{where}.{missing[0]}: missing")
-    return kind(
-        **{name: _typed(hints[name], value, f"{where}.{name}") for name, value in plain.items()}
-    )
+    typed = {name: _typed(hints[name], value, f"{where}.{name}") for name, value in plain.items()}
+    try:
+        return kind(**typed)
+    except FieldError as error:
+        raise UserError(f"{where}.{error}") from None
+
+
+def find_unknown(kind: type, path: str, where: str = "config") -> str | None:
+    """The error for a dotted path that leads to no field of `kind`, naming the fields that there are; None if it leads
+    to one."""
+    name, _, rest = path.partition(".")
+    if name not in _names(kind):
+        return _no_such_field(kind, name, where)
+    hint = _without_none(typing.get_type_hints(kind)[name])
+    if rest and dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return find_unknown(hint, rest, f"{where}.{name}")
+    return None
 
 
 def optional_numbers(kind: type, prefix: str = "") -> Iterator[tuple[str, type]]:
-    """The fields of a dataclass, and of those in it, that hold a number or none: dotted path and type."""
+    """Dotted path and type of every field, at any depth, that holds a number or none."""
     for name, hint in typing.get_type_hints(kind).items():
         choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -58,16 +76,26 @@ def optional_numbers(kind: type, prefix: str = "") -> Iterator[tuple[str, type]]
             yield f"{prefix}{name}", choices[0]
 
 
-def _typed(hint: Any, value: Any, where: str) -> Any:
+def _names(kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _no_such_field(kind: type, name: str, where: str) -> str:
+    return f"{where}.{name}: no such field; {where} has {', '.join(_names(kind))}"
+
+
+def _without_none(hint: Any) -> Any:
+    """T for T | None, and any other type itself."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        if value is None and type(None) in typing.get_args(hint):
-            return None
         (hint,) = (choice for choice in typing.get_args(hint) if choice is not type(None))
+    return hint
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    if value is None and type(None) in typing.get_args(hint):
+        return None
+    hint = _without_none(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise UserError(
-                f"{where}={value!r}: give fields, like {where}.{dataclasses.fields(hint)[0].name}=..."
-            )
         return from_plain(hint, value, where)
     if typing.get_origin(hint) is tuple:
         return _typed_tuple(typing.get_args(hint), value, where)
@@ -79,7 +107,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
                 f"{where}={value!r}: give one of {', '.join(str(e.value) for e in hint)}"
             ) from None
     if hint is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{where}={value!r}: give a smaller number") from None
     if isinstance(hint, type) and (
         not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
     ):

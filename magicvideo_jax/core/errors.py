@@ -5,7 +5,10 @@ EXIT_USER_ERROR = 2
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message is one line: the argument, file or row, and what to do."""
+    """A mistake that the user can correct.
+
+    The message is one line that names the argument, file or row and says what to do.
+    """
 
 
 class WriteFailed(UserError):

@@ -1,4 +1,4 @@
-"""Parameter trees as tables: nested dicts of arrays <-> {"a.b.c": array}."""
+"""Parameter trees: nested dicts of arrays <-> flat dicts by dotted path, {"a.b.c": array}."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ import jax
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts -> one dict by dotted path, in the tree's own order."""
+    """Convert nested dicts to one dict by dotted path, in the tree's own order."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         flat |= (
@@ -20,7 +20,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """Convert a dict by dotted path to nested dicts: the inverse of `flatten`."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         *parents, leaf = path.split(".")
@@ -31,27 +31,30 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def count(tree: Any) -> int:
-    """Numbers in a tree of arrays or shapes."""
+def count_parameters(tree: Any) -> int:
+    """Number of parameters in a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def size_in_bytes(tree: Any) -> int:
-    """Bytes of a tree of arrays or shapes."""
+    """Size in bytes of a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def split(
-    tree: Mapping[str, Any], chosen: Callable[[str], bool]
+def split_by_path(
+    tree: Mapping[str, Any], is_selected: Callable[[str], bool]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The leaves whose path is chosen, and the others, as trees that `merge` puts together again."""
+    """Split a tree into the leaves whose dotted path is selected and the rest. `merge` is the inverse."""
     flat = flatten(tree)
     return (
-        unflatten({path: leaf for path, leaf in flat.items() if chosen(path)}),
-        unflatten({path: leaf for path, leaf in flat.items() if not chosen(path)}),
+        unflatten({path: leaf for path, leaf in flat.items() if is_selected(path)}),
+        unflatten({path: leaf for path, leaf in flat.items() if not is_selected(path)}),
     )
 
 
 def merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Two trees without a leaf in common as one."""
-    return unflatten(flatten(one) | flatten(other))
+    """Merge two trees into one. Errors: `ValueError` where both have a leaf at the same path."""
+    ours, theirs = flatten(one), flatten(other)
+    if common := ours.keys() & theirs.keys():
+        raise ValueError(f"both trees have {', '.join(sorted(common)[:3])}")
+    return unflatten(ours | theirs)

@@ -1,19 +1,26 @@
-"""The words by which rooms meet.
+"""Types that are shared between rooms.
 
-Axes, everywhere and in this order: `b` batch, `t` frame, `h w` space, `c` channel; `l` token, `d` embedding,
+Axes, in this order everywhere: `b` batch, `t` frame, `h w` space, `c` channel; `l` token, `d` embedding,
 `n` head. `time` is diffusion time, never frames. Latents are `z`, pixels `x`, noise `eps`, text states `text`.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Shaped, UInt8
 
 Params = dict[str, Any]
 """Parameters of a network: nested plain dicts of arrays, keyed by strings."""
 
+Clip = UInt8[np.ndarray, "t h w 3"]
+"""One RGB clip on the host."""
+
+Clips = Shaped[np.ndarray, "b t h w c"]
+"""A batch of clips on the host, as levels 0..255 of any type."""
+
 
 class Condition(NamedTuple):
-    """What a denoiser is told beside `z_t` and `t`; every leaf leads with the batch axis."""
+    """Conditioning of a denoiser besides `z_t` and `t`. Every leaf has a leading batch axis."""
 
     text: Float[Array, "b l d"]
     fps: Float[Array, "b"] | None = None
@@ -21,7 +28,10 @@ class Condition(NamedTuple):
 
 @runtime_checkable
 class Denoise(Protocol):
-    """A network as a function: predicts eps, x0 or v (the schedule's owner knows which) from `z_t`."""
+    """A denoising network as a function of `z_t`, `t` and its conditioning.
+
+    It predicts eps, x_0 or v, as `NoiseScheduleConfig.prediction_type` says.
+    """
 
     def __call__(
         self, z: Float[Array, "b *axes"], time: Float[Array, "b"], condition: Any, /

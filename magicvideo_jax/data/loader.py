@@ -1,11 +1,14 @@
-"""Batches on the mesh, in an order that depends on the seed alone, from any place.
+"""Batches on the mesh, in an order that depends on the seed alone, from any position.
 
-Batch k holds examples k B .. (k + 1) B - 1 of the shuffled source whatever the number of hosts; a host makes its own
-rows only.
+Batch k holds examples k B .. (k + 1) B - 1 of the shuffled source, whatever the number of hosts; a
+host makes only its own rows.
 """
 
+import errno
+import re
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import grain
@@ -16,41 +19,47 @@ from grain.experimental import ThreadPrefetchIterDataset
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from magicvideo_jax.parallel.batch import local_rows, place_batch
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.parallel.batch import local_rows, shard_batch
 
 Example = Mapping[str, Any]
-"""Arrays by name; of joint training, an example of each part by name."""
+"""Arrays by name; in joint training, one example per stream by name."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Examples by index, made or read on demand, the same each time."""
+    """Examples by index, made or read on demand; an index always gives the same example."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Any: ...
 
 
 Stream = grain.MapDataset
-"""Examples without end, by index."""
+"""An endless sequence of examples, by index."""
 
 _ENDLESS = 2**53
-"""An endless stream says sys.maxsize, which grain's float division rounds up to one more for batches of one."""
+"""Length of a stream: sys.maxsize, grain's own, is rounded up by its float division."""
+PREFETCHED_BATCHES = 2
+"""Batches that wait on the devices beside the one in use; a memory check must count them."""
 
 
 def stream(
     source: Source, *, prepare: Callable[[Any, np.random.Generator], Example], seed: int
 ) -> Stream:
-    """A source, shuffled anew each round. What `prepare` draws follows from the seed and the place in the stream."""
+    """Endless stream of a source, shuffled anew each round.
+
+    What `prepare` draws follows from the seed and the position in the stream.
+    """
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(prepare)
 
 
 def mixture(streams: Sequence[Stream], weights: Sequence[float]) -> Stream:
-    """Examples of several streams in turn, by weight."""
+    """Stream that takes its examples from several streams in turn, by weight."""
     return streams[0] if len(streams) == 1 else grain.MapDataset.mix(list(streams), list(weights))
 
 
 def by_batches(streams: Sequence[Stream], weights: Sequence[float], *, batch_size: int) -> Stream:
-    """Examples of several streams whose shapes differ: a batch is of one of them, each in turn by weight."""
+    """Stream of examples whose shapes differ: each batch comes from one stream, in turn by weight."""
     if len(streams) == 1:
         return streams[0]
     turns = [grain.MapDataset.source(_Turns(which)) for which in range(len(streams))]
@@ -59,36 +68,46 @@ def by_batches(streams: Sequence[Stream], weights: Sequence[float], *, batch_siz
     )
 
 
-def beside(**streams: Stream) -> Stream:
-    """An example of each stream at every place, by name."""
-    return grain.MapDataset.source(_Beside(streams))
+def zipped(**streams: Stream) -> Stream:
+    """Stream whose examples hold one example of each stream, by name."""
+    return grain.MapDataset.source(_Zipped(streams))
 
 
 class Loader:
-    """An endless iterator of batches, on their devices before they are asked for, that knows its place. With `workers`,
-    so many processes make the batches; without, threads of this one. The batches are the same."""
+    """Endless iterator of batches that are on their devices before they are asked for.
+
+    Its position can be saved and restored. With `workers`, that many processes make the batches;
+    without, threads of this process. The batches are the same. Errors: `UserError` where a worker
+    process ends or shared memory is full.
+    """
 
     def __init__(self, examples: Stream, *, batch_size: int, mesh: Mesh, workers: int = 0):
         rows = local_rows(batch_size, mesh)
         share = _HostRows(examples, batch_size, rows)
-        reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-        batches = grain.MapDataset.source(share).batch(len(rows)).to_iter_dataset(reading)
-        if workers:
-            if (
-                not flags.FLAGS.is_parsed()
-            ):  # grain hands absl's flags to its processes, whoever started this one
-                flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=workers), _outlive_sigterm
-            )
-        placed = batches.map(lambda batch: place_batch(batch, mesh, batch_size))
-        self._iterator = iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
+        self._batches = grain.MapDataset.source(share).batch(len(rows))
+        self._shard = lambda batch: shard_batch(batch, mesh, batch_size)
+        self._workers = workers
+        self.seek({"next_index": 0})
 
     def __next__(self) -> Any:
-        return next(self._iterator)
+        with self._worker_failures_named():
+            batch = next(self._iterator)
+        self._next += 1
+        return batch
+
+    @contextmanager
+    def _worker_failures_named(self) -> Iterator[None]:
+        """Turn the end of a worker process, and a full /dev/shm, into a line that says what to do."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            reason = _worker_failure(error) if self._workers else None
+            if reason is None:
+                raise
+            raise UserError(f"config.data.workers={self._workers}: {reason}") from error
 
     def shapes(self) -> Any:
-        """A batch as shapes in their places; the place in the data stays."""
+        """Shapes of a batch with their shardings; the position stays."""
         here = self.position()
         batch = next(self)
         self.seek(here)
@@ -97,21 +116,62 @@ class Loader:
         )
 
     def position(self) -> dict[str, Any]:
-        """To be saved beside the state."""
-        return self._iterator.get_state()
+        """Number of the next batch, to be saved in a checkpoint; it means the same for any number of workers."""
+        return {"next_index": self._next}
 
     def seek(self, position: dict[str, Any]) -> None:
-        """To the batch that was next when `position` was asked for."""
-        self._iterator.set_state(position)
+        """Go to the batch that was next when `position` was called."""
+        if "iterators_in_use_states" in position:
+            # Saved by an earlier version: one position for each worker.
+            self._next = sum(one["next_index"] for one in position["iterators_in_use_states"])
+        else:
+            self._next = position["next_index"]
+        reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+        batches = self._batches[self._next :].to_iter_dataset(reading)
+        if self._workers:
+            # Grain hands absl's flags to its processes, also where no one has parsed them.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            options = grain.MultiprocessingOptions(num_workers=self._workers)
+            batches = batches.mp_prefetch(options, _outlive_sigterm)
+        sharded = batches.map(self._shard)
+        with self._worker_failures_named():
+            self._iterator = iter(
+                ThreadPrefetchIterDataset(sharded, prefetch_buffer_size=PREFETCHED_BATCHES)
+            )
 
 
 def _outlive_sigterm(worker: int, workers: int) -> None:
-    """A scheduler's SIGTERM goes to all processes of a job; the one that trains needs the others until it has saved."""
+    """Ignore SIGTERM in a worker process.
+
+    A scheduler sends it to all processes of a job, and the one that trains needs the others until
+    it has saved.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def _worker_failure(error: OSError | RuntimeError) -> str | None:
+    """The cause of an error of Grain's worker processes, and the cure; None for other errors."""
+    ended = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+    shared_memory = (
+        "shared memory is full: enlarge /dev/shm (docker run --shm-size=2g; in Kubernetes an "
+        "emptyDir of medium Memory), or give a smaller number, or 0 for threads"
+    )
+    if isinstance(error, OSError):
+        return shared_memory if error.errno == errno.ENOSPC else None
+    if ended is None:
+        return None
+    if ended[1] == str(-signal.SIGBUS):
+        return f"a worker process could not write its batch, {shared_memory}"
+    hint = " (out of memory?)" if ended[1] == str(-signal.SIGKILL) else ""
+    return (
+        f"a worker process ended with exit code {ended[1]}{hint}: give a smaller number, "
+        "or 0 for threads, which show the error"
+    )
+
+
 class _Turns:
-    """One stream's batches, by number."""
+    """Source of (stream, batch) pairs for one stream."""
 
     def __init__(self, which: int):
         self._which = which
@@ -124,7 +184,7 @@ class _Turns:
 
 
 class _ByBatches:
-    """Batch k, all its examples, from the stream whose turn it is, which gives its own next batch."""
+    """Source whose batch k is the next batch of the stream whose turn it is."""
 
     def __init__(self, streams: Sequence[Stream], turns: Any, batch_size: int):
         self._streams, self._turns, self._batch_size = streams, turns, batch_size
@@ -138,8 +198,8 @@ class _ByBatches:
         return self._streams[which][number * self._batch_size + row]
 
 
-class _Beside:
-    """Streams by name as one source."""
+class _Zipped:
+    """Several streams by name, as one source."""
 
     def __init__(self, streams: Mapping[str, Stream]):
         self._streams = streams
@@ -152,7 +212,7 @@ class _Beside:
 
 
 class _HostRows:
-    """One host's rows of every global batch, as a source of its own."""
+    """Source of one host's rows of every global batch."""
 
     def __init__(self, source: Stream, batch_size: int, rows: Int[np.ndarray, "n"]):
         self._source, self._batch_size, self._rows = source, batch_size, rows

@@ -1,4 +1,4 @@
-"""A record of a prepared set as an example: some of its frames, at a rate they allow, with one of its captions."""
+"""Records of a data set as training examples: some of a clip's frames, and one of its captions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from magicvideo_jax.data.tokenizer import Tokenize
 
 CAPTIONS = ("captions", "caption", "text")
 PIXELS = ("video", "image", "pixels")
-"""Names that other people's sets have for captions, and for uint8 frames (t h w 3) or one frame (h w 3)."""
+"""Field names of captions, and of uint8 frames (t h w 3) or one frame (h w 3), in TFDS data sets."""
 
 
 @dataclass(frozen=True)
 class FromRecord:
-    """Called with a record and a generator; what it draws is the sub-range, the caption, and the latents of q(z | x).
+    """Makes an example of a record; draws the frames, the caption, and the latents of q(z | x).
 
-    The example has `latents` float32 (t h w c) or `pixels` uint8 (t h w 3), and with a tokenizer `ids` and `fps`, or
-    instead of ids `text` float32 (l d) and `is_captioned`.
+    The example has `latents` float32 (t h w c) or `pixels` uint8 (t h w 3), and with a tokenizer
+    `fps` and `ids`, or instead of ids `text` float32 (l d) and `is_captioned`.
     """
 
     frames: int
     scaling: float
-    """Of the model's latents."""
+    """Factor by which the model scales its latents."""
     tokenizer: Tokenize | None = None
     reads_text: bool = False
-    """Whether the record's own text states stand for the ids of its caption."""
+    """Whether the record's precomputed text states replace the ids of its caption."""
 
     def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
         count = frame_count(record)
@@ -51,7 +51,7 @@ class FromRecord:
         return example
 
     def _states(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
-        """Zeros of an unlabelled clip: the objective puts the empty prompt in their place."""
+        """Text states; an unlabelled clip has zeros, which the objective replaces."""
         states = np.asarray(record["text_states"], np.float32)
         chosen = (
             states[rng.integers(len(states))]
@@ -62,14 +62,14 @@ class FromRecord:
 
 
 def sub_range(count: int, frames: int, rng: np.random.Generator) -> slice:
-    """`frames` frames at equal distances, anywhere in a clip of `count`: a lower frame rate, never a higher one."""
+    """Random slice of `frames` evenly spaced frames of `count`: the rate may only become lower."""
     stride = int(rng.integers(1, (count - 1) // (frames - 1) + 1)) if frames > 1 else 1
     first = int(rng.integers(count - (frames - 1) * stride))
     return slice(first, first + (frames - 1) * stride + 1, stride)
 
 
 def frame_count(record: Mapping[str, Any]) -> int:
-    """Frames of a clip; 1 of a picture."""
+    """Number of frames of a clip; 1 for a picture."""
     if "latents" in record:
         return len(record["latents"])
     if "frames" in record:
@@ -79,7 +79,7 @@ def frame_count(record: Mapping[str, Any]) -> int:
 
 
 def pixels_of(record: Mapping[str, Any], which: slice) -> np.ndarray:
-    """uint8 (t h w 3)."""
+    """Frames of a record as uint8 (t h w 3)."""
     if "frames" in record:
         return from_png(record["frames"][which])
     pixels = _pixels(record)
@@ -87,14 +87,14 @@ def pixels_of(record: Mapping[str, Any], which: slice) -> np.ndarray:
 
 
 def captions_of(record: Mapping[str, Any]) -> list[str]:
-    """All captions; none of an unlabelled clip."""
+    """All captions of a record; an empty list for an unlabelled clip."""
     found = next((record[name] for name in CAPTIONS if name in record), [])
     several = [found] if isinstance(found, str | bytes) else list(found)
     return [text.decode() if isinstance(text, bytes) else str(text) for text in several]
 
 
 def caption_of(record: Mapping[str, Any], rng: np.random.Generator) -> str:
-    """One of the captions; the empty prompt of an unlabelled clip."""
+    """A random caption of a record; the empty prompt for an unlabelled clip."""
     captions = captions_of(record)
     return captions[rng.integers(len(captions))] if captions else ""
 

@@ -1,14 +1,18 @@
 """Prepared clips on disk: a TFDS data set of ArrayRecord shards, written and read without TensorFlow.
 
-A record holds `name`, `captions` (none or several), `fps`, and either
-    latents  float16 (t h w 2c)   mean and log-variance of the VAE's q(z | x), unscaled, channels one behind the other
-    text_states float16 (n l d)   if asked for, beside latents: the states of a text encoder for each caption
-    frames   t PNG files          what the VAE stages learn from, and sets whose frame rate is chosen when they are read
+A record holds `name`, `captions` (none or several), `fps`, and either frames or latents:
+
+    frames       t PNG files           for the VAE stages, and for frame rates chosen while reading
+    latents      float16 (t h w 2c)    mean and log-variance of the VAE's q(z | x), unscaled
+    text_states  float16 (n l d)       optional, with latents: a text encoder's states per caption
 """
 
+import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,18 +21,21 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from jaxtyping import Int, UInt8
 from PIL import Image
+from tensorflow_datasets.core.dataset_info import DatasetIdentity
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.files import atomic_write
+from magicvideo_jax.core.paths import local_path
 
 DATASET, VERSION = "clips", "1.0.0"
 TRAIN, VALIDATION = "train", "validation"
 SETTINGS = "prepare.json"
-"""Beside the data: what the set was made with, whose latents it holds."""
+"""Settings file of `prepare`: options and the encoder's fingerprint."""
 METADATA = "dataset_info.json"
-"""What TFDS reads first, and is written last."""
+"""The file that TFDS reads first; written last."""
 SIZES = "sizes.json"
-"""Beside the data of several sizes: by split, which of them each record has, as a number."""
+"""Sizes file of a set of several sizes: for each split, the index of each record's size."""
 
 Record = Mapping[str, Any]
 
@@ -36,22 +43,25 @@ Record = Mapping[str, Any]
 def latent_features(
     shape: tuple[int, int | None, int | None, int], text: tuple[int, int] | None = None
 ) -> tfds.features.FeaturesDict:
-    """Of a set of latents; `shape` is (t h w 2c), h and w None where clips differ in them, and `text` (l d) of
-    a caption's states, where they are kept."""
-    return _features(
-        latents=_half(shape), **({} if text is None else {"text_states": _half((None, *text))})
-    )
+    """TFDS features of a set of latents.
+
+    `shape` is (t h w 2c), with h and w None where clips differ in them; `text` is (l d) of a
+    caption's states, where they are stored.
+    """
+    if text is None:
+        return _features(latents=_half(shape))
+    return _features(latents=_half(shape), text_states=_half((None, *text)))
 
 
 def frame_features() -> tfds.features.FeaturesDict:
-    """Of a set of frames."""
+    """TFDS features of a set of frames."""
     return _features(
         frames=tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_))
     )
 
 
 def _half(shape: tuple[int | None, ...]) -> tfds.features.Tensor:
-    """As bytes: TFDS would store each half-precision number as a float of four."""
+    """A float16 tensor stored as bytes: TFDS would store every number in four."""
     return tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes")
 
 
@@ -63,7 +73,7 @@ def _features(**content: Any) -> tfds.features.FeaturesDict:
 
 
 def to_png(frames: UInt8[np.ndarray, "t h w 3"]) -> list[bytes]:
-    """Each frame as a PNG file: lossless, and a frame can be had without those before it."""
+    """Each frame as a PNG file: lossless, and readable without the frames before it."""
     files = []
     for frame in frames:
         file = io.BytesIO()
@@ -73,34 +83,58 @@ def to_png(frames: UInt8[np.ndarray, "t h w 3"]) -> list[bytes]:
 
 
 def from_png(files: Sequence[bytes]) -> UInt8[np.ndarray, "t h w 3"]:
-    """The frames again."""
+    """Frames decoded from PNG files."""
     return np.stack(
         [np.asarray(Image.open(io.BytesIO(file), formats=["PNG"]).convert("RGB")) for file in files]
     )
 
 
 def shard_path(folder: Path, split: str, shard: int, shards: int) -> Path:
-    """Where TFDS looks for a shard."""
+    """The file name under which TFDS looks for a shard."""
     return folder / f"{DATASET}-{split}.array_record-{shard:05d}-of-{shards:05d}"
 
 
 def write_records(
-    path: Path, records: Iterable[Record], features: tfds.features.FeaturesDict
+    path: Path,
+    records: Iterable[Record],
+    features: tfds.features.FeaturesDict,
+    *,
+    named: Path | None = None,
 ) -> int:
-    """One file of records, and how many there were."""
+    """Write one file of records and return their number.
+
+    Errors: `UserError` where the file (called `named`, if given) cannot be written.
+    """
     serializer = ExampleSerializer(cast(Any, features.get_serialized_info()))
     number = 0
-    # Groups of one: a record is read without its neighbours, as a shuffled order wants.
-    writer = ArrayRecordWriter(str(path), "group_size:1")
-    try:
+    with _record_writer(path, named or path) as write:
         for record in records:
             example = serializer.get_tf_example(features.encode_example(record))
             # Deterministic: a map of fields else has an order of its own in every process.
-            writer.write(example.SerializeToString(deterministic=True))
+            write(example.SerializeToString(deterministic=True))
             number += 1
-    finally:
-        writer.close()
     return number
+
+
+@contextmanager
+def _record_writer(path: Path, named: Path) -> Iterator[Callable[[bytes], None]]:
+    """A function that appends records; ArrayRecord's own errors become a line that names the file."""
+
+    def guarded(act: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return act(*arguments)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{named} cannot be written: {_first_line(error)}") from error
+
+    # Groups of one: a record is read without its neighbours, as a shuffled order wants.
+    writer = guarded(ArrayRecordWriter, str(path), "group_size:1")
+    try:
+        yield lambda record: guarded(writer.write, record)
+    except BaseException:
+        with suppress(RuntimeError):  # the first error is the one that counts
+            writer.close()
+        raise
+    guarded(writer.close)
 
 
 def write_metadata(
@@ -109,7 +143,11 @@ def write_metadata(
     shard_lengths: Mapping[str, Sequence[int]],
     description: str,
 ) -> None:
-    """`dataset_info.json` and `features.json`, after which the folder is a data set."""
+    """Write `dataset_info.json` and `features.json`, which make the folder a data set.
+
+    A split of `shard_lengths` has the number of records of each of its shards. Errors: `UserError`
+    where the files cannot be written; nothing half-written is left.
+    """
     splits = [
         tfds.core.SplitInfo(
             name=split,
@@ -127,18 +165,29 @@ def write_metadata(
         )
         for split, lengths in shard_lengths.items()
     ]
-    tfds.folder_dataset.write_metadata(
-        data_dir=str(folder),
-        features=features,
-        split_infos=splits,
-        version=VERSION,
-        description=description,
-        check_data=False,  # it would read through TensorFlow
-    )
+    identity = DatasetIdentity(DATASET, tfds.core.Version(VERSION), str(folder), module_name="")
+    info = tfds.core.DatasetInfo(builder=identity, features=features, description=description)
+    info.set_file_format("array_record")
+    info.set_splits(tfds.core.SplitDict(splits))
+    try:
+        with tempfile.TemporaryDirectory() as elsewhere:
+            info.write_to_directory(elsewhere)
+            files = {file.name: file.read_bytes() for file in Path(elsewhere).iterdir()}
+    except OSError as error:
+        raise UserError(
+            f"{tempfile.gettempdir()} cannot be written ({error.strerror}): set TMPDIR"
+        ) from error
+    # What makes the folder a data set comes last.
+    for name in sorted(files, key=lambda name: name == METADATA):
+        with atomic_write(folder / name) as aside:
+            aside.write_bytes(files[name])
 
 
 class Records:
-    """A split by index. What is damaged is named when it is met: a set may be too large to be read through first."""
+    """Records of a split by index.
+
+    A damaged record is named when it is read: a set may be too large to be checked first.
+    """
 
     def __init__(self, named: str, source: Any):
         self._named, self._source = named, source
@@ -156,7 +205,7 @@ class Records:
 
 
 class Chosen:
-    """Some of the records of a split, by index."""
+    """A selection of a split's records, by index."""
 
     def __init__(self, records: Records, which: Int[np.ndarray, "n"]):
         self._records, self._which = records, which
@@ -171,9 +220,11 @@ class Chosen:
 def by_size(
     records: Records, path: str | Path, split: str, *, argument: str = "data"
 ) -> list[Records | Chosen]:
-    """The records of each size by themselves, of `records`, which are a split of `path`. Errors: `UserError` for a
-    list of sizes that does not fit them."""
-    sizes = tfds.core.Path(path) / SIZES
+    """Records grouped by size, for `records` that are a split of `path`.
+
+    Errors: `UserError` for a list of sizes that does not fit them.
+    """
+    sizes = tfds.core.Path(dataset_path(path, argument=argument)) / SIZES
     if not sizes.exists():
         return [records]
     try:
@@ -189,24 +240,40 @@ def by_size(
     return [Chosen(records, np.flatnonzero(which == size)) for size in np.unique(which)]
 
 
+def dataset_path(path: str | Path, *, argument: str = "data") -> str:
+    """A data set's folder: absolute, or an address at gs://. Errors: `UserError` of `local_path`."""
+    text = str(path)
+    return text if text.startswith("gs://") else str(local_path(text, argument=argument))
+
+
 def splits_of(path: str | Path, *, argument: str = "data") -> tuple[str, ...]:
-    """Names of the splits of a data set. Errors: `UserError` naming the argument where there is no data set."""
+    """Names of the splits of a data set. Errors: `UserError` where there is no data set."""
     return tuple(_builder(path, argument).info.splits)
 
 
-def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data") -> Records:
-    """A folder of `prepare`, or another TFDS data set of ArrayRecord files, here or at gs://.
+def settings_file(path: str | Path, *, argument: str = "data") -> Any:
+    """Settings file of a set of `prepare`; sets of other origin have none. A path, local or gs://."""
+    return tfds.core.Path(dataset_path(path, argument=argument)) / SETTINGS
 
-    Errors: `UserError` names the argument where there is no data set, no such split, a file is missing, or it is of
-    another kind.
+
+def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data") -> Records:
+    """Open a data set of `prepare`, or another TFDS set of ArrayRecord files, local or at gs://.
+
+    Errors: `UserError` names the argument where there is no data set, no such split or no record
+    in it, a file is missing, or it is of another kind.
     """
     named, builder = f"{argument}={path}", _builder(path, argument)
     if split not in builder.info.splits:
         there = ", ".join(builder.info.splits)
         raise UserError(f"{named}: there is no split {split}; there is {there or 'none'}")
-    missing = [file for file in builder.info.splits[split].filepaths if not file.exists()]
+    try:
+        missing = [file for file in builder.info.splits[split].filepaths if not file.exists()]
+    except Exception as error:  # a bucket has errors of its own
+        raise UserError(f"{named} cannot be read ({_first_line(error)})") from error
     if missing:
         raise UserError(f"{named}: {missing[0].name} is missing: restore it, or run prepare again")
+    if not builder.info.splits[split].num_examples:
+        raise UserError(f"{named}: split {split} holds no records: give another split or set")
     try:
         return Records(f"{named}, split {split}", builder.as_data_source(split))  # pyright: ignore[reportCallIssue]
     except Exception as error:
@@ -215,15 +282,30 @@ def open_records(path: str | Path, split: str = TRAIN, *, argument: str = "data"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def records_identity(path: str | Path) -> str | None:
+    """A checksum of what a data set says about itself: its settings, splits and features; None where there is no set.
+    A set that was moved or copied keeps it."""
+    files = [tfds.core.Path(path) / name for name in (METADATA, "features.json", SETTINGS)]
+    try:
+        if not files[0].exists():
+            return None
+        said = [file.read_bytes() if file.exists() else b"" for file in files]
+    except OSError:
+        return None
+    return hashlib.sha256(b"\0".join(said)).hexdigest()
 
 
 def _builder(path: str | Path, argument: str) -> Any:
+    folder = dataset_path(path, argument=argument)
     try:
-        return tfds.builder_from_directory(str(path))
+        return tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS has many, by kind of path and of damage
+        reason = f" ({_first_line(error)})" if folder.startswith("gs://") else ""
         raise UserError(
-            f"{argument}={path}: no TFDS data set there (dataset_info.json, features.json): "
+            f"{argument}={path}: no TFDS data set there (dataset_info.json, features.json){reason}: "
             "run prepare"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

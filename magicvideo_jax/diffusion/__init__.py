@@ -1,1 +1,1 @@
-"""Diffusion as pure functions: schedule, process, guidance, samplers, loss. A network is just a `Denoise`."""
+"""Diffusion as pure functions: schedule, process, guidance, samplers and loss. A network is a `Denoise` function."""

@@ -1,10 +1,11 @@
-"""Classifier-free guidance: a denoiser made of a denoiser.
+"""Classifier-free guidance: a denoiser built from a conditional denoiser.
 
-    e = e_null + w (e_text - e_null) = e_text + (w - 1) (e_text - e_null)     (1)  Ho & Salimans 2207.12598, eq. 6
-    e' = e std(e_text) / std(e)                                               (2)  Lin et al. 2305.08891, eq. 14, 15
+    e = e_u + w (e_c - e_u) = e_c + (w - 1) (e_c - e_u)                       (1)  Ho & Salimans 2207.12598, eq. 6
+    e' = e std(e_c) / std(e)                                                  (2)  Lin et al. 2305.08891, eq. 14, 15
     phi e' + (1 - phi) e                                                      (3)  its eq. 16
 
-The paper's own w of 2207.12598 is one less than the `scale` that Stable Diffusion made usual and eq. 1 has.
+e_c is the conditional, e_u the unconditional prediction. The w of 2207.12598 is one less than the `scale` of eq. 1,
+which is Stable Diffusion's convention.
 """
 
 from typing import Any
@@ -27,11 +28,13 @@ def guided(
     *,
     rescale: float | Float[Array, ""] = 0.0,
 ) -> Denoise:
-    """Eq. 1 to 3 as a denoiser; the conditional and the unconditional pass run as one batch.
+    """Apply classifier-free guidance to a denoiser (eq. 1), both predictions in one batch of twice the size.
 
-    `null_condition` is the condition of an empty prompt, of the condition's shapes or with a batch of 1; `rescale` is
-    phi of eq. 3. Both numbers may be traced, so that other values need no other program. With a scale of 1 (a number,
-    not traced) the result is `denoise` itself. Errors: `UserError` for a rescale outside 0 to 1.
+    `scale` is w of eq. 1; the number 1 returns `denoise` itself. `null_condition` is the conditioning of the
+    unconditional prediction (the empty or the negative prompt), with the shapes of the condition or a batch axis of 1.
+    `rescale` is phi of eq. 3. Both may be traced scalars, so that other values compile nothing.
+
+    Errors: `UserError` where `rescale` is outside [0, 1].
     """
     if isinstance(rescale, int | float) and not 0 <= rescale <= 1:
         raise UserError(f"rescale={rescale}: give 0 to 1")
@@ -47,7 +50,8 @@ def guided(
         unconditional, conditional = pairs[:, 0], pairs[:, 1]
         e = conditional + (scale - 1) * (conditional - unconditional)
         if not isinstance(rescale, int | float) or rescale:
-            ratio = _deviation(conditional) / jnp.maximum(_deviation(e), _SMALLEST)
+            deviation = jnp.maximum(_standard_deviation(e), _SMALLEST)
+            ratio = _standard_deviation(conditional) / deviation
             e = e * (rescale * ratio + (1 - rescale))
         return e.astype(both.dtype)
 
@@ -55,13 +59,13 @@ def guided(
 
 
 def _interleave(
-    null: Float[Array, "..."], conditional: Float[Array, "b *axes"]
+    unconditional: Float[Array, "..."], conditional: Float[Array, "b *axes"]
 ) -> Float[Array, "b2 *axes"]:
-    """The two passes of an example as neighbours: a batch spread over devices then stays where it is."""
-    return jnp.stack([jnp.broadcast_to(null, conditional.shape), conditional], axis=1).reshape(
-        -1, *conditional.shape[1:]
-    )
+    """Both conditions of each example in neighbouring rows, so that a sharded batch moves nothing between devices."""
+    shape = conditional.shape
+    pairs = jnp.stack([jnp.broadcast_to(unconditional, shape), conditional], axis=1)
+    return pairs.reshape(-1, *shape[1:])
 
 
-def _deviation(e: Float[Array, "b *axes"]) -> Float[Array, "b *ones"]:
+def _standard_deviation(e: Float[Array, "b *axes"]) -> Float[Array, "b *ones"]:
     return jnp.std(e, axis=tuple(range(1, e.ndim)), keepdims=True)

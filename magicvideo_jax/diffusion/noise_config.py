@@ -1,18 +1,18 @@
-"""What a noise schedule and its samplers need to be told, as data.
+"""Configuration of a noise schedule and its samplers.
 
-Fields bear the names of diffusers' `scheduler_config.json` and enums its words, so that such a file reads field
-by field. The defaults are Stable Diffusion 1.x's.
+Fields and enum values have the names of diffusers' `scheduler_config.json`, so that such a file maps field by field.
+The defaults are those of Stable Diffusion 1.x.
 """
 
 import enum
 from dataclasses import dataclass
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.checks import at_least, below_one, positive, refused
 from magicvideo_jax.diffusion.process import Prediction
 
 
 class BetaSchedule(enum.Enum):
-    """How beta_t runs from its start to its end."""
+    """Interpolation of beta_t from its first to its last value."""
 
     LINEAR = "linear"
     SCALED_LINEAR = "scaled_linear"
@@ -20,7 +20,7 @@ class BetaSchedule(enum.Enum):
 
 
 class Spacing(enum.Enum):
-    """Where a sampler's few times lie among the many of training (Lin et al. 2305.08891, table 2)."""
+    """Selection of sampling times among the training times (Lin et al. 2305.08891, table 2)."""
 
     LEADING = "leading"
     TRAILING = "trailing"
@@ -29,7 +29,7 @@ class Spacing(enum.Enum):
 
 @dataclass(frozen=True)
 class NoiseScheduleConfig:
-    """The noise of a model: its schedule, what its network predicts, and how samplers walk through its times."""
+    """Noise schedule of a model, the quantity that its network predicts, and the sampling times."""
 
     num_train_timesteps: int = 1000
     beta_schedule: BetaSchedule = BetaSchedule.SCALED_LINEAR
@@ -39,21 +39,17 @@ class NoiseScheduleConfig:
     prediction_type: Prediction = Prediction.EPS
     timestep_spacing: Spacing = Spacing.LEADING
     steps_offset: int = 1
-    """Added to the times of `LEADING`."""
+    """Offset added to the times of `LEADING`."""
     set_alpha_to_one: bool = False
-    """Whether DDIM's last step lands on clean latents, or on the noise of time 0."""
+    """Whether DDIM's last step ends at clean latents (abar = 1) or at the noise level of time 0."""
     clip_sample: bool = False
-    """Whether samplers clip their estimate of z_0, for pixels; latents have no range."""
+    """Whether samplers clip their estimate of z_0. Meant for pixels: latents are unbounded."""
     clip_sample_range: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.num_train_timesteps < 1:
-            raise UserError(f"num_train_timesteps={self.num_train_timesteps}: give at least 1")
-        if not 0 < self.beta_start <= self.beta_end < 1:
-            raise UserError(
-                f"beta_start={self.beta_start}, beta_end={self.beta_end}: give 0 < beta_start <= beta_end < 1"
-            )
-        if self.steps_offset < 0:
-            raise UserError(f"steps_offset={self.steps_offset}: give 0 or more")
-        if self.clip_sample_range <= 0:
-            raise UserError(f"clip_sample_range={self.clip_sample_range}: give more than 0")
+        at_least(1, self, "num_train_timesteps")
+        at_least(0, self, "steps_offset")
+        positive(self, "clip_sample_range", "beta_start")
+        below_one(self, "beta_start", "beta_end")
+        if self.beta_end < self.beta_start:
+            raise refused(self, "beta_end", f"give at least beta_start={self.beta_start}")

@@ -1,12 +1,11 @@
-"""The forward process, and the three things a network may be taught to predict of it.
+"""The forward process, and the three quantities that a network may predict.
 
     z_t = alpha z_0 + sigma eps,   alpha^2 + sigma^2 = 1                      (1)  Ho et al. 2006.11239, eq. 4
     v   = alpha eps - sigma z_0                                               (2)  Salimans & Ho 2202.00512, appendix D
-    eps given:  z_0 = (z_t - sigma eps) / alpha                               (3)  solves 1
-    z_0 given:  eps = (z_t - alpha z_0) / sigma                               (4)  solves 1
-    v given:    z_0 = alpha z_t - sigma v,   eps = sigma z_t + alpha v        (5)  solves 1 and 2
+    z_0 = (z_t - sigma eps) / alpha                                           (3)  eq. 1 solved, given eps
+    z_0 = alpha z_t - sigma v                                                 (4)  eq. 1 and 2 solved, given v
 
-`alpha` and `sigma` are one number, or one per example. Everything is computed in float32 and stays float32.
+`alpha` and `sigma` are scalars or have one entry per example. All functions compute in and return float32.
 """
 
 import enum
@@ -16,7 +15,7 @@ from jaxtyping import Array, Float
 
 
 class Prediction(enum.Enum):
-    """What the network's output means; the values are the words of diffusers' `prediction_type`."""
+    """Quantity that a network predicts. The values are those of diffusers' `prediction_type`."""
 
     EPS = "epsilon"
     X0 = "sample"
@@ -32,9 +31,9 @@ def corrupt(
     alpha: Coefficient,
     sigma: Coefficient,
 ) -> Float[Array, "b *axes"]:
-    """Eq. 1: clean latents and noise -> noisy latents."""
-    z0, eps = _wide(z0), _wide(eps)
-    return _beside(alpha, z0) * z0 + _beside(sigma, z0) * eps
+    """Noisy latents z_t (eq. 1)."""
+    z0, eps = _float32(z0), _float32(eps)
+    return _align(alpha, z0) * z0 + _align(sigma, z0) * eps
 
 
 def target(
@@ -45,15 +44,15 @@ def target(
     alpha: Coefficient,
     sigma: Coefficient,
 ) -> Float[Array, "b *axes"]:
-    """What the network should have said (eq. 2 for v)."""
-    z0, eps = _wide(z0), _wide(eps)
+    """Regression target of the network: eps, z_0 or v (eq. 2)."""
+    z0, eps = _float32(z0), _float32(eps)
     match kind:
         case Prediction.EPS:
             return eps
         case Prediction.X0:
             return z0
         case Prediction.V:
-            return _beside(alpha, z0) * eps - _beside(sigma, z0) * z0
+            return _align(alpha, z0) * eps - _align(sigma, z0) * z0
 
 
 def to_x0(
@@ -64,9 +63,9 @@ def to_x0(
     alpha: Coefficient,
     sigma: Coefficient,
 ) -> Float[Array, "b *axes"]:
-    """The clean latents that a network's output implies (eq. 3, 5). EPS says nothing about them where alpha = 0."""
-    output, z = _wide(output), _wide(z)
-    alpha, sigma = _beside(alpha, z), _beside(sigma, z)
+    """Clean latents implied by a network's output (eq. 3, 4). For eps they are undefined at alpha = 0."""
+    output, z = _float32(output), _float32(z)
+    alpha, sigma = _align(alpha, z), _align(sigma, z)
     match kind:
         case Prediction.EPS:
             return (z - sigma * output) / alpha
@@ -76,31 +75,10 @@ def to_x0(
             return alpha * z - sigma * output
 
 
-def to_x0_eps(
-    kind: Prediction,
-    output: Float[Array, "b *axes"],
-    z: Float[Array, "b *axes"],
-    *,
-    alpha: Coefficient,
-    sigma: Coefficient,
-) -> tuple[Float[Array, "b *axes"], Float[Array, "b *axes"]]:
-    """The clean latents and the noise that a network's output implies (eq. 3 to 5)."""
-    x0 = to_x0(kind, output, z, alpha=alpha, sigma=sigma)
-    output, z = _wide(output), _wide(z)
-    alpha, sigma = _beside(alpha, z), _beside(sigma, z)
-    match kind:
-        case Prediction.EPS:
-            return x0, output
-        case Prediction.X0:
-            return x0, (z - alpha * x0) / sigma
-        case Prediction.V:
-            return x0, sigma * z + alpha * output
-
-
-def _wide(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+def _float32(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
     return x.astype(jnp.float32)
 
 
-def _beside(coefficient: Coefficient, z: Float[Array, "b *axes"]) -> Float[Array, "..."]:
-    """A coefficient with as many axes as the latents it multiplies."""
-    return _wide(coefficient).reshape(coefficient.shape + (1,) * (z.ndim - coefficient.ndim))
+def _align(coefficient: Coefficient, z: Float[Array, "b *axes"]) -> Float[Array, "..."]:
+    """Reshape a coefficient to broadcast against latents."""
+    return _float32(coefficient).reshape(coefficient.shape + (1,) * (z.ndim - coefficient.ndim))

@@ -1,10 +1,10 @@
-"""Noise to latents: one scan over a plan's rows, the network asked once a row.
+"""The sampling loop: one scan over the rows of a solver table, one network evaluation per row.
 
-    x_0 = what the network's output implies (process.py);   z <- a z + b x_0 + c x_0' + d noise    (plan.py, eq. 1)
+    z <- a z + b x_0 + c x_0' + d noise     (solvers.py, eq. 1),  x_0 implied by the network's output (process.py)
 
-The latents are carried in float32 whatever their type, because rounding to bfloat16 at every step adds up; the
-network is given the type that came in, and the result has it. The noise of an example at step i is
-`normal(fold_in(named(its key, "sampler noise"), i))`, in float32.
+Latents are carried in float32 whatever their type, because rounding to bfloat16 at every step accumulates. The
+network receives the input's type, and the result has it. The noise of an example at step i is
+`normal(fold_in(subkey(key, "sampler noise"), i))`, in float32.
 """
 
 from typing import Any
@@ -14,19 +14,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.types import Denoise
 from magicvideo_jax.diffusion.process import corrupt, to_x0
 from magicvideo_jax.diffusion.solvers import SolverTable
 
 
 def initial_latents(
-    plan: SolverTable, eps: Float[Array, "b *axes"], z0: Float[Array, "b *axes"] | None = None
+    table: SolverTable, eps: Float[Array, "b *axes"], z0: Float[Array, "b *axes"] | None = None
 ) -> Float[Array, "b *axes"]:
-    """Where a plan begins: at unit noise `eps`, or at `z0` under as much of it as the first step expects."""
+    """Latents at the first row of a table: scaled noise `eps`, or `z0` corrupted by it to the first noise level."""
     if z0 is None:
-        return (plan.start_scale * eps.astype(jnp.float32)).astype(eps.dtype)
-    alpha, sigma = jnp.asarray(plan.steps.alpha[0]), jnp.asarray(plan.steps.sigma[0])
+        return (table.start_scale * eps.astype(jnp.float32)).astype(eps.dtype)
+    alpha, sigma = jnp.asarray(table.steps.alpha[0]), jnp.asarray(table.steps.sigma[0])
     return corrupt(z0, eps, alpha, sigma).astype(z0.dtype)
 
 
@@ -35,60 +35,39 @@ def run_sampler(
     z: Float[Array, "b *axes"],
     condition: Any,
     *,
-    plan: SolverTable,
+    table: SolverTable,
     keys: Key[Array, "b"] | None = None,
 ) -> Float[Array, "b *axes"]:
-    """Clean latents from `z`, which `initial_latents` makes. Only a plan that adds noise needs keys."""
-    return _walk(denoise, z, condition, plan=plan, keys=keys, keep=False)[0]
+    """Clean latents from `z`, which `initial_latents` gives. A stochastic table needs one key per example.
 
-
-def trajectory(
-    denoise: Denoise,
-    z: Float[Array, "b *axes"],
-    condition: Any,
-    *,
-    plan: SolverTable,
-    keys: Key[Array, "b"] | None = None,
-) -> Float[Array, "s b *axes"]:
-    """The latents after every step; the last are those of `run_sampler`."""
-    return _walk(denoise, z, condition, plan=plan, keys=keys, keep=True)[1]
-
-
-def _walk(
-    denoise: Denoise,
-    z: Float[Array, "b *axes"],
-    condition: Any,
-    *,
-    plan: SolverTable,
-    keys: Key[Array, "b"] | None,
-    keep: bool,
-) -> tuple[Array, Any]:
-    if plan.is_stochastic and keys is None:
+    Errors: `UserError` where the table is stochastic and there are no keys.
+    """
+    if table.is_stochastic and keys is None:
         raise UserError(
             "keys: this sampler adds noise at its steps; give a random key for each example"
         )
     shape, dtype = z.shape, z.dtype
 
-    def noise(key: PRNGKeyArray, number: Array) -> Array:
+    def noise(key: PRNGKeyArray, index: Array) -> Array:
         return jax.random.normal(
-            jax.random.fold_in(named(key, "sampler noise"), number), shape[1:], jnp.float32
+            jax.random.fold_in(subkey(key, "sampler noise"), index), shape[1:], jnp.float32
         )
 
     def step(
         carry: tuple[Array, Array], row: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array], Array | None]:
-        z, x0_before = carry
-        number, time, alpha, sigma, a, b, c, d = row
+    ) -> tuple[tuple[Array, Array], None]:
+        z, previous_x0 = carry
+        index, time, alpha, sigma, a, b, c, d = row
         output = denoise(z.astype(dtype), jnp.broadcast_to(time, shape[:1]), condition)
-        x0 = to_x0(plan.kind, output, z, alpha=alpha, sigma=sigma)
-        if plan.clip is not None:
-            x0 = jnp.clip(x0, -plan.clip, plan.clip)
-        z = a * z + b * x0 + c * x0_before
-        if plan.is_stochastic and keys is not None:
-            z += d * jax.vmap(noise, (0, None))(keys, number)
-        return (z, x0), z.astype(dtype) if keep else None
+        x0 = to_x0(table.kind, output, z, alpha=alpha, sigma=sigma)
+        if table.clip is not None:
+            x0 = jnp.clip(x0, -table.clip, table.clip)
+        z = a * z + b * x0 + c * previous_x0
+        if table.is_stochastic and keys is not None:
+            z += d * jax.vmap(noise, (0, None))(keys, index)
+        return (z, x0), None
 
     start = z.astype(jnp.float32)
-    rows = tuple(jnp.asarray(column) for column in plan.steps)
-    (z, _), kept = jax.lax.scan(step, (start, jnp.zeros_like(start)), rows)
-    return z.astype(dtype), kept
+    rows = tuple(jnp.asarray(column) for column in table.steps)
+    (z, _), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), rows)
+    return z.astype(dtype)

@@ -1,8 +1,8 @@
-"""Samplers as tables: every one is the same update with other numbers.
+"""Samplers as coefficient tables: all share one update and differ in its numbers.
 
-    z_next = a z + b x_0 + c x_0' + d noise       (x_0 the network's estimate now, x_0' the one before)      (1)
+    z_next = a z + b x_0 + c x_0' + d noise       (x_0: the network's estimate, x_0': the previous one)      (1)
 
-A first-order step from (alpha, sigma) to (alpha_n, sigma_n) that adds noise of deviation s is
+A first-order step from (alpha, sigma) to (alpha_n, sigma_n) that adds noise of standard deviation s is
 
     z_next = alpha_n x_0 + sqrt(sigma_n^2 - s^2) eps + s noise                (2)  DDIM: Song et al. 2010.02502, eq. 12
     s      = eta (sigma_n / sigma) sqrt(1 - alpha^2 / alpha_n^2)              (3)  its eq. 16
@@ -12,10 +12,11 @@ eta = 1 is the ancestral step of DDPM (2006.11239, eq. 7, with the smaller varia
 z / alpha and sigma / alpha (Karras et al. 2206.00364, algorithm 1) and DPM-Solver++ of first order. The second order,
 multistep "2M" (Lu et al. 2211.01095, algorithm 2), extrapolates x_0 in lambda = log(alpha / sigma):
 
-    x_0 + (x_0 - x_0') h / (2 h')  in place of x_0,   h, h' the steps in lambda now and before             (4)
+    x_0 + (x_0 - x_0') h / (2 h')  in place of x_0,   h, h': this and the previous step in lambda         (4)
 
-So samplers differ in eta, in the order, and in where their steps start and land. Latents are variance preserving
-everywhere: Euler's are diffusers' divided by sqrt(1 + sigma^2). Tables are made in float64 and kept in float32.
+So samplers differ in eta, in the order, and in the noise levels between which they step. Latents are variance
+preserving throughout: Euler's are diffusers' divided by sqrt(1 + sigma^2). Tables are computed in float64 and stored
+in float32.
 """
 
 from dataclasses import dataclass, replace
@@ -29,38 +30,41 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig, Spacing
 from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.diffusion.schedule import schedule_of
-from magicvideo_jax.diffusion.spacing import fractional_times, times
+from magicvideo_jax.diffusion.spacing import fractional_sampling_times, sampling_times
 
 
 class SolverRows(NamedTuple):
-    """The table, one row a step."""
+    """Coefficients of a sampler, one row per step."""
 
     number: Int[np.ndarray, "s"]
-    """Names the step's noise."""
+    """Index that the noise of the step is folded from."""
     time: Float32[np.ndarray, "s"]
     alpha: Float32[np.ndarray, "s"]
     sigma: Float32[np.ndarray, "s"]
-    """Where the step starts."""
+    """Noise level at the start of the step."""
     a: Float32[np.ndarray, "s"]
     b: Float32[np.ndarray, "s"]
     c: Float32[np.ndarray, "s"]
     d: Float32[np.ndarray, "s"]
-    """Eq. 1."""
+    """Coefficients of eq. 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class SolverTable:
-    """A sampler at a number of steps. As the argument of a jitted function its numbers are traced, so that samplers of
-    as many steps share a program if their metadata agree (`with_noise` makes them agree)."""
+    """A sampler with a fixed number of steps.
+
+    It is a pytree whose numbers are traced, so that one jitted function serves all tables of one length whose metadata
+    agree; `with_noise` makes them agree.
+    """
 
     steps: SolverRows
     kind: Prediction
     is_stochastic: bool
-    """Whether any step adds noise."""
+    """Whether steps add noise."""
     clip: float | None
-    """Estimates of z_0 are clipped to plus and minus this."""
+    """Bound to which estimates of z_0 are clipped, or None."""
     start_scale: Any = 1.0
-    """A scalar: unit noise times this is where the sampler begins."""
+    """Scale of the unit noise that sampling starts from: a number or a traced scalar."""
 
 
 jax.tree_util.register_dataclass(
@@ -71,52 +75,55 @@ jax.tree_util.register_dataclass(
 
 
 def ddim(settings: NoiseScheduleConfig, steps: int, *, eta: float = 0.0) -> SolverTable:
-    """DDIM; `eta` from 0 (no noise) to 1 (as much as DDPM).
+    """DDIM with `eta` from 0 (deterministic) to 1 (as much noise as DDPM).
 
-    A step lands floor(T / S) earlier, as in diffusers: this is the next time of `LEADING`, within one of the next of
-    `TRAILING`, but not that of `LINSPACE`, for which `euler` walks the same path consistently. A clipped estimate
-    of z_0 changes eps too (diffusers' `use_clipped_model_output`).
+    A step ends floor(T / S) earlier, as in diffusers. This is the next time of `LEADING` and within one of the next
+    time of `TRAILING`, but not the next time of `LINSPACE`; `euler` is the consistent choice there. Clipping z_0
+    changes eps too (diffusers' `use_clipped_model_output`).
+
+    Errors: `UserError` where `eta` is outside [0, 1], or `steps` does not fit the schedule.
     """
     if not 0 <= eta <= 1:
         raise UserError(f"eta={eta}: give 0 to 1")
-    abar, here = schedule_of(settings).alphas_cumprod, times(settings, steps)
-    landing = here - settings.num_train_timesteps // steps
+    abar, times = schedule_of(settings).alphas_cumprod, sampling_times(settings, steps)
+    next_times = times - settings.num_train_timesteps // steps
     last = 1.0 if settings.set_alpha_to_one else abar[0]
-    return _first_order(
-        settings, here, abar[here], abar_next=np.where(landing >= 0, abar[landing], last), eta=eta
-    )
+    abar_next = np.where(next_times >= 0, abar[next_times], last)
+    return _first_order(settings, times, abar[times], abar_next=abar_next, eta=eta)
 
 
 def ddpm(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
-    """Ancestral sampling."""
-    here = times(settings, steps)
-    abar = schedule_of(settings).alphas_cumprod[here]
-    return _first_order(settings, here, abar, abar_next=_next_levels(abar), eta=1.0)
+    """Ancestral sampling (Ho et al. 2006.11239)."""
+    times = sampling_times(settings, steps)
+    abar = schedule_of(settings).alphas_cumprod[times]
+    return _first_order(settings, times, abar, abar_next=_next_levels(abar), eta=1.0)
 
 
 def euler(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
-    """Euler's method on the probability flow, with noise levels interpolated between times."""
-    here = fractional_times(settings, steps)
+    """Euler's method on the probability-flow ODE, with noise levels interpolated between times."""
+    times = fractional_sampling_times(settings, steps)
     levels = _positive(settings)
-    ratio = np.interp(here, np.arange(len(levels)), np.sqrt((1 - levels) / levels))
+    ratio = np.interp(times, np.arange(len(levels)), np.sqrt((1 - levels) / levels))
     abar = 1 / (1 + ratio**2)
-    plan = _first_order(settings, here, abar, abar_next=_next_levels(abar), eta=0.0)
-    leading = settings.timestep_spacing is Spacing.LEADING  # otherwise it starts as if z_0 were 0
-    return plan if leading else replace(plan, start_scale=float(plan.steps.sigma[0]))
+    table = _first_order(settings, times, abar, abar_next=_next_levels(abar), eta=0.0)
+    # Like diffusers, only LEADING starts from a corrupted z_0; the others start as if z_0 were 0.
+    leading = settings.timestep_spacing is Spacing.LEADING
+    return table if leading else replace(table, start_scale=float(table.steps.sigma[0]))
 
 
 def dpm_solver(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
-    """DPM-Solver++ 2M (midpoint); the first step and the last, which lands on clean latents, are of first order."""
-    here = times(settings, steps, skip_last=True)
-    abar = _positive(settings)[here]
-    plan = _first_order(settings, here, abar, abar_next=_next_levels(abar), eta=0.0)
+    """DPM-Solver++ 2M, midpoint form. The first and the last step are of first order."""
+    times = sampling_times(settings, steps, skip_last=True)
+    abar = _positive(settings)[times]
+    table = _first_order(settings, times, abar, abar_next=_next_levels(abar), eta=0.0)
     h = np.diff(np.log(abar / (1 - abar)) / 2)
     extrapolation = np.zeros(steps)
     extrapolation[1:-1] = h[1:] / (2 * h[:-1])  # eq. 4
-    table = plan.steps
-    b = table.b * (1 + extrapolation)
-    c = -table.b * extrapolation
-    return replace(plan, steps=table._replace(b=b.astype(np.float32), c=c.astype(np.float32)))
+    b = table.steps.b * (1 + extrapolation)
+    c = -table.steps.b * extrapolation
+    return replace(
+        table, steps=table.steps._replace(b=b.astype(np.float32), c=c.astype(np.float32))
+    )
 
 
 def with_noise(table: SolverTable) -> SolverTable:
@@ -124,44 +131,46 @@ def with_noise(table: SolverTable) -> SolverTable:
     return replace(table, is_stochastic=True)
 
 
-def image_to_image_table(plan: SolverTable, strength: float) -> SolverTable:
-    """The last part of a plan, for editing: `begin` it with the latents to edit.
+def image_to_image_table(table: SolverTable, strength: float) -> SolverTable:
+    """The last steps of a table, to edit latents that `initial_latents` corrupts to its first noise level.
 
-    `strength` in (0, 1] is the share of the steps that is left, as in diffusers' image-to-image pipelines. Steps keep
-    the noise they have in the whole plan.
+    `strength` in (0, 1] is the fraction of the steps to keep, as in diffusers' image-to-image pipelines. A step has
+    the same noise as in the full table.
+
+    Errors: `UserError` where no step is left.
     """
-    count = len(plan.steps.time)
-    left = int(count * strength)
-    if not (strength <= 1 and left >= 1):
+    count = len(table.steps.time)
+    kept = int(count * strength)
+    if not (strength <= 1 and kept >= 1):
         raise UserError(
-            f"strength={strength}: give {1 / count:.3g} to 1, so that of {count} steps at least one is left"
+            f"strength={strength}: give {1 / count:.3g} to 1, to keep at least one of {count} steps"
         )
-    rest = SolverRows(*(column[count - left :].copy() for column in plan.steps))
-    rest.b[0] += rest.c[0]  # no estimate lies before the first: eq. 4 with x_0' = x_0
+    rest = SolverRows(*(column[count - kept :].copy() for column in table.steps))
+    rest.b[0] += rest.c[0]  # the first step has no previous estimate: eq. 4 with x_0' = x_0
     rest.c[0] = 0
-    return replace(plan, steps=rest)
+    return replace(table, steps=rest)
 
 
 def _first_order(
     settings: NoiseScheduleConfig,
-    here: Int[np.ndarray, "s"] | Float64[np.ndarray, "s"],
+    times: Int[np.ndarray, "s"] | Float64[np.ndarray, "s"],
     abar: Float64[np.ndarray, "s"],
     *,
     abar_next: Float64[np.ndarray, "s"],
     eta: float,
 ) -> SolverTable:
-    """Eq. 2 and 3 as rows of eq. 1."""
+    """Rows of eq. 1 for first-order steps (eq. 2, 3) from levels `abar` to `abar_next`."""
     if settings.prediction_type is Prediction.EPS and not abar.all():
         raise UserError(
-            "prediction_type=EPS with rescale_betas_zero_snr: nothing can be told from pure noise; predict V or X0, "
-            "take LEADING spacing, or sample with euler or dpm_solver"
+            "prediction_type=EPS with rescale_betas_zero_snr: eps prediction is undefined at zero terminal SNR; "
+            "predict V or X0, use LEADING spacing, or sample with euler or dpm_solver"
         )
     alpha, sigma = np.sqrt(abar), np.sqrt(1 - abar)
     s = eta * np.sqrt((1 - abar_next) / (1 - abar) * (1 - abar / abar_next))
     a = np.sqrt(np.maximum(1 - abar_next - s**2, 0)) / sigma
-    columns = (here, alpha, sigma, a, np.sqrt(abar_next) - a * alpha, np.zeros_like(a), s)
+    columns = (times, alpha, sigma, a, np.sqrt(abar_next) - a * alpha, np.zeros_like(a), s)
     return SolverTable(
-        steps=SolverRows(np.arange(len(here)), *(column.astype(np.float32) for column in columns)),
+        steps=SolverRows(np.arange(len(times)), *(column.astype(np.float32) for column in columns)),
         kind=settings.prediction_type,
         is_stochastic=eta > 0,
         clip=settings.clip_sample_range if settings.clip_sample else None,
@@ -169,12 +178,12 @@ def _first_order(
 
 
 def _next_levels(abar: Float64[np.ndarray, "s"]) -> Float64[np.ndarray, "s"]:
-    """Each step lands where the next starts, the last on clean latents."""
+    """Levels at which steps end: where the next step starts, and clean latents at last."""
     return np.append(abar[1:], 1.0)
 
 
 def _positive(settings: NoiseScheduleConfig) -> Float64[np.ndarray, "T"]:
-    """abar, never 0, so that sigma / alpha is finite; 2^-24 is what diffusers puts in place of 0."""
+    """abar without zeros, so that sigma / alpha is finite. 2^-24 in place of 0 is diffusers' choice."""
     return np.maximum(
         schedule_of(settings).alphas_cumprod, 2.0**-24 if settings.rescale_betas_zero_snr else 0.0
     )

@@ -5,29 +5,14 @@ clips of `data/drawn/` score at least 99.5 % in each; clips under another's capt
 (1/8, 1/8, 1/11).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.data.drawn.scene import Scene, Truth
-from magicvideo_jax.evaluation.drawn_reading import read
-
-Clips = UInt8[np.ndarray, "b t h w c"]
-
-
-def run(
-    generate: Callable[[Sequence[Scene]], Clips], batches: Iterable[Sequence[Scene]]
-) -> Iterator[tuple[str, float]]:
-    """Asks for a clip of every scene's caption and fps and yields `(name, share)`: shape, colour, motion (absent where
-    clips are single frames) and all."""
-    clips: list[UInt8[np.ndarray, "t h w c"]] = []
-    asked: list[Truth] = []
-    for scenes in batches:
-        clips += list(generate(scenes))
-        asked += [scene.truth for scene in scenes]
-    yield from caption_accuracy(clips, asked).items()
+from magicvideo_jax.data.drawn.scene import Truth
+from magicvideo_jax.evaluation.drawn_reading import read_clip
 
 
 def caption_accuracy(
@@ -45,7 +30,7 @@ def caption_accuracy(
     parts = 2 if all(len(clip) == 1 for clip in clips) else 3
     right = np.array(
         [
-            [a == b for a, b in zip(read(c), t, strict=True)]
+            [a == b for a, b in zip(read_clip(c), t, strict=True)]
             for c, t in zip(clips, truths, strict=True)
         ]
     )

@@ -1,12 +1,10 @@
 """Do frames change as those of the source do? What a decoder adds to the change from frame to frame is flicker."""
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from magicvideo_jax.core.errors import UserError
-
-Clips = Shaped[np.ndarray, "b t h w c"]
-"""Of levels 0..255, whole or not."""
+from magicvideo_jax.core.types import Clips
 
 
 def difference_error(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:

@@ -14,11 +14,11 @@ from jaxtyping import Float, UInt8
 from magicvideo_jax.data.drawn.drawing import coverage
 from magicvideo_jax.data.drawn.scene import CANVAS, HEADING, PAINT, Colour, Motion, Pose, Shape
 
-FAINTEST = 60.0
+MIN_CONTRAST = 60.0
 """A clip whose brightest parts pass its background by less than this (of 255) shows nothing."""
 BEST_FRAMES = 6
 """Frames that a shape is read from: those that show it largest and face-on."""
-SIDE = 27
+VIEW_SIDE = 27
 """Pixels of a normalised view, which spans 2.7 square roots of the shape's area around its centre of mass."""
 
 
@@ -40,12 +40,12 @@ class Moments(NamedTuple):
     high: Float[np.ndarray, "t"]
 
 
-def read(clip: UInt8[np.ndarray, "t h w c"]) -> Reading:
+def read_clip(clip: UInt8[np.ndarray, "t h w c"]) -> Reading:
     """What a clip shows; of a clip of one frame, shape and colour."""
-    covered = segment(clip)
+    covered = segment_shape(clip)
     if covered is None:
         return Reading(None, None, None)
-    found = measure(covered)
+    found = measure_moments(covered)
     seen = found.area > 0.05 * np.max(
         found.area
     )  # frames where the shape has all but vanished say nothing
@@ -54,18 +54,18 @@ def read(clip: UInt8[np.ndarray, "t h w c"]) -> Reading:
     return Reading(read_shape(covered, found), read_colour(clip[seen], covered), motion)
 
 
-def segment(clip: UInt8[np.ndarray, "t h w c"]) -> Float[np.ndarray, "t h w"] | None:
+def segment_shape(clip: UInt8[np.ndarray, "t h w c"]) -> Float[np.ndarray, "t h w"] | None:
     """How much of each pixel the shape covers: its brightest channel, between the background's and the paint's. None
     where nothing stands out."""
     value = np.max(clip, axis=-1).astype(np.float32)
     low, high = np.median(value), np.percentile(value, 99.5)
-    if high - low < FAINTEST:
+    if high - low < MIN_CONTRAST:
         return None
     covered = np.clip((value - low) / (high - low), 0, 1)
     return np.where(covered < 0.3, 0, covered).astype(np.float32)
 
 
-def measure(covered: Float[np.ndarray, "t h w"]) -> Moments:
+def measure_moments(covered: Float[np.ndarray, "t h w"]) -> Moments:
     """Area, centre and spread of every frame."""
     scale = CANVAS / covered.shape[-1]
     x, y = (
@@ -121,7 +121,7 @@ def read_shape(covered: Float[np.ndarray, "t h w"], found: Moments) -> Shape:
     """The outline whose best view overlaps most, over the frames that show the shape largest and face-on."""
     face_on = found.area * np.minimum(found.wide / np.max(found.wide), 1) ** 2
     best = np.argsort(-face_on)[:BEST_FRAMES]
-    views = normalise(covered[best], Moments(*(value[best] for value in found)))
+    views = normalised_views(covered[best], Moments(*(value[best] for value in found)))
     scores = {}
     for shape in Shape:
         known = known_views(shape)
@@ -131,10 +131,12 @@ def read_shape(covered: Float[np.ndarray, "t h w"], found: Moments) -> Shape:
     return max(scores, key=lambda shape: scores[shape])
 
 
-def normalise(covered: Float[np.ndarray, "t h w"], found: Moments) -> Float[np.ndarray, "t s s"]:
+def normalised_views(
+    covered: Float[np.ndarray, "t h w"], found: Moments
+) -> Float[np.ndarray, "t s s"]:
     """Every frame seen at one size, centred: bilinear samples `SIDE` x `SIDE` around the centre of mass."""
     scale, (height, width) = covered.shape[-1] / CANVAS, covered.shape[-2:]
-    grid = 2.7 * (np.arange(SIDE) / (SIDE - 1) - 0.5)
+    grid = 2.7 * (np.arange(VIEW_SIDE) / (VIEW_SIDE - 1) - 0.5)
     reach = np.sqrt(found.area)[:, None] * grid
     x, y = (np.clip((middle[:, None] + reach) * scale - 0.5, 0, side - 1.001)
             for middle, side in ((found.x, width), (found.y, height)))  # fmt: skip
@@ -162,4 +164,4 @@ def known_views(shape: Shape) -> Float[np.ndarray, "v s s"]:
         for facing in (1.0, 0.8, -1.0, -0.8)
     ]
     covered = np.concatenate(drawn)
-    return normalise(covered, measure(covered))
+    return normalised_views(covered, measure_moments(covered))

@@ -20,7 +20,7 @@ from magicvideo_jax.evaluation.psnr import psnr
 from magicvideo_jax.evaluation.ssim import ssim
 from magicvideo_jax.evaluation.temporal_spectrum import fast_error
 from magicvideo_jax.evaluation.warped_error import warped_error
-from magicvideo_jax.models.lpips import LEAST_SIDE, has_lpips
+from magicvideo_jax.models.lpips import MIN_SIDE, has_lpips
 from magicvideo_jax.runtime.progress import say
 
 Scores = dict[str, float | dict[str, float]]
@@ -80,7 +80,7 @@ def _held_out_loss(measured: MetricInput) -> dict[str, float] | None:
 
 
 def _lpips(measured: MetricInput) -> float | None:
-    if measured.reference is None or min(measured.samples.shape[2:4]) < LEAST_SIDE:
+    if measured.reference is None or min(measured.samples.shape[2:4]) < MIN_SIDE:
         return None
     if not has_lpips():
         say(

@@ -10,66 +10,66 @@ import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
-Frame = Float[np.ndarray, "h w"]
+GreyFrame = Float[np.ndarray, "h w"]
 Flow = Float[np.ndarray, "2 h w"]
 
-SMALLEST = 12
+COARSEST_SIDE = 12
 """Pixels of the shorter side of the coarsest size."""
-ROUNDS = 5
+ITERATIONS = 5
 WINDOW = 2.0
 """Deviation of the window, in pixels."""
-CERTAINTY = 4.0
+REGULARISATION = 4.0
 """Square of a gradient, in levels per pixel, below which flow is held back."""
-LONGEST_STEP = 1.0
+MAX_UPDATE = 1.0
 """Pixels by which one round changes the flow at most: a larger step is a guess."""
 
 
-def flow(earlier: Frame, later: Frame) -> Flow:
+def optical_flow(earlier: GreyFrame, later: GreyFrame) -> Flow:
     """`v` along (h, w), in pixels, with later(p) = earlier(p + v)."""
     pyramid = [(earlier, later)]
-    while min(pyramid[-1][0].shape) >= 2 * SMALLEST:
+    while min(pyramid[-1][0].shape) >= 2 * COARSEST_SIDE:
         earlier, later = (_half(frame) for frame in pyramid[-1])
         pyramid.append((earlier, later))
     v = np.zeros((2, *pyramid[-1][0].shape))
     for before, after in reversed(pyramid):
         v = _resized(v, after.shape)
-        for _ in range(ROUNDS):
-            v = v + _step(warped(before, v), after)
+        for _ in range(ITERATIONS):
+            v = v + _step(warp(before, v), after)
             v = np.stack([gaussian_filter(component, 1.0, mode="nearest") for component in v])
     return v
 
 
-def warped(frame: Float[np.ndarray, "h w *c"], v: Flow) -> Float[np.ndarray, "h w *c"]:
+def warp(frame: Float[np.ndarray, "h w *c"], v: Flow) -> Float[np.ndarray, "h w *c"]:
     """`frame` at p + v, between pixels along lines; beyond the border, the border."""
     places = np.indices(v.shape[1:]) + v
     if frame.ndim == 2:
         return map_coordinates(frame, places, order=1, mode="nearest")
-    return np.stack([warped(frame[..., i], v) for i in range(frame.shape[-1])], axis=-1)
+    return np.stack([warp(frame[..., i], v) for i in range(frame.shape[-1])], axis=-1)
 
 
-def _half(frame: Frame) -> Float[np.ndarray, "h2 w2"]:
+def _half(frame: GreyFrame) -> Float[np.ndarray, "h2 w2"]:
     """Every second pixel of the smoothed frame."""
     return np.asarray(
         zoom(gaussian_filter(frame, 1.0), 0.5, order=1, grid_mode=True, mode="nearest")
     )
 
 
-def _step(before: Frame, after: Frame) -> Flow:
+def _step(before: GreyFrame, after: GreyFrame) -> Flow:
     """d of the equation."""
     along_h, along_w = (np.gradient((before + after) / 2, axis=axis) for axis in (0, 1))
     change = before - after
 
-    def windowed(x: Frame) -> Frame:
+    def windowed(x: GreyFrame) -> GreyFrame:
         return gaussian_filter(x, WINDOW, mode="nearest")
 
     hh, ww, hw = (
-        windowed(along_h**2) + CERTAINTY,
-        windowed(along_w**2) + CERTAINTY,
+        windowed(along_h**2) + REGULARISATION,
+        windowed(along_w**2) + REGULARISATION,
         windowed(along_h * along_w),
     )
     h, w = windowed(along_h * change), windowed(along_w * change)
     d = np.stack([hw * w - ww * h, hw * h - hh * w]) / (hh * ww - hw**2)
-    return np.clip(d, -LONGEST_STEP, LONGEST_STEP)
+    return np.clip(d, -MAX_UPDATE, MAX_UPDATE)
 
 
 def _resized(v: Flow, shape: tuple[int, ...]) -> Float[np.ndarray, "2 h2 w2"]:

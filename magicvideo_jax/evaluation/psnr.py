@@ -1,14 +1,13 @@
-"""How near are decoded pixels to their source? Peak signal-to-noise ratio."""
+"""Peak signal-to-noise ratio of clips."""
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
-Clips = Shaped[np.ndarray, "b t h w c"]
-"""Of levels 0..255, whole or not."""
+from magicvideo_jax.core.pixels import psnr_of_mse
+from magicvideo_jax.core.types import Clips
 
 
-def psnr(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
-    """10 log10(255^2 / mean (made - true)^2) of each clip, in dB; equal clips have infinity."""
-    error = np.square(made.astype(np.float64) - true).mean(axis=(1, 2, 3, 4))
-    with np.errstate(divide="ignore"):
-        return 10 * np.log10(255**2 / error)
+def psnr(decoded: Clips, source: Clips) -> Float[np.ndarray, "b"]:
+    """10 log10(255^2 / mean (decoded - source)^2) of each clip, in dB; infinity for equal clips."""
+    squares = np.square(decoded.astype(np.float64) - source)
+    return psnr_of_mse(squares.mean(axis=(1, 2, 3, 4)), peak=255.0)

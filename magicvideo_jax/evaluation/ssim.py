@@ -7,13 +7,12 @@ pixel and channel, mirrored beyond the frame's border; c_1 = (0.01 * 255)^2, c_2
 """
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from scipy.ndimage import correlate1d
 
-Clips = Shaped[np.ndarray, "b t h w c"]
-"""Of levels 0..255, whole or not."""
+from magicvideo_jax.core.types import Clips
 
-REACH, DEVIATION = 5, 1.5
+WINDOW_RADIUS, WINDOW_STD = 5, 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
@@ -30,7 +29,7 @@ def ssim(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
 
 def _windowed(x: Float[np.ndarray, "b t h w c"]) -> Float[np.ndarray, "b t h w c"]:
     """Weighted means over the windows."""
-    weights = np.exp(-0.5 * (np.arange(-REACH, REACH + 1) / DEVIATION) ** 2)
+    weights = np.exp(-0.5 * (np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1) / WINDOW_STD) ** 2)
     weights /= weights.sum()
     for axis in (2, 3):
         x = correlate1d(x, weights, axis=axis, mode="mirror")

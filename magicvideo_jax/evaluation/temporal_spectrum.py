@@ -6,12 +6,10 @@ The powers sum to the mean square of the error (Parseval).
 """
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from magicvideo_jax.core.errors import UserError
-
-Clips = Shaped[np.ndarray, "b t h w c"]
-"""Of levels 0..255, whole or not."""
+from magicvideo_jax.core.types import Clips
 
 
 def temporal_spectrum(made: Clips, true: Clips) -> Float[np.ndarray, "b f"]:

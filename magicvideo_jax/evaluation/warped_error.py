@@ -5,15 +5,13 @@ M_k = { p : |true_k(p) - true_{k-1}(p + v_k(p))| < 16 levels }: where the source
 """
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.evaluation.optical_flow import flow, warped
+from magicvideo_jax.core.types import Clips
+from magicvideo_jax.evaluation.optical_flow import optical_flow, warp
 
-Clips = Shaped[np.ndarray, "b t h w c"]
-"""Of levels 0..255, whole or not."""
-
-FOLLOWED = 16.0
+MAX_SOURCE_ERROR = 16.0
 """Levels that the source may differ from its own warped frame."""
 
 
@@ -33,8 +31,8 @@ def warped_error(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
 def _of_clip(made: Float[np.ndarray, "t h w c"], true: Float[np.ndarray, "t h w c"]) -> float:
     errors = []
     for k in range(1, len(made)):
-        v = flow(true[k - 1].mean(axis=-1), true[k].mean(axis=-1))
-        is_followed = np.abs(true[k] - warped(true[k - 1], v)).mean(axis=-1) < FOLLOWED
-        error = np.abs(made[k] - warped(made[k - 1], v)).mean(axis=-1)
+        v = optical_flow(true[k - 1].mean(axis=-1), true[k].mean(axis=-1))
+        is_followed = np.abs(true[k] - warp(true[k - 1], v)).mean(axis=-1) < MAX_SOURCE_ERROR
+        error = np.abs(made[k] - warp(made[k - 1], v)).mean(axis=-1)
         errors.append(error[is_followed].mean() if is_followed.any() else 0.0)
     return float(np.mean(errors))

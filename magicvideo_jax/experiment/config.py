@@ -7,8 +7,11 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from magicvideo_jax.core.dataclass_dict import from_plain, optional_numbers, to_plain
+from magicvideo_jax.core.checks import FieldError, at_least, not_empty, positive, refused, share
+from magicvideo_jax.core.dataclass_dict import find_unknown, from_plain, optional_numbers, to_plain
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.keys import check_seed
+from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
@@ -20,7 +23,7 @@ from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
 from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, check_optimizer
-from magicvideo_jax.training.video_autoencoding import VideoVAEConfig
+from magicvideo_jax.training.video_autoencoding import VideoAutoencodingConfig
 
 DRAWN = "shapes"
 """The source that is drawn, by the name to ask for it."""
@@ -60,6 +63,13 @@ class ModelConfig:
     compute: Compute = Compute.AUTO
     remat: Remat = Remat.NONE
 
+    def __post_init__(self) -> None:
+        not_empty(self, "trained")
+        for name in ("trained", "reinitialize"):
+            given = [component.value for component in getattr(self, name)]
+            if DISCRIMINATOR in given or len(set(given)) < len(given):
+                raise FieldError(f"{name}={tuple(given)}: give unet, vae, text_encoder, each once")
+
 
 @dataclass(frozen=True)
 class SourceConfig:
@@ -69,7 +79,11 @@ class SourceConfig:
     """A folder of `prepare`, any other TFDS data set of ArrayRecord files (here or at gs://), or `shapes`: drawn."""
     split: str = "train"
     weight: float = 1.0
-    """How often it is taken from, next to the others."""
+    """How often it is drawn from, relative to the other sources."""
+
+    def __post_init__(self) -> None:
+        not_empty(self, "path", "split")
+        positive(self, "weight")
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,16 @@ class DataConfig:
     workers: int = 0
     """Processes that make batches; 0: threads of the training process."""
 
+    def __post_init__(self) -> None:
+        not_empty(self, "sources", "image_sources")
+        at_least(1, self, "frames", "size")
+        at_least(0, self, "precompute_examples", "workers")
+        share(self, "uncaptioned_fraction")
+        for source in (*self.sources, *self.image_sources):
+            if self.precompute_examples and source.path != DRAWN:
+                advice = f"give 0; only drawn examples are encoded, not {source.path}"
+                raise refused(self, "precompute_examples", advice)
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -102,6 +126,9 @@ class EvaluateConfig:
     """Clips that are sampled at once, previews too; rounded up to a multiple of the devices."""
     metrics: tuple[str, ...] = ()
     """Names of `evaluation/metrics.py`; empty: those of the stage."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "clips", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -119,13 +146,33 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     autoencoding: AutoencodingConfig = field(default_factory=AutoencodingConfig)
-    video_vae: VideoVAEConfig = field(default_factory=VideoVAEConfig)
+    video_vae: VideoAutoencodingConfig = field(default_factory=VideoAutoencodingConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+
+
+RENAMED = {
+    "data.unlabelled": "data.uncaptioned_fraction",
+    "data.with_pictures": "data.joint_images",
+    "data.encoded": "data.precompute_examples",
+    "data.pictures": "data.image_sources",
+    "denoising.drop_caption": "denoising.caption_dropout",
+    "evaluate.at_once": "evaluate.batch_size",
+    "model.fresh": "model.reinitialize",
+    "optim.clip": "optim.grad_clip_norm",
+    "optim.ema": "optim.ema_decay",
+    "video_vae.difference": "video_vae.frame_difference_weight",
+    "video_vae.images": "video_vae.image_weight",
+    "video_vae.some_frames": "video_vae.frames_per_clip",
+}
+"""Fields by the names that they had: work folders from then are read, new configs are told the new name."""
 
 
 def config_dict(experiment: Experiment) -> Any:
@@ -141,45 +188,39 @@ def config_dict(experiment: Experiment) -> Any:
     return config
 
 
-def read_experiment(config: ConfigDict | dict[str, Any]) -> Experiment:
-    """Strict: every field typed, none unknown. Errors name the field."""
-    experiment = from_plain(
-        Experiment, config.to_dict() if isinstance(config, ConfigDict) else config
-    )
+def read_experiment(config: ConfigDict | dict[str, Any], where: str = "config") -> Experiment:
+    """An experiment from plain data: every field typed and in range, none unknown. Errors name the field by its path,
+    `where` first."""
+    plain = config.to_dict() if isinstance(config, ConfigDict) else config
+    if isinstance(plain, dict):
+        for path in flatten(plain):
+            _refuse_old_name(path, where)
+    experiment = from_plain(Experiment, plain, where)
     check_experiment(experiment)
     return experiment
 
 
+def with_new_names(plain: dict[str, Any]) -> dict[str, Any]:
+    """A config of an earlier version, its fields by the names of today."""
+    return unflatten({RENAMED.get(path, path): value for path, value in flatten(plain).items()})
+
+
+def check_field_exists(path: str) -> None:
+    """Errors: `UserError` for a dotted path that leads to no field; it says what the field is called today, or which
+    there are."""
+    _refuse_old_name(path, "config")
+    if error := find_unknown(Experiment, path):
+        raise UserError(error)
+
+
+def _refuse_old_name(path: str, where: str) -> None:
+    if path in RENAMED:
+        raise UserError(f"{where}.{path}: is now called {where}.{RENAMED[path]}: give that")
+
+
 def check_experiment(experiment: Experiment) -> None:
-    """What fields alone do not say: numbers in range, and those that must fit each other. Errors name the field."""
+    """Check fields against each other; by itself each was checked by its dataclass. Errors: `UserError` with paths."""
     train, data, model = experiment.train, experiment.data, experiment.model
-    for name, value in (
-        ("train.steps", train.steps),
-        ("train.accumulate", train.accumulate),
-        ("train.save_every", train.save_every),
-        ("train.keep_last", train.keep_last),
-        ("train.preview_every", train.preview_every),
-        ("train.log_every", train.log_every),
-        ("data.frames", data.frames),
-        ("sample.steps", experiment.sample.steps),
-        ("evaluate.clips", experiment.evaluate.clips),
-        ("evaluate.batch_size", experiment.evaluate.batch_size),
-    ):
-        if value < 1:
-            raise UserError(f"config.{name}={value}: give at least 1")
-    if train.keep_every < 0:
-        raise UserError(f"config.train.keep_every={train.keep_every}: give a number of steps, or 0")
-    if experiment.denoising.time_shift < 1:
-        raise UserError(
-            f"config.denoising.time_shift={experiment.denoising.time_shift}: give 1 or more"
-        )
-    for name, value in (
-        ("data.uncaptioned_fraction", data.uncaptioned_fraction),
-        ("denoising.caption_dropout", experiment.denoising.caption_dropout),
-        ("denoising.image_share", experiment.denoising.image_share),
-    ):
-        if not 0 <= value <= 1:
-            raise UserError(f"config.{name}={value}: give a share from 0 to 1")
     if data.precompute_examples and (
         data.precompute_examples < train.batch_size or Component.VAE in model.trained
     ):
@@ -188,23 +229,23 @@ def check_experiment(experiment: Experiment) -> None:
             f"train.batch_size={train.batch_size}, and leave the VAE out of model.trained"
         )
     check_optimizer(experiment.optim, train.steps)
-    for name in ("sources", "image_sources"):
-        _check_sources(f"config.data.{name}", getattr(data, name), encoded=data.precompute_examples)
     if data.size % model.vae.factor:
         raise UserError(
             f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor"
         )
 
 
-def _check_sources(name: str, sources: tuple[SourceConfig, ...], *, encoded: int) -> None:
-    if not sources:
-        raise UserError(
-            f"{name} is empty: give at least one, like ({{'path': 'DIR'}},), or ({{'path': '{DRAWN}'}},)"
-        )
-    for source in sources:
-        if not source.weight > 0:
-            raise UserError(f"{name}: {source.path} has weight={source.weight}: give more than 0")
-        if encoded and source.path != DRAWN:
+def check_networks(model: ModelConfig) -> None:
+    """Check the networks of a text-to-video model against each other. Errors: `UserError` with paths."""
+    unet, vae, text = model.unet, model.vae, model.text
+    if vae.channels != 3:
+        raise UserError(f"config.model.vae.channels={vae.channels}: give 3, frames are RGB")
+    for name, value, of, there in (
+        ("channels_in", unet.channels_in, "vae.latent_channels", vae.latent_channels),
+        ("channels_out", unet.channels_out, "vae.latent_channels", vae.latent_channels),
+        ("context", unet.context, "text.width", text.width),
+    ):
+        if value != there:
             raise UserError(
-                f"config.data.precompute_examples={encoded}: give 0; only drawn examples are encoded, not {source.path}"
+                f"config.model.unet.{name}={value}: give {there}, as config.model.{of} is"
             )

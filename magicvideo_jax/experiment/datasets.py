@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,17 +21,17 @@ from magicvideo_jax.data.loader import (
     Example,
     Source,
     Stream,
-    beside,
     by_batches,
     mixture,
     stream,
+    zipped,
 )
 from magicvideo_jax.data.record_examples import FromRecord, captions_of, frame_count, pixels_of
-from magicvideo_jax.data.records import SETTINGS, Records, by_size, open_records
+from magicvideo_jax.data.records import Records, by_size, open_records, settings_file
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, SourceConfig
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.runtime.progress import Progress
 from magicvideo_jax.weights.fingerprint import (
@@ -74,7 +73,7 @@ def training_stream(inputs: StreamInputs, frames: int) -> Stream:
     clips = _mixed(CLIPS, frames, inputs)
     if not inputs.experiment.data.joint_images:
         return clips
-    return beside(video=clips, image=_mixed(IMAGES, 1, inputs))
+    return zipped(video=clips, image=_mixed(IMAGES, 1, inputs))
 
 
 def caption_words(experiment: Experiment) -> set[str]:
@@ -251,7 +250,7 @@ def _precompute_latents(
             progress.advance(min(_ENCODED_AT_ONCE, number - first))
     # Fetched at the end only, for the same reason.
     arrays = jax.tree.map(
-        lambda *parts: np.concatenate([fetch(part) for part in parts])[:number], *batches
+        lambda *parts: np.concatenate([fetch_to_host(part) for part in parts])[:number], *batches
     )
     return PrecomputedLatents(arrays, number)
 
@@ -318,8 +317,8 @@ def _check_latents(label: str, source: SourceConfig, experiment: Experiment, vae
 
 def _fingerprint_of(label: str, source: SourceConfig, network: str) -> Fingerprint | None:
     """The fingerprint of the encoder whose outputs a set holds; None for sets that other programs made."""
-    settings = Path(source.path) / SETTINGS
-    if not settings.is_file():
+    settings = settings_file(source.path, argument=label)
+    if not settings.exists():
         return None
     try:
         return dict(json.loads(settings.read_text())[network])

@@ -19,8 +19,8 @@ from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.diffusion.solvers import SolverTable, with_noise
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.models.temporal import Position
-from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.models.temporal import PositionEncoding
+from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.parallel.mesh import sharded_over_all
 from magicvideo_jax.runtime.compilation import jit, out_of_memory_in_one_line
 from magicvideo_jax.runtime.progress import Progress
@@ -28,8 +28,8 @@ from magicvideo_jax.sampling.decoding import decode_clips
 from magicvideo_jax.sampling.keyframes import (
     Guidance,
     SampleConfig,
-    keyframes,
     make_solver_table,
+    sample_keyframes,
 )
 
 
@@ -79,7 +79,7 @@ class Generator:
         ) -> jax.Array:
             text = networks.encode_text(params, ids)
             null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
-            z = keyframes(
+            z = sample_keyframes(
                 params,
                 text,
                 null,
@@ -176,7 +176,7 @@ class Generator:
         ):
             for first in range(0, len(request.prompts), size):
                 sampled = program(params, *self.batch(request, first, size), table, guidance)
-                clips.append(fetch(sampled, min(size, len(request.prompts) - first)))
+                clips.append(fetch_to_host(sampled, min(size, len(request.prompts) - first)))
                 progress.advance(len(clips[-1]))
         return np.concatenate(clips)
 
@@ -187,7 +187,7 @@ def _check_frames(experiment: Experiment, frames: int) -> None:
     temporal = experiment.model.unet.temporal
     if temporal is None:
         return
-    has_frame_tables = temporal.adaptors or temporal.position is Position.LEARNED
+    has_frame_tables = temporal.adaptors or temporal.position is PositionEncoding.LEARNED
     if has_frame_tables and frames > temporal.frames:
         raise UserError(
             f"--frames={frames}: this model's frame-wise adaptors were trained for {temporal.frames} "

@@ -15,10 +15,10 @@ from magicvideo_jax.data.drawn.scene import DEFAULT_FPS
 from magicvideo_jax.data.drawn.shape_clips import (
     DrawnClip,
     Scene,
-    clip_of,
-    held_out,
-    held_out_images,
-    image_of,
+    draw_clip,
+    draw_image,
+    held_out_image_scenes,
+    held_out_scenes,
 )
 from magicvideo_jax.data.loader import Example, Source
 from magicvideo_jax.data.record_examples import FromRecord, caption_of, frame_count, pixels_of
@@ -101,11 +101,11 @@ class HeldOut:
     def _draw(self, scene: Scene) -> DrawnClip:
         size = self._experiment.data.size
         if self.frames == 1:
-            return image_of(scene, size=size)
-        return clip_of(scene, frames=self.frames, size=size)
+            return draw_image(scene, size=size)
+        return draw_clip(scene, frames=self.frames, size=size)
 
     def _scenes(self, number: int) -> list[Scene]:
-        return held_out(0, number) if self.frames > 1 else held_out_images(0, number)
+        return held_out_scenes(0, number) if self.frames > 1 else held_out_image_scenes(0, number)
 
 
 def open_held_out(experiment: Experiment, frames: int) -> HeldOut | None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from magicvideo_jax.core.tree import split
+from magicvideo_jax.core.tree import split_by_path
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.experiment.config import Component, Compute, Experiment, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
@@ -18,9 +18,9 @@ from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip_text import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
 from magicvideo_jax.models.unet import VideoUNet
-from magicvideo_jax.sampling.decoding import Decode
+from magicvideo_jax.sampling.decoding import StreamingDecode
 from magicvideo_jax.training.objectives import DenoisingNetworks
-from magicvideo_jax.training.optimizer import trains
+from magicvideo_jax.training.optimizer import is_trained
 
 PIPELINE = (Component.UNET, Component.VAE, Component.TEXT)
 """The networks of a pipeline from text to clips."""
@@ -78,15 +78,15 @@ class Networks:
         """The diffusion model's latents to pixels in [-1, 1]."""
         return self.decode_unscaled(params, z / self._model.vae.scaling, as_images=as_images)
 
-    def decoder(self, params: Params, *, is_scaled: bool = True) -> Decode:
+    def decoder(self, params: Params, *, is_scaled: bool = True) -> StreamingDecode:
         """As `decode_clips` wants it: `decode`, or `decode_unscaled`, of the frames that follow others."""
         scaling = self._model.vae.scaling if is_scaled else 1.0
 
         def decode(
-            z: Float[Array, "b t h w c"], past: Any
+            z: Float[Array, "b t h w c"], cache: Any
         ) -> tuple[Float[Array, "b t h2 w2 3"], Any]:
             return self._vae.method(lambda vae, *z: vae.decode_next(*z))(
-                params[Component.VAE.value], z / scaling, past
+                params[Component.VAE.value], z / scaling, cache
             )
 
         return decode
@@ -134,10 +134,10 @@ def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Param
     """Parameters that train, and parameters that are frozen. A discriminator always trains."""
     trained_components = {component.value for component in experiment.model.trained}
 
-    def is_trained(path: str) -> bool:
+    def trains(path: str) -> bool:
         component, _, name = path.partition(".")
         if component == Component.DISCRIMINATOR.value:
             return True
-        return component in trained_components and trains(experiment.optim.freeze, name)
+        return component in trained_components and is_trained(experiment.optim.freeze, name)
 
-    return split(params, is_trained)
+    return split_by_path(params, trains)

@@ -12,7 +12,7 @@ import numpy as np
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
-from magicvideo_jax.core.tree import count, merge, size_in_bytes
+from magicvideo_jax.core.tree import count_parameters, merge, size_in_bytes
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.evaluation.metrics import Scores, metrics_table
 from magicvideo_jax.experiment.config import Experiment
@@ -34,7 +34,7 @@ from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.loop import train_loop
 from magicvideo_jax.training.metrics_log import MetricsLog
 from magicvideo_jax.training.state import TrainState
-from magicvideo_jax.training.step import Compiled
+from magicvideo_jax.training.step import CompiledStep
 
 
 def run(
@@ -65,7 +65,7 @@ def run(
         log = stack.enter_context(closing(_metrics_log(experiment, visible, first)))
         held_out = open_held_out(experiment, stage_of(experiment).frames(experiment))
         evaluator = _evaluator(experiment, setup, held_out)
-        step = Compiled(setup.abstract.step, setup.state)
+        step = CompiledStep(setup.abstract.step, setup.state)
         with step_out_of_memory_in_one_line(setup.abstract):
             program = step.program(setup.state, setup.loader.shapes())
         check_program(program, setup.abstract)
@@ -91,10 +91,10 @@ def run(
             finished = stage_of(experiment).finished(experiment, scores)
             if finished != experiment:
                 folder.write_config(finished)
+        if processes.is_leader():
+            for line in metrics_table(scores):
+                print(line)
         write_json(visible / folder.metrics.name, scores)
-    if processes.is_leader():
-        for line in metrics_table(scores):
-            print(line)
 
 
 def evaluate_run(
@@ -137,10 +137,13 @@ class Preview:
         rows = self._evaluator.preview(merge(state.ema, state.frozen))
         captions, clips = zip(*rows, strict=True)
         name = f"step_{step:06d}"
-        save_sheet(contact_sheet(clips, captions), self._folder / f"{name}.png")
-        if len(clips[0]) > 1:
-            side_by_side = np.concatenate(clips, axis=2)
-            save_video(side_by_side, self._folder / f"{name}.mp4", fps=self._fps)
+        try:
+            save_sheet(contact_sheet(clips, captions), self._folder / f"{name}.png")
+            if len(clips[0]) > 1:
+                side_by_side = np.concatenate(clips, axis=2)
+                save_video(side_by_side, self._folder / f"{name}.mp4", fps=self._fps)
+        except (OSError, UserError) as error:  # a full disk, for example
+            say(f"no preview of step {step}: {error}")
 
 
 def _evaluator(
@@ -170,7 +173,7 @@ def _metrics_log(experiment: Experiment, folder: Path, first: int) -> MetricsLog
 def _print_summary(setup: RunSetup, program: Any, workdir: Path) -> None:
     """What the run trains, what a step costs as XLA compiled it, and where the run writes."""
     state, experiment, mesh = setup.state, setup.experiment, setup.abstract.mesh
-    trained, frozen = count(state.params), count(state.frozen)
+    trained, frozen = count_parameters(state.params), count_parameters(state.frozen)
     memory, cost = program.memory_analysis(), program.cost_analysis()
     axes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     train = experiment.train

@@ -1,6 +1,7 @@
 """A work folder: where a run writes, and where a trained model is read from.
 
 config.json      the experiment, with the numbers of its networks     previews/     clips and contact sheets
+asked.json       the experiment as it was asked for, and its data sets
 checkpoints/     state, data position and config, the last few        metrics.jsonl a line a report
 frozen/          networks that do not train                           metrics.json  the final scores
 tokenizer/       the files of the CLIP tokenizer                       run.lock      which process writes here
@@ -8,33 +9,49 @@ tokenizer/       the files of the CLIP tokenizer                       run.lock 
 
 import json
 import shutil
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
+from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.core.tree import flatten, merge, unflatten
 from magicvideo_jax.core.types import Params
-from magicvideo_jax.experiment.config import Component, Experiment, read_experiment
+from magicvideo_jax.data.records import records_identity
+from magicvideo_jax.experiment.config import (
+    DRAWN,
+    Component,
+    Experiment,
+    read_experiment,
+    with_new_names,
+)
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.training.checkpoint import Saved
 
-# What a run is; the rest (steps, learning rate, mesh, sampling) may change from one start to the next.
-_FIXED = (
-    "seed",
-    "stage",
-    "init_from",
-    "vae_from",
-    "data",
-    "denoising",
-    "autoencoding",
-    "video_vae",
-)
+MAY_CHANGE = {
+    "": False,
+    "data.workers": True,
+    "decode": True,
+    "evaluate": True,
+    "mesh": True,
+    "model.compute": True,
+    "model.remat": True,
+    "optim": True,
+    "optim.decay_kernels_only": False,  # the optimizer's state depends on it, and on what trains
+    "optim.freeze": False,
+    "sample": True,
+    "train": True,
+}
+"""Whether a field may differ from one start of a run to the next; the longest path that leads to it decides."""
+
+SOURCES = ("sources", "image_sources")
+"""The fields of `config.data` that name data sets."""
 
 
 class RunFolder:
@@ -43,6 +60,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.config = path / "config.json"
+        self.asked = path / "asked.json"
         self.previews = path / "previews"
         self.tokenizer = path / "tokenizer"
         self.metrics = path / "metrics.json"
@@ -69,40 +87,113 @@ class RunFolder:
         if processes.is_leader():
             write_json(self.config, to_plain(experiment))
 
-    def continued(self, asked: Experiment) -> Experiment:
-        """What is asked for, with the networks that the run here has. Errors: what a run cannot change on its way."""
+    def write_asked(self, asked: Experiment) -> None:
+        """Keep what a rerun is compared with: the experiment before the weights gave their numbers to
+        its networks, and the identity of each data set."""
+        if processes.is_leader():
+            paths = {source.path for name in SOURCES for source in getattr(asked.data, name)}
+            sets = {path: records_identity(path) for path in sorted(paths - {DRAWN})}
+            write_json(self.asked, {"config": to_plain(asked), "data_sets": sets})
+
+    def continued(self, asked: Experiment, *, done: int) -> Experiment:
+        """The experiment of a rerun after `done` steps: what is asked for, with the networks of the run here.
+
+        Errors: `UserError` naming the field that a rerun may not change (`MAY_CHANGE`), its old and its
+        new value; other data; fewer steps than were done.
+        """
         here = self.experiment()
-        model = replace(here.model, compute=asked.model.compute, remat=asked.model.remat)
-        fixed = {name: to_plain(getattr(asked, name)) for name in _FIXED}
-        for name in _FIXED:
-            if to_plain(getattr(here, name)) != fixed[name]:
-                raise UserError(
-                    f"--workdir={self.path} holds a run with another config.{name}: give the config it began with, "
-                    "or another --workdir (and --config.init_from to begin with its weights)"
-                )
-        if (here.optim.freeze, here.model.trained, here.model.unet.temporal) != (
-            asked.optim.freeze,
-            asked.model.trained,
-            asked.model.unet.temporal,
-        ):
+        if asked.train.steps < done:
             raise UserError(
-                f"--workdir={self.path} holds a run with another optim.freeze, model.trained or model.unet.temporal: "
-                "give another --workdir, and --config.init_from to begin with its weights"
+                f"config.train.steps={asked.train.steps}: the run in --workdir={self.path} has done {done} steps: "
+                f"give at least {done}"
             )
+        before, sets = self._asked_before(here, asked)
+        old, new = _fields(before), _fields(asked)
+        for path in (*new, *(path for path in old if path not in new)):
+            was, now = old.get(path), new.get(path)
+            if not (_may_change(path) or _is_same(path, was, now, sets)):
+                has = "other data at this path" if was == now else was
+                raise UserError(
+                    f"config.{path}={now}: the run in --workdir={self.path} has {has}, and a rerun cannot change it: "
+                    f"give that, or another --workdir (with --config.init_from={self.path} to begin with its weights)"
+                )
+        model = replace(here.model, compute=asked.model.compute, remat=asked.model.remat)
         return replace(asked, model=model)
 
+    def _asked_before(
+        self, here: Experiment, asked: Experiment
+    ) -> tuple[Experiment, Mapping[str, str | None]]:
+        """The experiment as it was asked for when the run began, and the identities of its data sets by path."""
+        if self.asked.is_file():
+            began = _read_json(self.asked)
+            return _read(began.get("config"), self.asked), began.get("data_sets", {})
+        # A run of an earlier version: which of its networks' numbers came from weights is not known.
+        unet = replace(asked.model.unet, temporal=here.model.unet.temporal)
+        model = replace(asked.model, unet=unet, trained=here.model.trained)
+        return replace(here, model=model), {}
+
     def experiment(self) -> Experiment:
-        """What is, or was, run here."""
+        """The experiment that is, or was, run here. Errors: `UserError` for a folder without one, or a broken file."""
         if not self.exists:
             raise UserError(
                 f"{self.path}: not a work folder (no config.json): give the --workdir of a training run"
             )
-        try:
-            return read_experiment(json.loads(self.config.read_text()))
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{self.config}: not JSON (line {error.lineno}): restore it or train anew"
-            ) from None
+        return _read(_read_json(self.config), self.config)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{file}: not JSON (line {error.lineno}): restore it or train anew"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read ({error}): restore it or train anew") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: holds no fields: restore it or train anew")
+    return content
+
+
+def _read(plain: Any, file: Path) -> Experiment:
+    """The experiment in a file, which an earlier version may have written."""
+    plain = with_new_names(plain) if isinstance(plain, dict) else plain
+    return read_experiment(plain, f"{file}: config")
+
+
+def _fields(experiment: Experiment) -> dict[str, Any]:
+    """Every field by its dotted path; sources one by one, as in `data.sources[0].path`."""
+    plain = to_plain(experiment)
+    for name in SOURCES:
+        sources = plain["data"].pop(name)
+        plain["data"] |= {f"{name}[{i}]": source for i, source in enumerate(sources)}
+    return flatten(plain)
+
+
+def _is_same(field: str, was: Any, now: Any, sets: Mapping[str, str | None]) -> bool:
+    """Whether two values of a field mean the same: a data set may have moved, a path have another spelling."""
+    if field in ("init_from", "vae_from"):
+        return was == now or _is_same_place(was, now)
+    if not field.endswith("].path") or None in (was, now) or DRAWN in (was, now):
+        return was == now
+    there, known = records_identity(now), sets.get(was)
+    if there is None:  # opening it says so
+        return True
+    return there == known if known else _is_same_place(was, now)
+
+
+def _is_same_place(one: str, other: str) -> bool:
+    """Whether two spellings of a path lead to one place; empty paths and URLs are compared as they are."""
+    try:
+        return local_path(one, argument="") == local_path(other, argument="")
+    except UserError:
+        return one == other
+
+
+def _may_change(path: str) -> bool:
+    parts = path.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), -1, -1))
+    return next(MAY_CHANGE[prefix] for prefix in prefixes if prefix in MAY_CHANGE)
 
 
 def trained_params(folder: RunFolder, networks: Networks, experiment: Experiment) -> Params:

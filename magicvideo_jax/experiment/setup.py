@@ -10,14 +10,14 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
-from magicvideo_jax.experiment.config import Component, Experiment, check_experiment
+from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.datasets import StreamInputs, caption_words, training_stream
 from magicvideo_jax.experiment.initial_weights import InitialWeights, initial_of
 from magicvideo_jax.experiment.memory_check import check_memory
 from magicvideo_jax.experiment.networks import Networks, split_trained
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run
-from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
+from magicvideo_jax.experiment.stages.registry import check_fitted, check_stage, stage_of
 from magicvideo_jax.parallel.batch import check_batch
 from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
@@ -59,17 +59,16 @@ def set_up_or_resume(
     check_batch(train.batch_size, mesh, accumulate=train.accumulate, frames=frames)
 
     # Network sizes: those of the run so far, or of the weights it begins with.
-    resumes = checkpoints.latest() is not None
+    asked, done = experiment, checkpoints.latest()
     initial = InitialWeights()
-    if resumes:
-        experiment = folder.continued(experiment)
+    if done is not None:
+        experiment = folder.continued(experiment, done=done)
     else:
         initial = initial_of(experiment)
         experiment = replace(experiment, model=initial.fitted(experiment.model))
         experiment = _with_tokenizer(experiment, initial, folder)
         initial = initial.without(experiment.model.reinitialize)
-    check_experiment(experiment)
-    check_stage(experiment)
+    check_fitted(experiment)
     tokenizer = None
     if stage_of(experiment).reads_captions:
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
@@ -79,7 +78,7 @@ def set_up_or_resume(
 
     # State and position in the data.
     position, from_weights = None, 0
-    if resumes:
+    if done is not None:
         if run.state.frozen and not checkpoints.has_frozen():
             _save_frozen_again(experiment, networks, mesh, checkpoints)
         state, position = checkpoints.restore(run.state)
@@ -96,6 +95,7 @@ def set_up_or_resume(
     if position is not None:
         loader.seek(position)
     folder.write_config(experiment)
+    folder.write_asked(asked)
     return RunSetup(run, networks, tokenizer, loader, state, from_weights)
 
 
@@ -142,7 +142,9 @@ def _initial_params(
     params, from_weights = {}, 0
     for component in stage_of(experiment).components(experiment):
         network = networks.by_component[component]
-        shardings = parameter_shardings(network.shapes, mesh)
+        shardings = parameter_shardings(
+            network.shapes, mesh, min_size=experiment.mesh.fsdp_min_size
+        )
         params[component.value], count = initial.load(
             component, network, shardings, seed=experiment.seed
         )

@@ -15,11 +15,11 @@ from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.record_examples import FromRecord
 from magicvideo_jax.data.tokenizer import Tokenize
-from magicvideo_jax.experiment.config import DRAWN, Component, Experiment, check_experiment
+from magicvideo_jax.experiment.config import DRAWN, Component, Experiment
 from magicvideo_jax.experiment.datasets import CLIPS, IMAGES, open_clips
 from magicvideo_jax.experiment.initial_weights import initial_of
 from magicvideo_jax.experiment.networks import Networks, split_trained
-from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
+from magicvideo_jax.experiment.stages.registry import check_fitted, stage_of
 from magicvideo_jax.parallel.batch import batch_sharding, check_batch
 from magicvideo_jax.parallel.mesh import replicated
 from magicvideo_jax.parallel.shardings import (
@@ -29,7 +29,7 @@ from magicvideo_jax.parallel.shardings import (
 )
 from magicvideo_jax.training.optimizer import make_optimizer
 from magicvideo_jax.training.state import TrainState, fresh_state
-from magicvideo_jax.training.step import accumulated, train_step
+from magicvideo_jax.training.step import accumulate_gradients, train_step
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ def fit_to_weights(experiment: Experiment) -> Experiment:
     if experiment.init_from:
         initial = initial_of(experiment)
         experiment = replace(experiment, model=initial.fitted(experiment.model))
-    check_experiment(experiment)
-    check_stage(experiment)
+    check_fitted(experiment)
     return experiment
 
 
@@ -78,7 +77,7 @@ def abstract_run(
     objective = stage.objective(experiment, networks, tokenize)
     step = partial(
         train_step,
-        objective=accumulated(objective, train.accumulate),
+        objective=accumulate_gradients(objective, train.accumulate),
         optimizer=optimizer,
         ema_decay=experiment.optim.ema_decay,
         seed=experiment.seed,
@@ -103,10 +102,11 @@ def state_shapes(
     """The state as shapes with shardings; EMA and moments are sharded like the parameters they belong to."""
     trained, frozen = split_trained(params, experiment)
     shapes = jax.eval_shape(partial(fresh_state, optimizer=optimizer), trained)
+    shardings = partial(parameter_shardings, mesh=mesh, min_size=experiment.mesh.fsdp_min_size)
     sharding_of = {
         tuple(f"{component}.{path}".split(".")): sharding
         for component, tree in params.items()
-        for path, sharding in flatten(parameter_shardings(tree, mesh)).items()
+        for path, sharding in flatten(shardings(tree)).items()
     }
 
     def shard(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
@@ -156,7 +156,7 @@ def _example(field: str, frames: int, experiment: Experiment, networks: Networks
     data, text = experiment.data, experiment.model.text
     source = getattr(data, field)[0]
     is_drawn = source.path == DRAWN
-    is_here = not is_drawn and Path(source.path).is_dir()
+    is_here = not is_drawn and Path(source.path).expanduser().is_dir()
     record = open_clips(source, frames, argument=f"config.data.{field}")[0] if is_here else {}
 
     arrays: dict[str, Any]

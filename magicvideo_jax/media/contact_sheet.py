@@ -1,4 +1,4 @@
-"""Clips on one picture: frames from left to right, the caption under them, a row for every prompt."""
+"""Clips on one picture: frames from left to right, the caption under them, one row per prompt."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import atomic_write
@@ -14,6 +15,8 @@ from magicvideo_jax.media.clip_files import adapted_palette
 PAPER, INK = (255, 255, 255), (70, 74, 82)
 MARGIN, GAP, LETTERS = 20, 4, 15
 """Pixels around the sheet and between frames, and the height of the letters."""
+_MARK, _MARK_WITHIN = "magicvideo_jax contact sheet", 256
+"""The text in a sheet's file, and the first bytes that hold it."""
 
 
 def contact_sheet(
@@ -23,12 +26,13 @@ def contact_sheet(
     columns: int = 8,
     side: int = 128,
 ) -> Image.Image:
-    """Every clip as a strip of at most `columns` frames: the first, and others at even distances.
+    """Each clip as a strip of at most `columns` evenly spaced frames, with its caption.
 
-    Strips shorter than `columns` share a row: single pictures make a grid. Frames are enlarged by the whole number that
-    brings their longer side closest to `side` pixels without passing it, each pixel a square; larger ones are reduced.
+    Strips shorter than `columns` share a row: single pictures make a grid. Small frames are
+    enlarged by the largest whole number that keeps their longer side within `side` pixels; larger
+    frames are reduced to it.
 
-    Errors: `UserError` where there is no clip, or not one caption for each.
+    Errors: `UserError` without clips, or with another number of captions than of clips.
     """
     if not clips or len(clips) != len(captions):
         raise UserError(
@@ -54,21 +58,32 @@ def contact_sheet(
 
 
 def save_sheet(sheet: Image.Image, path: str | Path) -> None:
-    """Write a sheet as a png of 256 colours, a quarter of the size of one in full colour; whole or not at all.
+    """Write a sheet as a PNG of 256 colours, a quarter of the size of one in full colour.
 
-    Errors: `UserError` naming path and cause.
+    The file says what it is, so that no one takes it for a clip (`is_contact_sheet`). Errors:
+    `UserError` naming path and cause.
     """
+    mark = PngInfo()
+    mark.add_text("Software", _MARK)
     with atomic_write(Path(path)) as aside:
         few = sheet.quantize(palette=adapted_palette(sheet), dither=Image.Dither.NONE)
-        few.save(aside, "PNG", optimize=True)
+        few.save(aside, "PNG", optimize=True, pnginfo=mark)
+
+
+def is_contact_sheet(path: Path) -> bool:
+    """Whether `save_sheet` wrote a file."""
+    try:
+        with path.open("rb") as file:
+            return _MARK.encode() in file.read(_MARK_WITHIN)
+    except OSError:
+        return False
 
 
 def _strip(clip: UInt8[np.ndarray, "t h w 3"], columns: int, side: int) -> Image.Image:
-    """Frames beside each other."""
+    """Some frames side by side."""
     number = min(columns, len(clip))
-    chosen = clip[
-        np.arange(number) * len(clip) // number
-    ]  # equal steps, or even motion would look uneven
+    # Equal steps, or even motion would look uneven.
+    chosen = clip[np.arange(number) * len(clip) // number]
     frames = [_sized(Image.fromarray(frame), side) for frame in chosen]
     width, height = frames[0].size
     strip = Image.new("RGB", (len(frames) * (width + GAP) - GAP, height), PAPER)
@@ -87,7 +102,7 @@ def _sized(frame: Image.Image, side: int) -> Image.Image:
 
 
 def _captioned(strip: Image.Image, caption: str, width: int) -> Image.Image:
-    """A strip with its caption under it, in as many lines as the width asks for."""
+    """A strip above its caption, which is broken into lines of the strip's width."""
     font = ImageFont.load_default(size=LETTERS)
     lines = _lines(caption, width - LETTERS // 2, font)
     line_height = round(1.3 * LETTERS)
@@ -102,7 +117,7 @@ def _captioned(strip: Image.Image, caption: str, width: int) -> Image.Image:
 def _lines(
     caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> list[str]:
-    """The caption's words, as many on a line as fit."""
+    """A caption as lines, each with as many words as fit."""
     lines = [""]
     for word in caption.split():
         longer = f"{lines[-1]} {word}".strip()

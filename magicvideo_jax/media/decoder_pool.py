@@ -1,4 +1,4 @@
-"""Decoding in processes of its own: a file that hangs or crashes its decoder costs a time-out, not the run.
+"""Decoding in separate processes: a file that hangs or crashes its decoder costs itself, not the run.
 
 A worker is `python -m magicvideo_jax.media.decoder_pool`: jobs come as JSON lines on its standard
 input; each answer is a JSON line and then the bytes of the frames. It ends with its parent, and its
@@ -7,7 +7,7 @@ memory is limited to what clips need.
 
 import json
 import os
-import select
+import selectors
 import subprocess
 import sys
 import threading
@@ -24,30 +24,32 @@ import numpy as np
 from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.media.frame_reader import FrameSize, choose_frames, read_frames, timeline
+from magicvideo_jax.media.frame_reader import read_frames, read_timeline
+from magicvideo_jax.media.framing import FrameSize
+from magicvideo_jax.media.timeline import choose_frames
 
 _MEMORY = 8 * 2**30
 """Bytes of address space of a worker."""
 _AHEAD = 4
-"""Clips that each worker may be ahead of the one that is waited for."""
+"""Clips that each worker may decode before the oldest answer is collected."""
 
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """A clip to be looked at."""
+    """A clip to decode, and which frames of it."""
 
     path: Path
     seed: tuple[int, ...]
-    """Of the draw of its frames."""
+    """Seed of the random choice of frames."""
     frames: int
     sizes: tuple[FrameSize, ...]
-    """To choose from by the clip's proportions."""
+    """Target sizes; the clip gets the one with the nearest aspect ratio."""
     fps_range: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedClip:
-    """What was to be seen, and its frames per second."""
+    """The chosen frames, and their rate in frames per second."""
 
     frames: UInt8[np.ndarray, "t h w 3"]
     fps: float
@@ -59,13 +61,17 @@ class DecodedClip:
 
 @dataclass(frozen=True)
 class SkippedClip:
-    """Why a clip cannot be used: the same words on every machine."""
+    """The reason why a clip cannot be used, in the same words on every machine."""
 
     reason: str
 
 
 class DecoderPool:
-    """A context manager of processes, each killed and replaced when a clip takes longer than `timeout` seconds."""
+    """Worker processes, as a context manager.
+
+    A worker that needs more than `timeout` seconds for a clip, or dies of it, is replaced; leaving
+    the block ends all of them, also by an exception.
+    """
 
     def __init__(self, workers: int, *, timeout: float = 60.0):
         self._workers = [_Worker(timeout) for _ in range(workers)]
@@ -78,12 +84,16 @@ class DecoderPool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # The queue first: a waiting job would start a new process in the place of a killed one.
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.kill()
+        self._threads.shutdown(wait=True)
         for worker in self._workers:
             worker.stop()
-        self._threads.shutdown(cancel_futures=True)
 
     def clips(self, jobs: Sequence[DecodeJob]) -> Iterator[DecodedClip | SkippedClip]:
-        """An answer to every job, in their order."""
+        """One answer per job, in the order of the jobs."""
         running: deque[Future[DecodedClip | SkippedClip]] = deque()
         for job in jobs:
             running.append(self._threads.submit(self._answer, job))
@@ -101,69 +111,93 @@ class DecoderPool:
 
 
 class _Worker:
-    """The parent's end of a process, which starts with its first job."""
+    """The parent's end of one process, which starts with its first job."""
 
     def __init__(self, timeout: float):
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     def answer(self, job: DecodeJob) -> DecodedClip | SkippedClip:
+        if self._closed:
+            return SkippedClip("was not decoded: the pool is closed")
         if self._process is None:
             self._process = _start()
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.write(
                 json.dumps({**vars(job), "path": str(job.path)}).encode() + b"\n"
             )
             self._process.stdin.flush()
-            deadline = time.monotonic() + self._timeout
-            found = json.loads(self._line(deadline))
-            if "reason" in found:
-                return SkippedClip(found["reason"])
-            shape = (job.frames, *job.sizes[found["size"]], 3)
-            return DecodedClip(self._array(shape, deadline), found["fps"])
+            with _TimedPipe(self._process.stdout.fileno(), self._timeout) as pipe:
+                answer = json.loads(pipe.line())
+                if "reason" in answer:
+                    return SkippedClip(answer["reason"])
+                shape = (job.frames, *job.sizes[answer["size"]], 3)
+                return DecodedClip(pipe.array(shape), answer["fps"])
         except TimeoutError:
             self.stop()
             return SkippedClip(f"takes longer than {self._timeout:g} s to decode")
         except (OSError, EOFError, json.JSONDecodeError, IndexError):
             self.stop()
-            return SkippedClip("crashes its decoder")
+            return SkippedClip("the decoder process crashed on this file")
+
+    def kill(self) -> None:
+        """End the process from any thread; the thread that waits for its answer sees it end."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def stop(self) -> None:
+        """End the process and release what it held."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
             self._process = None
 
-    def _line(self, deadline: float) -> bytes:
+
+class _TimedPipe:
+    """Reads from a pipe until a deadline. `selectors`: `select` refuses descriptors above 1023."""
+
+    def __init__(self, pipe: int, timeout: float):
+        self._pipe, self._deadline = pipe, time.monotonic() + timeout
+        self._ready = selectors.DefaultSelector()
+
+    def __enter__(self) -> "_TimedPipe":
+        self._ready.register(self._pipe, selectors.EVENT_READ)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ready.close()
+
+    def line(self) -> bytes:
         line = bytearray()
         while not line.endswith(b"\n"):
-            line += self._read(1, deadline)
+            line += self._read(1)
         return bytes(line)
 
-    def _array(self, shape: tuple[int, ...], deadline: float) -> np.ndarray:
+    def array(self, shape: tuple[int, ...]) -> np.ndarray:
         out = np.empty(shape, np.uint8)
         view, done = out.reshape(-1).data, 0
         while done < len(view):
-            piece = self._read(len(view) - done, deadline)
+            piece = self._read(len(view) - done)
             view[done : done + len(piece)] = piece
             done += len(piece)
         return out
 
-    def _read(self, most: int, deadline: float) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+    def _read(self, most: int) -> bytes:
+        if not self._ready.select(max(0.0, self._deadline - time.monotonic())):
             raise TimeoutError
-        piece = os.read(pipe, most)
+        piece = os.read(self._pipe, most)
         if not piece:
             raise EOFError
         return piece
 
 
 def _start() -> "subprocess.Popen[bytes]":
-    """Finds this package wherever the parent found it."""
+    # The worker must find this package wherever the parent found it.
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, "-m", "magicvideo_jax.media.decoder_pool", str(os.getpid())],
@@ -171,7 +205,7 @@ def _start() -> "subprocess.Popen[bytes]":
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # decoders complain there about every damaged byte
         bufsize=0,
-        # One arena: of many, each decoding thread leaves its own scattered, and memory grows with the clips seen.
+        # One arena: with one per decoding thread, memory grows with the number of clips.
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -181,12 +215,12 @@ def _start() -> "subprocess.Popen[bytes]":
 
 
 def decode(job: DecodeJob) -> DecodedClip | SkippedClip:
-    """In this process. Everything that a file can make a decoder raise is a refusal."""
+    """Decode a clip in this process. Whatever a file makes a decoder raise becomes `SkippedClip`."""
     try:
-        shown = timeline(job.path)
+        timeline = read_timeline(job.path)
         rng = np.random.default_rng(job.seed)
-        which, fps = choose_frames(shown, rng, frames=job.frames, fps_range=job.fps_range)
-        return DecodedClip(read_frames(job.path, shown, which, job.sizes), fps)
+        which, fps = choose_frames(timeline, rng, frames=job.frames, fps_range=job.fps_range)
+        return DecodedClip(read_frames(job.path, timeline, which, job.sizes), fps)
     except UserError as error:
         return SkippedClip(str(error))
     except FileNotFoundError:
@@ -198,29 +232,36 @@ def decode(job: DecodeJob) -> DecodedClip | SkippedClip:
 
 
 def _serve(parent: int) -> None:
-    """The worker's life."""
+    """Answer jobs until standard input ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing but answers may come that way
+    # Decoders print: nothing but answers may reach the parent's pipe.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _limit_memory()
     for line in sys.stdin.buffer:
-        asked: dict[str, Any] = json.loads(line)
-        sizes = tuple((height, width) for height, width in asked["sizes"])
-        job = DecodeJob(
-            **{**asked, "path": Path(asked["path"]), "seed": tuple(asked["seed"]), "sizes": sizes}
-        )
-        found = decode(job)
-        if isinstance(found, SkippedClip):
-            answers.write(json.dumps({"reason": found.reason}).encode() + b"\n")
+        job = _job_of(json.loads(line))
+        result = decode(job)
+        if isinstance(result, SkippedClip):
+            answers.write(json.dumps({"reason": result.reason}).encode() + b"\n")
         else:
-            size = sizes.index(found.size)
-            answers.write(json.dumps({"fps": found.fps, "size": size}).encode() + b"\n")
-            answers.write(np.ascontiguousarray(found.frames).data)
+            size = job.sizes.index(result.size)
+            answers.write(json.dumps({"fps": result.fps, "size": size}).encode() + b"\n")
+            answers.write(np.ascontiguousarray(result.frames).data)
         answers.flush()
 
 
+def _job_of(fields: dict[str, Any]) -> DecodeJob:
+    return DecodeJob(
+        path=Path(fields["path"]),
+        seed=tuple(fields["seed"]),
+        frames=fields["frames"],
+        sizes=tuple((height, width) for height, width in fields["sizes"]),
+        fps_range=tuple(fields["fps_range"]),
+    )
+
+
 def _end_with(parent: int) -> None:
-    """However the parent ends, and whatever a decoder is at."""
+    """End this process when its parent ends, whatever a decoder is doing."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(0)

@@ -23,7 +23,7 @@ SHORT_KEYS = 32
 # equal at 256, and 2 to 3 times slower at 1,024, where its (b, n, l, m) scores have long left the cache.
 PLAIN_KEYS_ON_CPU = 128
 # 4 MB of float32 scores: the 1,024 x 1,024 of a head at 256 px; more queries are walked through in pieces.
-SCORES_AT_ONCE = 1 << 20
+MAX_SCORES = 1 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -98,8 +98,8 @@ def _in_pieces(
     v: Float[Array, "m d"],
     mask: Bool[Array, "l m"] | None,
 ) -> Float[Array, "l d"]:
-    """One head, in as many equal pieces of queries as keep a piece's scores below `SCORES_AT_ONCE`."""
-    pieces = math.ceil(len(q) * len(k) / SCORES_AT_ONCE)
+    """One head, in as many equal pieces of queries as keep a piece's scores below `MAX_SCORES`."""
+    pieces = math.ceil(len(q) * len(k) / MAX_SCORES)
     attend_piece = jax.checkpoint(_attend_heads)
     if pieces == 1:
         return attend_piece(q, k, v, mask)

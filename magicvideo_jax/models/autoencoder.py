@@ -10,9 +10,9 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.taesd import TAESDDecoder, TAESDEncoder
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig, VAEKind
-from magicvideo_jax.models.video_vae import Past
+from magicvideo_jax.models.video_vae import TemporalCache
 
-CERTAIN = -30.0
+DETERMINISTIC_LOG_VARIANCE = -30.0
 """The log-variance of an auto-encoder that knows none: e^-15 is no noise to speak of."""
 
 
@@ -38,7 +38,7 @@ class TAESDAutoencoder(nnx.Module):
     ) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
         """Mean, and a log-variance that is as good as none."""
         mean = self.encoder(((x + 1) / 2).astype(self.dtype)).astype(jnp.float32) / self.scaling
-        return mean, jnp.full_like(mean, CERTAIN)
+        return mean, jnp.full_like(mean, DETERMINISTIC_LOG_VARIANCE)
 
     def decode(
         self, z: Float[Array, "*b h w z"], *, as_images: bool = False
@@ -47,13 +47,13 @@ class TAESDAutoencoder(nnx.Module):
         return _pixels(self.decoder(self._scaled(z), as_images=as_images))
 
     def decode_next(
-        self, z: Float[Array, "b t h w z"], past: Past | None
-    ) -> tuple[Float[Array, "b t h2 w2 3"], Past | None]:
+        self, z: Float[Array, "b t h w z"], cache: TemporalCache | None
+    ) -> tuple[Float[Array, "b t h2 w2 3"], TemporalCache | None]:
         """See `AutoencoderKL.decode_next`."""
         if not hasattr(self.decoder, "temporal"):
             return self.decode(z), None
-        x, past = self.decoder.next(self._scaled(z), past)
-        return _pixels(x), past
+        x, cache = self.decoder.decode_next(self._scaled(z), cache)
+        return _pixels(x), cache
 
     def _scaled(self, z: Array) -> Array:
         if z.shape[-1] != self.channels:

@@ -19,10 +19,10 @@ from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, GroupNorm, LayerNorm, Linear, Padding, gelu, upsample
 from magicvideo_jax.models.temporal import (
     FrameAdaptor,
-    Mixing,
     TemporalAttention,
     TemporalConfig,
-    shift_frames,
+    TemporalMixing,
+    temporal_shift,
 )
 
 
@@ -51,7 +51,7 @@ class ResnetBlock(nnx.Module):
         if temporal and temporal.adaptors:
             self.adaptor1 = FrameAdaptor(temporal.frames, outputs)
             self.adaptor2 = FrameAdaptor(temporal.frames, outputs)
-        self.shifts = temporal is not None and temporal.mixing is Mixing.SHIFT
+        self.shifts = temporal is not None and temporal.mixing is TemporalMixing.SHIFT
 
     def __call__(
         self,
@@ -61,7 +61,7 @@ class ResnetBlock(nnx.Module):
         as_images: bool = True,
     ) -> Float[Array, "*b h w c2"]:
         adapts = hasattr(self, "adaptor1") and not as_images
-        h = shift_frames(z) if self.shifts and not as_images else z
+        h = temporal_shift(z) if self.shifts and not as_images else z
         h = self.conv1(jax.nn.silu(self.norm1(h)))
         h = self.adaptor1(h) if adapts else h
         if emb is not None:
@@ -133,7 +133,7 @@ class TransformerBlock(nnx.Module):
         self.ff = FeedForward(channels, keys=keys)
         if temporal and temporal.adaptors:
             self.adaptor = FrameAdaptor(temporal.frames, channels)
-        if temporal and temporal.mixing is Mixing.LAVIE:
+        if temporal and temporal.mixing is TemporalMixing.LAVIE:
             self.temporal = TemporalAttention(temporal, channels, heads=heads, keys=keys)
 
     def __call__(
@@ -175,9 +175,9 @@ class SpatialTransformer(nnx.Module):
             self.proj_out = Linear(channels, channels, keys=keys, zero=True)
         else:
             self.proj_out = Conv(channels, channels, keys=keys, size=1, zero=True)
-        if temporal and temporal.mixing in (Mixing.PARALLEL, Mixing.SEQUENTIAL):
+        if temporal and temporal.mixing in (TemporalMixing.PARALLEL, TemporalMixing.SEQUENTIAL):
             self.temporal = TemporalAttention(temporal, channels, heads=heads, keys=keys)
-            self.parallel = temporal.mixing is Mixing.PARALLEL
+            self.parallel = temporal.mixing is TemporalMixing.PARALLEL
 
     def __call__(
         self, z: Float[Array, "b t h w c"], text: Float[Array, "b l d"], *, as_images: bool

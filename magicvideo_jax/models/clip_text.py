@@ -14,6 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from magicvideo_jax.core.checks import at_least, divides
 from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear, gelu
@@ -37,6 +38,11 @@ class TextConfig:
     vocabulary: int = 49_408
     tokens: int = 77
     activation: Activation = Activation.QUICK_GELU
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "width", "layers", "hidden")
+        at_least(2, self, "vocabulary", "tokens")  # the start and the end of a text
+        divides(self.width, self, "heads", of="the width")
 
 
 VIT_L = TextConfig()

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.checks import at_least, divides
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, GroupNorm
 
@@ -31,11 +31,8 @@ class DiscriminatorConfig:
     """Of the norms, which all layers but the first have."""
 
     def __post_init__(self) -> None:
-        if self.layers < 1 or self.width < 1 or self.width % self.groups:
-            raise UserError(
-                f"model.discriminator: layers={self.layers}, width={self.width}, groups={self.groups}: give at least "
-                "one layer, and a width that the groups divide"
-            )
+        at_least(1, self, "layers", "width")
+        divides(self.width, self, "groups", of="the width")
 
 
 class Discriminator(nnx.Module):

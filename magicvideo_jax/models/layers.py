@@ -41,7 +41,7 @@ class Linear(nnx.Module):
         rows = x.reshape(-1, x.shape[-1])  # XLA:CPU fuses the bias of a plain matrix product only
         y = rows @ gather_parameter(self.kernel[...].astype(x.dtype))[:, chosen]
         if hasattr(self, "bias"):
-            y = y + along_channels(self.bias[chosen], y)
+            y = y + broadcast_channels(self.bias[chosen], y)
         return y.reshape(*x.shape[:-1], -1)
 
 
@@ -92,7 +92,7 @@ class Conv(nnx.Module):
             dimension_numbers=("NHWC", order, "NHWC"),
         )
         if hasattr(self, "bias"):
-            y = y + along_channels(self.bias[...], y)
+            y = y + broadcast_channels(self.bias[...], y)
         return y.reshape(*x.shape[:-3], *y.shape[-3:])
 
 
@@ -108,10 +108,10 @@ class GroupNorm(nnx.Module):
         # less to move than a reshaped copy of x. Two passes, because E[x^2] - E[x]^2 cancels.
         y = x.astype(jnp.float32).reshape(*x.shape[:-3], -1, x.shape[-1])
         rows = y.shape[-2]
-        y = y - repeat_rows(self._over_group(sum_rows(y) / rows), rows)
+        y = y - broadcast_rows(self._over_group(sum_rows(y) / rows), rows)
         variance = self._over_group(sum_rows(jnp.square(y)) / rows)
-        scale = along_channels(self.scale[...], variance) * jax.lax.rsqrt(variance + self.eps)
-        y = y * repeat_rows(scale, rows) + along_channels(self.bias[...], y)
+        scale = broadcast_channels(self.scale[...], variance) * jax.lax.rsqrt(variance + self.eps)
+        y = y * broadcast_rows(scale, rows) + broadcast_channels(self.bias[...], y)
         return y.reshape(x.shape).astype(x.dtype)
 
     def _over_group(self, of_channels: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
@@ -133,9 +133,9 @@ class LayerNorm(nnx.Module):
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
-        return (y * along_channels(self.scale[...], y) + along_channels(self.bias[...], y)).astype(
-            x.dtype
-        )
+        return (
+            y * broadcast_channels(self.scale[...], y) + broadcast_channels(self.bias[...], y)
+        ).astype(x.dtype)
 
 
 class Embedding(nnx.Module):
@@ -181,14 +181,18 @@ class EmbeddingMLP(nnx.Module):
         return self.linear_2(jax.nn.silu(self.linear_1(sinusoids(value, self.inputs))))
 
 
-def along_channels(vector: Float[Array, "c"], like: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+def broadcast_channels(
+    vector: Float[Array, "c"], like: Float[Array, "*b c"]
+) -> Float[Array, "*b c"]:
     """A vector of channels, repeated over everything else of `like` in its dtype."""
-    return repeat_rows(vector.astype(like.dtype), like.size // like.shape[-1]).reshape(like.shape)
+    return broadcast_rows(vector.astype(like.dtype), like.size // like.shape[-1]).reshape(
+        like.shape
+    )
 
 
 # Both are products with ones, and each other's gradients. XLA makes a plain broadcast of the first; the second keeps
 # XLA:CPU from fusing what is summed into a loop of long strides: a training step takes two thirds of the time.
-def repeat_rows(vector: Float[Array, "*b c"], rows: int) -> Float[Array, "*b r c"]:
+def broadcast_rows(vector: Float[Array, "*b c"], rows: int) -> Float[Array, "*b r c"]:
     """A vector, once in every row."""
     ones = jnp.ones((rows,), vector.dtype)
     return jnp.einsum("r,...c->...rc", ones, vector, precision=jax.lax.Precision.HIGHEST)

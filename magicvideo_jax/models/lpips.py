@@ -19,13 +19,13 @@ from jaxtyping import Array, Float
 
 from magicvideo_jax.core.errors import UserError
 
-LEAST_SIDE = 31
+MIN_SIDE = 31
 """Pixels of the shorter side, below which AlexNet's last features have no pixel left."""
 
-Distance = Callable[[Float[Array, "n h w 3"], Float[Array, "n h w 3"]], Float[Array, "n"]]
+PerceptualDistance = Callable[[Float[Array, "n h w 3"], Float[Array, "n h w 3"]], Float[Array, "n"]]
 
 
-class Trunk(Enum):
+class Backbone(Enum):
     """Whose features are compared."""
 
     ALEXNET = "alexnet"
@@ -40,7 +40,7 @@ def has_lpips() -> bool:
 
 
 @cache
-def lpips(trunk: Trunk = Trunk.ALEXNET) -> Distance:
+def lpips(trunk: Backbone = Backbone.ALEXNET) -> PerceptualDistance:
     """The distance of pictures in [-1, 1], differentiable. Errors: `UserError` where the package is missing."""
     if not has_lpips():
         raise UserError(
@@ -56,9 +56,9 @@ def lpips(trunk: Trunk = Trunk.ALEXNET) -> Distance:
     params = jax.tree.map(jnp.asarray, known.params)
 
     def distance(x: Float[Array, "n h w 3"], y: Float[Array, "n h w 3"]) -> Float[Array, "n"]:
-        if min(x.shape[1:3]) < LEAST_SIDE:
+        if min(x.shape[1:3]) < MIN_SIDE:
             raise UserError(
-                f"LPIPS of pictures of {x.shape[2]} x {x.shape[1]} pixels: give {LEAST_SIDE} or more a side"
+                f"LPIPS of pictures of {x.shape[2]} x {x.shape[1]} pixels: give {MIN_SIDE} or more a side"
             )
         with jax.numpy_rank_promotion("allow"):  # theirs to rely on
             return known.lpips.apply(params, x, y).reshape(len(x))

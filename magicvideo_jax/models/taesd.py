@@ -16,10 +16,14 @@ from jaxtyping import Array, Float
 
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, upsample
-from magicvideo_jax.models.video_vae import Past, TemporalDecoderConfig, TemporalPlaces
+from magicvideo_jax.models.video_vae import (
+    TemporalCache,
+    TemporalDecoderConfig,
+    TemporalDecoderLayers,
+)
 
 _WIDTH, _LATENT, _LEVELS = 64, 4, 3
-WIDTHS = (_WIDTH,) * (_LEVELS + 1)
+DECODER_WIDTHS = (_WIDTH,) * (_LEVELS + 1)
 """Channels of the decoder behind 0, 1 .. doublings."""
 
 
@@ -46,13 +50,13 @@ class TAESD(nnx.Module):
         return self.decoder(z.astype(self.dtype), as_images=as_images).astype(jnp.float32)
 
     def decode_next(
-        self, z: Float[Array, "b t h w 4"], past: Past | None
-    ) -> tuple[Float[Array, "b t h2 w2 3"], Past | None]:
+        self, z: Float[Array, "b t h w 4"], cache: TemporalCache | None
+    ) -> tuple[Float[Array, "b t h2 w2 3"], TemporalCache | None]:
         """See `AutoencoderKL.decode_next`."""
         if not hasattr(self.decoder, "temporal"):
             return self.decode(z), None
-        x, past = self.decoder.next(z.astype(self.dtype), past)
-        return x.astype(jnp.float32), past
+        x, cache = self.decoder.decode_next(z.astype(self.dtype), cache)
+        return x.astype(jnp.float32), cache
 
     def __call__(self, x: Float[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
         """Reconstruction."""
@@ -84,7 +88,7 @@ class ReLU(nnx.Module):
         return jax.nn.relu(z)
 
 
-class Double(nnx.Module):
+class Upsample(nnx.Module):
     """Nearest-neighbour upsampling; a place in the decoder's numbering."""
 
     def __call__(self, z: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
@@ -114,26 +118,26 @@ class TAESDDecoder(nnx.Module):
         layers: list[nnx.Module] = [Clamp(), Conv(_LATENT, _WIDTH, keys=keys), ReLU()]
         for _ in range(_LEVELS):
             layers += [TAESDBlock(keys=keys) for _ in range(3)]
-            layers += [Double(), Conv(_WIDTH, _WIDTH, bias=False, keys=keys)]
+            layers += [Upsample(), Conv(_WIDTH, _WIDTH, bias=False, keys=keys)]
         self.layers = nnx.List([*layers, TAESDBlock(keys=keys), Conv(_WIDTH, 3, keys=keys)])
         if temporal is not None:
-            self.temporal = TemporalPlaces(temporal, WIDTHS, keys=keys)
+            self.temporal = TemporalDecoderLayers(temporal, DECODER_WIDTHS, keys=keys)
 
     def __call__(
         self, z: Float[Array, "*b h w 4"], *, as_images: bool = False
     ) -> Float[Array, "*b h2 w2 3"]:
         if hasattr(self, "temporal") and not as_images and z.ndim == 5:
-            return self.next(z)[0]
+            return self.decode_next(z)[0]
         return self._run(z, 0, len(self.layers))
 
-    def next(
-        self, z: Float[Array, "b t h w 4"], past: Past | None = None
-    ) -> tuple[Float[Array, "b t h2 w2 3"], Past]:
-        """The frames of a clip that follow those of the `past`; they meet behind the stem and behind doublings."""
+    def decode_next(
+        self, z: Float[Array, "b t h w 4"], cache: TemporalCache | None = None
+    ) -> tuple[Float[Array, "b t h2 w2 3"], TemporalCache]:
+        """The frames of a clip that follow those of the `cache`; they meet behind the stem and behind doublings."""
         places = [0, *range(3, len(self.layers), 5)]
         stages = [partial(self._run, first=first, end=end) for first, end in pairwise(places)]
-        h, past = self.temporal.through(stages, z, past)
-        return self._run(h, places[-1], len(self.layers)), past
+        h, cache = self.temporal.run_blocks(stages, z, cache)
+        return self._run(h, places[-1], len(self.layers)), cache
 
     def _run(
         self, z: Float[Array, "*b h w c"], first: int, end: int

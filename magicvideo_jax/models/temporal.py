@@ -13,14 +13,14 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.checks import at_least
 from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.layers import LayerNorm, Linear, repeat_rows
+from magicvideo_jax.models.layers import LayerNorm, Linear, broadcast_rows
 from magicvideo_jax.parallel.constraints import gather_parameter, shard_activations
 
 
-class Mixing(Enum):
+class TemporalMixing(Enum):
     """How frames learn of one another."""
 
     PARALLEL = "parallel"
@@ -35,7 +35,7 @@ class Mixing(Enum):
     """Frames do not meet (the paper's ablation: incoherent)."""
 
 
-class Mask(Enum):
+class TemporalMask(Enum):
     """Which frames a frame sees."""
 
     DIRECTED = "directed"
@@ -46,7 +46,7 @@ class Mask(Enum):
     """All frames: bidirectional."""
 
 
-class Position(Enum):
+class PositionEncoding(Enum):
     """What tells temporal attention where a frame stands."""
 
     NONE = "none"
@@ -61,13 +61,12 @@ class TemporalConfig:
     frames: int = 16
     """Frames that adaptors (and learned positions) have rows for; shorter clips use the first rows."""
     adaptors: bool = True
-    mixing: Mixing = Mixing.PARALLEL
-    mask: Mask = Mask.DIRECTED
-    position: Position = Position.NONE
+    mixing: TemporalMixing = TemporalMixing.PARALLEL
+    mask: TemporalMask = TemporalMask.DIRECTED
+    position: PositionEncoding = PositionEncoding.NONE
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise UserError(f"temporal.frames={self.frames}: give at least 1")
+        at_least(1, self, "frames")
 
 
 class FrameAdaptor(nnx.Module):
@@ -84,7 +83,7 @@ class FrameAdaptor(nnx.Module):
 
         def of_frames(table: Float[Array, "f c"]) -> Float[Array, "b t h w c"]:
             rows = jnp.broadcast_to(gather_parameter(table)[None, :t], (b, t, c))
-            return repeat_rows(rows, h * w).reshape(z.shape)
+            return broadcast_rows(rows, h * w).reshape(z.shape)
 
         # In float32: next to 1, bfloat16 knows no scale below 0.4 %.
         y = z.astype(jnp.float32) * (1 + of_frames(self.scale[...])) + of_frames(self.shift[...])
@@ -100,14 +99,14 @@ class TemporalAttention(nnx.Module):
         self.to_k = Linear(channels, channels, keys=keys, bias=False)
         self.to_v = Linear(channels, channels, keys=keys, bias=False)
         self.to_out = Linear(channels, channels, keys=keys, zero=True)
-        if config.position is Position.LEARNED:
+        if config.position is PositionEncoding.LEARNED:
             self.positions = nnx.Param(jnp.zeros((config.frames, channels)))
         self.mask, self.position, self.heads = config.mask, config.position, heads
 
     def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-        return self.of_last(z, z.shape[1], self._mask(z.shape[1]))
+        return self.attend_last(z, z.shape[1], self._mask(z.shape[1]))
 
-    def of_last(
+    def attend_last(
         self, frames: Float[Array, "b f h w c"], t: int, mask: Bool[Array, "t f"] | None
     ) -> Float[Array, "b t h w c"]:
         """What the last `t` of the frames see in all of them, where the mask lets them."""
@@ -115,7 +114,7 @@ class TemporalAttention(nnx.Module):
         # Frames change places with pixels while these are one axis, which more devices divide than rows alone.
         flat = shard_activations(rearrange(frames, "b f h w c -> b f (h w) c"))
         tokens = self.norm(shard_activations(rearrange(flat, "b f p c -> b p f c")))
-        if self.position is Position.LEARNED:
+        if self.position is PositionEncoding.LEARNED:
             tokens = tokens + self.positions[None, None, :count].astype(tokens.dtype)
         q, k, v = (
             rearrange(projected, "b p f (n d) -> b p f n d", n=self.heads)
@@ -125,11 +124,11 @@ class TemporalAttention(nnx.Module):
                 self.to_v(tokens),
             )
         )
-        if self.position is Position.ROPE:
-            q, k = rotate_by_position(q, first=count - t), rotate_by_position(k)
+        if self.position is PositionEncoding.ROPE:
+            q, k = apply_rope(q, first=count - t), apply_rope(k)
         seen = (
-            directed_post_softmax(q, k, v)
-            if self.mask is Mask.POST_SOFTMAX
+            attend_directed_post_softmax(q, k, v)
+            if self.mask is TemporalMask.POST_SOFTMAX
             else attend(q, k, v, mask)
         )
         added = shard_activations(self.to_out(rearrange(seen, "b p t n d -> b p t (n d)")))
@@ -140,15 +139,15 @@ class TemporalAttention(nnx.Module):
         )
 
     def _mask(self, t: int) -> Bool[Array, "t t"] | None:
-        return directed(t) if self.mask is Mask.DIRECTED else None
+        return directed_mask(t) if self.mask is TemporalMask.DIRECTED else None
 
 
-def directed(t: int) -> Bool[Array, "t t"]:
+def directed_mask(t: int) -> Bool[Array, "t t"]:
     """Row i may look at columns j <= i."""
     return jnp.tril(jnp.ones((t, t), bool))
 
 
-def directed_post_softmax(
+def attend_directed_post_softmax(
     q: Float[Array, "*b t n d"], k: Float[Array, "*b t n d"], v: Float[Array, "*b t n d"]
 ) -> Float[Array, "*b t n d"]:
     """The paper's equation read literally: softmax(q k^T / sqrt(d)) times the triangle, rows no longer summing to 1."""
@@ -158,13 +157,13 @@ def directed_post_softmax(
     )
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))
     weights = weights / weights.sum(-1, keepdims=True)
-    weights = weights * directed(q.shape[-3]).reshape(
+    weights = weights * directed_mask(q.shape[-3]).reshape(
         (1,) * (weights.ndim - 2) + (q.shape[-3],) * 2
     )
     return jnp.einsum("...nij,...jnd->...ind", weights.astype(v.dtype), v)
 
 
-def rotate_by_position(
+def apply_rope(
     x: Float[Array, "*b t n d"], *, first: int = 0, rotated: int = 32
 ) -> Float[Array, "*b t n d"]:
     """Rotary positions over frames (Su et al. 2104.09864) on the first `rotated` channels of a head, like LaVie; the
@@ -186,7 +185,7 @@ def rotate_by_position(
     )
 
 
-def shift_frames(z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+def temporal_shift(z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
     """A third of the channels from frame i-1, a third from frame i+1, the rest stays; zeros beyond the ends."""
     third = z.shape[-1] // 3
     past, future, present = z[..., :third], z[..., third : 2 * third], z[..., 2 * third :]

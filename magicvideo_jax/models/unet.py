@@ -13,6 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from magicvideo_jax.core.checks import at_least, divides, not_empty
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Downsampler, ResnetBlock, SpatialTransformer, Upsampler
 from magicvideo_jax.models.layers import Conv, EmbeddingMLP, GroupNorm, Padding
@@ -26,6 +27,12 @@ class UNetLevelConfig:
 
     width: int
     heads: int
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "width")
+        at_least(0, self, "heads")
+        if self.heads:
+            divides(self.width, self, "heads", of="the width of this level")
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,15 @@ class UNetConfig:
     linear_projection: bool = False
     groups: int = 32
     temporal: TemporalConfig | None = None
+
+    def __post_init__(self) -> None:
+        not_empty(self, "levels")
+        at_least(1, self, "blocks", "channels_in", "channels_out", "context")
+        at_least(0, self, "middle_heads")
+        if self.middle_heads:
+            divides(self.levels[-1].width, self, "middle_heads", of="the width of the last level")
+        for i, level in enumerate(self.levels):
+            divides(level.width, self, "groups", of=f"levels[{i}].width")
 
     @property
     def embedding(self) -> int:

@@ -11,12 +11,17 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from magicvideo_jax.core.checks import at_least, divides, named, not_empty, positive, refused
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Attention, Downsampler, ResnetBlock, Upsampler
 from magicvideo_jax.models.layers import Conv, GroupNorm, Padding
-from magicvideo_jax.models.taesd import WIDTHS as TAESD_WIDTHS
-from magicvideo_jax.models.video_vae import Past, TemporalDecoderConfig, TemporalPlaces
+from magicvideo_jax.models.taesd import DECODER_WIDTHS as TAESD_WIDTHS
+from magicvideo_jax.models.video_vae import (
+    TemporalCache,
+    TemporalDecoderConfig,
+    TemporalDecoderLayers,
+)
 
 
 class VAEKind(Enum):
@@ -45,11 +50,20 @@ class VAEConfig:
     """Makes a VideoVAE of it; none: the image VAE."""
 
     def __post_init__(self) -> None:
+        not_empty(self, "widths")
+        if min(self.widths) < 1:
+            raise refused(self, "widths", "give at least 1 for each")
+        at_least(1, self, "blocks", "channels", "latent_channels")
+        positive(self, "scaling")
+        if self.kind is VAEKind.KL:
+            for i, width in enumerate(self.widths):
+                divides(width, self, "groups", of=f"widths[{i}]")
         if self.temporal is not None:
-            self.temporal.check(self.place_widths)
+            with named("temporal."):
+                self.temporal.check(self.decoder_widths)
 
     @property
-    def place_widths(self) -> tuple[int, ...]:
+    def decoder_widths(self) -> tuple[int, ...]:
         """Channels of the decoder behind 0, 1 .. up levels."""
         if self.kind is VAEKind.TAESD:
             return TAESD_WIDTHS
@@ -71,10 +85,10 @@ class AutoencoderKL(nnx.Module):
 
     def __init__(self, config: VAEConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
         latent = config.latent_channels
-        self.encoder = Encoder(config, keys=keys)
+        self.encoder = VAEEncoder(config, keys=keys)
         self.quant_conv = Conv(2 * latent, 2 * latent, size=1, keys=keys)
         self.post_quant_conv = Conv(latent, latent, size=1, keys=keys)
-        self.decoder = Decoder(config, keys=keys)
+        self.decoder = VAEDecoder(config, keys=keys)
         self.dtype = dtype
 
     def encode(
@@ -96,15 +110,15 @@ class AutoencoderKL(nnx.Module):
         )
 
     def decode_next(
-        self, z: Float[Array, "b t h w z"], past: Past | None
-    ) -> tuple[Float[Array, "b t h2 w2 c"], Past | None]:
-        """The frames that follow those of the `past` (none: the first), and the past of the next; of an image VAE,
+        self, z: Float[Array, "b t h w z"], cache: TemporalCache | None
+    ) -> tuple[Float[Array, "b t h2 w2 c"], TemporalCache | None]:
+        """The frames that follow those of the `cache` (none: the first), and the cache of the next; of an image VAE,
         whose frames know of no others, there is none."""
         if not hasattr(self.decoder, "temporal"):
             return self.decode(z), None
         self._check(z)
-        x, past = self.decoder.next(self.post_quant_conv(z.astype(self.dtype)), past)
-        return x.astype(jnp.float32), past
+        x, cache = self.decoder.decode_next(self.post_quant_conv(z.astype(self.dtype)), cache)
+        return x.astype(jnp.float32), cache
 
     def _check(self, z: Array) -> None:
         channels = self.post_quant_conv.kernel.shape[-2]
@@ -118,7 +132,7 @@ class AutoencoderKL(nnx.Module):
         return self.decode(self.encode(x)[0])
 
 
-class Encoder(nnx.Module):
+class VAEEncoder(nnx.Module):
     """Pixels to the moments of the latents; pads only at the end when it halves."""
 
     def __init__(self, config: VAEConfig, *, keys: Keys):
@@ -147,7 +161,7 @@ class Encoder(nnx.Module):
         return self.conv_out(jax.nn.silu(self.conv_norm_out(h)))
 
 
-class Decoder(nnx.Module):
+class VAEDecoder(nnx.Module):
     """Latents to pixels."""
 
     def __init__(self, config: VAEConfig, *, keys: Keys):
@@ -164,23 +178,23 @@ class Decoder(nnx.Module):
         self.conv_norm_out = GroupNorm(width, groups=groups, eps=_EPS)
         self.conv_out = Conv(width, config.channels, keys=keys)
         if config.temporal is not None:
-            self.temporal = TemporalPlaces(config.temporal, config.place_widths, keys=keys)
+            self.temporal = TemporalDecoderLayers(config.temporal, config.decoder_widths, keys=keys)
 
     def __call__(
         self, z: Float[Array, "*b h w z"], *, as_images: bool = False
     ) -> Float[Array, "*b h2 w2 c"]:
         if hasattr(self, "temporal") and not as_images and z.ndim == 5:
-            return self.next(z)[0]
+            return self.decode_next(z)[0]
         for stage in self._stages():
             z = stage(z)
         return self._pixels(z)
 
-    def next(
-        self, z: Float[Array, "b t h w z"], past: Past | None = None
-    ) -> tuple[Float[Array, "b t h2 w2 c"], Past]:
-        """The frames of a clip that follow those of the `past`."""
-        h, past = self.temporal.through(self._stages(), z, past)
-        return self._pixels(h), past
+    def decode_next(
+        self, z: Float[Array, "b t h w z"], cache: TemporalCache | None = None
+    ) -> tuple[Float[Array, "b t h2 w2 c"], TemporalCache]:
+        """The frames of a clip that follow those of the `cache`."""
+        h, cache = self.temporal.run_blocks(self._stages(), z, cache)
+        return self._pixels(h), cache
 
     def _stages(self) -> list[Callable[[Array], Array]]:
         """Each ends at a place of temporal layers."""

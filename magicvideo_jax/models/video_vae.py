@@ -1,12 +1,12 @@
-"""VideoVAE (arXiv 2211.11018, section 4.5): what turns a decoder of images into one of clips, which does not flicker.
+"""VideoVAE (arXiv 2211.11018, section 4.5): an image VAE whose decoder has temporal layers, against flicker.
 
-Between the up levels of an image decoder the frames meet, at each of its `places`:
+Temporal layers follow some of the decoder's up levels (`places`):
 
     h^k <- h^k + A(h^{k-W+1} .. h^k)        A: attention over the last W frames at each pixel, W_o = 0 at start
 
-Everything else stays frame by frame, norms too, so that no frame depends on a later one. Of the frames before it a
-frame needs their W - 1 states `h` at each place, whatever the length of the clip: with these carried along (`Past`), a
-clip decoded in chunks equals the clip decoded whole. The encoder stays as it is, and every latent valid.
+All other layers, norms included, work frame by frame, so no frame depends on a later one. At each place a frame
+needs the states `h` of the W - 1 frames before it, however long the clip is. `TemporalCache` carries these, so that
+a clip decoded in chunks equals the clip decoded at once. The encoder is unchanged: all latents stay valid.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.checks import at_least, divides, refused
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.temporal import Position, TemporalAttention, TemporalConfig
+from magicvideo_jax.models.temporal import PositionEncoding, TemporalAttention, TemporalConfig
 
 
 @dataclass(frozen=True)
@@ -31,43 +31,35 @@ class TemporalDecoderConfig:
     window: int = 16
     """Frames that a frame sees: itself, and those just before it."""
     heads: int = 8
-    position: Position = Position.ROPE
+    position: PositionEncoding = PositionEncoding.ROPE
     """Unlike the U-Net's, these layers have no adaptors beside them to tell frames apart."""
 
     def __post_init__(self) -> None:
         if not self.places or list(self.places) != sorted(set(self.places)) or self.places[0] < 0:
-            raise UserError(
-                f"vae.temporal.places={self.places}: give numbers of up levels, each once and in order"
-            )
-        for name, value in (("window", self.window), ("heads", self.heads)):
-            if value < 1:
-                raise UserError(f"vae.temporal.{name}={value}: give at least 1")
-        if self.position is Position.LEARNED:
-            raise UserError(
-                "vae.temporal.position=learned: clips of any length have no rows for it; give rope or none"
+            raise refused(self, "places", "give numbers of up levels, each once and in order")
+        at_least(1, self, "window", "heads")
+        if self.position is PositionEncoding.LEARNED:
+            raise refused(
+                self, "position", "clips of any length have no rows for it; give rope or none"
             )
 
     def check(self, widths: Sequence[int]) -> None:
-        """Errors: `UserError` for a decoder, of these widths from place to place, that it does not fit."""
+        """Check the fields against a decoder with these widths from place to place. Errors: `FieldError`."""
         if self.places[-1] >= len(widths):
-            raise UserError(
-                f"vae.temporal.places={self.places}: this decoder has {len(widths) - 1} up levels; give 0 to "
-                f"{len(widths) - 1}"
+            last = len(widths) - 1
+            raise refused(
+                self, "places", f"this decoder has {last} up levels; give places from 0 to {last}"
             )
         for place in self.places:
-            if widths[place] % self.heads:
-                raise UserError(
-                    f"vae.temporal.heads={self.heads}: give a number that divides {widths[place]}, the width at "
-                    f"place {place}"
-                )
+            divides(widths[place], self, "heads", of=f"the width at place {place}")
 
 
-class Past(NamedTuple):
+class TemporalCache(NamedTuple):
     """What a decoder keeps of the frames before, to go on with the next. All zeros: there are none yet."""
 
-    frames: tuple[Float[Array, "b _w _h2 _w2 _c"], ...]
+    states: tuple[Float[Array, "b _w _h2 _w2 _c"], ...]
     """At each place the states of the last window - 1 frames; in front of the first frame, zeros that nobody sees."""
-    number: Int[Array, ""]
+    frames_seen: Int[Array, ""]
     """Frames so far."""
 
 
@@ -89,12 +81,16 @@ class WindowAttention(TemporalAttention):
         """`before` holds the frames before these, of which the last `number` are real."""
         t = z.shape[1]
         frames = z if before is None else jnp.concatenate([before, z], axis=1)
-        return self.of_last(
-            frames, t, banded(t, frames.shape[1] - t, window=self.window, number=number)
+        return self.attend_last(
+            frames,
+            t,
+            sliding_window_mask(t, frames.shape[1] - t, window=self.window, number=number),
         )
 
 
-def banded(t: int, before: int, *, window: int, number: Int[Array, ""] | int) -> Bool[Array, "t f"]:
+def sliding_window_mask(
+    t: int, before: int, *, window: int, number: Int[Array, ""] | int
+) -> Bool[Array, "t f"]:
     """Row i, which is frame `before + i`, may look at the `window` frames that end with it, but not at those in front
     of the last `number` before the first row."""
     frame, seen = before + jnp.arange(t)[:, None], jnp.arange(before + t)[None]
@@ -102,7 +98,7 @@ def banded(t: int, before: int, *, window: int, number: Int[Array, ""] | int) ->
     return is_near & (seen >= before - number)
 
 
-class TemporalPlaces(nnx.Module):
+class TemporalDecoderLayers(nnx.Module):
     """The temporal layers of a decoder, in the order of their places; `widths` are those from place to place."""
 
     def __init__(self, config: TemporalDecoderConfig, widths: Sequence[int], *, keys: Keys):
@@ -112,24 +108,24 @@ class TemporalPlaces(nnx.Module):
         )
         self.places, self.window = config.places, config.window
 
-    def through(
+    def run_blocks(
         self,
         stages: Sequence[Callable[[Array], Array]],
         z: Float[Array, "b t h w c"],
-        past: Past | None = None,
-    ) -> tuple[Float[Array, "b t h2 w2 c2"], Past]:
-        """Frames through the stages of a decoder, which end at place 0, 1 .., after those of the `past`."""
-        number = jnp.zeros((), jnp.int32) if past is None else past.number
+        cache: TemporalCache | None = None,
+    ) -> tuple[Float[Array, "b t h2 w2 c2"], TemporalCache]:
+        """Frames through the stages of a decoder, which end at place 0, 1 .., after those of the `cache`."""
+        number = jnp.zeros((), jnp.int32) if cache is None else cache.frames_seen
         kept = []
         for place, stage in enumerate(stages):
             z = stage(z)
             if place not in self.places:
                 continue
             which = self.places.index(place)
-            before = None if past is None else past.frames[which]
+            before = None if cache is None else cache.states[which]
             kept.append(self._last(z, before))
             z = z + self.layers[which](z, before, number)
-        return z, Past(tuple(kept), number + z.shape[1])
+        return z, TemporalCache(tuple(kept), number + z.shape[1])
 
     def _last(
         self, z: Float[Array, "b t h w c"], before: Float[Array, "b p h w c"] | None

@@ -1,1 +1,1 @@
-"""Where arrays live: the mesh, rules for parameters, placement of batches."""
+"""Device mesh, shardings of parameters, and placement of batches."""

@@ -1,4 +1,4 @@
-"""Batches onto the mesh: examples over `data` and `fsdp`, the frames of clips over `frames`."""
+"""Batches on the mesh: examples are sharded over `data` and `fsdp`, frames of clips over `frames`."""
 
 import functools
 from collections.abc import Sequence
@@ -60,28 +60,36 @@ def local_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in here]))
 
 
-def place_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
-    """This host's rows (numpy, as `local_rows` has them) of a batch of that size as global arrays."""
+def shard_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
+    """Global arrays from the rows of this process, which are numpy arrays in the order of `local_rows`."""
     rows = local_rows(batch_size, mesh)
 
     def put(x: np.ndarray) -> jax.Array:
-        def piece(index: Any) -> np.ndarray:
-            wanted = np.arange(batch_size)[index[0]]
-            first = int(np.searchsorted(rows, wanted[0]))
-            return x[(slice(first, first + len(wanted)), *index[1:])]
+        def shard(index: Any) -> np.ndarray:
+            shard_rows = np.arange(batch_size)[index[0]]
+            first = int(np.searchsorted(rows, shard_rows[0]))
+            return x[(slice(first, first + len(shard_rows)), *index[1:])]
 
         shape = (batch_size, *x.shape[1:])
-        return jax.make_array_from_callback(shape, batch_sharding(mesh, shape), piece)
+        return jax.make_array_from_callback(shape, batch_sharding(mesh, shape), shard)
 
     return jax.tree.map(put, batch)
 
 
-def fetch(x: jax.Array | np.ndarray, rows: int | None = None) -> np.ndarray:
-    """A global array, or the first of its rows, as numpy, on every host; numpy stays what it is. Of several hosts every
-    device holds all that is fetched."""
+def fetch_to_host(x: jax.Array | np.ndarray, rows: int | None = None) -> np.ndarray:
+    """A global array, or its first `rows` rows, as numpy on every process; numpy arrays pass through.
+
+    Where several processes share the array, every device holds all that is fetched.
+    """
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         if rows is None:
             return np.asarray(process_allgather(x, tiled=True))
         assert isinstance(x.sharding, NamedSharding)
-        x = jax.jit(lambda x: x[:rows], out_shardings=replicated(x.sharding.mesh))(x)
+        x = _first_rows(x.sharding.mesh)(x, rows)
     return np.asarray(x)[:rows]
+
+
+@functools.cache
+def _first_rows(mesh: Mesh) -> Any:
+    """`f(x, rows)`, jitted once per mesh: the first rows of a global array, replicated."""
+    return jax.jit(lambda x, rows: x[:rows], static_argnums=1, out_shardings=replicated(mesh))

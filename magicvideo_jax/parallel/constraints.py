@@ -1,8 +1,9 @@
-"""How activations and parameters in use lie over the devices of the mesh that a program is compiled for: the one of
-`jax.set_mesh` around its tracing. Without one, or on one device, nothing is said.
+"""Sharding constraints on activations and on parameters where they are used.
 
-Layers within frames have the frames of a clip on different devices; layers across frames have its pixels there. XLA
-sends each device what it lacks (an all-to-all) where one meets the other; left alone, it would gather whole clips.
+They refer to the mesh of `jax.set_mesh` around tracing, and do nothing without one or on a single device.
+
+Layers within frames shard the frames of a clip over devices, layers across frames shard its pixels. XLA inserts an
+all-to-all where one follows the other; without constraints it would gather whole clips.
 """
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
 BATCH_AXES, FRAMES_AXIS = ("data", "fsdp"), "frames"
-"""Axes of the mesh: those that clips are spread over, and the one that a clip is."""
+"""Mesh axes over which a batch is sharded, and the mesh axis over which one clip is."""
 
 
 def shard_activations(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]:
@@ -24,8 +25,10 @@ def shard_activations(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]
 
 
 def gather_parameter(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """A parameter that is spread over devices, gathered where it is used: XLA might move the activations instead, which
-    a larger batch has more of. Of its gradient each device sums the part that it keeps."""
+    """Gather a sharded parameter where it is used; its gradient is reduced to the shards without being gathered.
+
+    Without this XLA might move the activations instead, whose size grows with the batch.
+    """
     return _gathered(parameter) if _is_sharded() else parameter
 
 
@@ -34,12 +37,11 @@ def _gathered(parameter: Array) -> Array:
     return jax.lax.with_sharding_constraint(parameter, PartitionSpec())
 
 
-# The constraint's own transpose would gather the gradient, too: summed whole over all devices, and then cut.
+# The constraint's own transpose would also gather the gradient: an all-reduce of all of it, then a slice.
 _gathered.defvjp(lambda parameter: (_gathered(parameter), None), lambda _, gradient: (gradient,))
 
 
 def _is_sharded() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
-    return (
-        mesh.size > 1 and AxisType.Auto in mesh.axis_types
-    )  # in `jax.shard_map` every device is alone
+    # Inside `jax.shard_map` axes are manual: each device computes alone.
+    return mesh.size > 1 and AxisType.Auto in mesh.axis_types

@@ -1,1 +1,1 @@
-"""Programs for machines that are not here: TPU topologies, compiled costs, memory, FLOPs and collectives."""
+"""Plans for machines that are not present: TPU topologies, compiled programs, memory, FLOPs and collectives."""

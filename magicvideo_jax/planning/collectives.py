@@ -1,13 +1,13 @@
-"""What chips say to one another in a compiled program, read from XLA's text of it.
+"""Collective operations of a compiled program and the bytes that they send, parsed from its HLO text.
 
-Bytes that a chip sends, by the ring algorithm among its group of g chips, where the operation's whole array (the
-gathered one, the one that is reduced) has n bytes:
+Bytes that a chip sends by the ring algorithm in a group of g chips, where the full array of the operation (the
+gathered or the reduced one) has n bytes:
 
     all-gather, reduce-scatter, all-to-all    n (g - 1) / g
     all-reduce                                2 n (g - 1) / g
     collective-permute                        n
 
-What a loop's body sends counts as often as it runs, where the text tells how often.
+Operations in a loop's body count once per iteration where the text states the trip count.
 """
 
 import math
@@ -15,75 +15,85 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from magicvideo_jax.planning.hlo import ARRAY, branches, computations, size
+from magicvideo_jax.planning.hlo import (
+    ARRAY_PATTERN,
+    array_bytes,
+    branch_computations,
+    split_computations,
+)
 
-KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+COLLECTIVE_KINDS = (
+    "all-gather",
+    "reduce-scatter",
+    "all-reduce",
+    "all-to-all",
+    "collective-permute",
+)
 
-_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(COLLECTIVE_KINDS)})(-start)?\(")
 _CALLED = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
 _LOOP = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 
 
 @dataclass(frozen=True)
 class Collective:
-    """One operation of a program."""
+    """One collective operation of a program."""
 
     kind: str
     bytes: int
-    """Of its whole array."""
+    """Size of the full array."""
     group: int
-    """Chips that take part together."""
+    """Number of chips that take part together."""
     times: int
-    """It runs in a step."""
+    """Number of executions per step."""
 
     @property
     def sent(self) -> int:
-        """Bytes that a chip sends in a step."""
+        """Bytes that a chip sends per step."""
         if self.kind == "collective-permute":
             return self.times * self.bytes
         ways = 2 if self.kind == "all-reduce" else 1
         return self.times * ways * self.bytes * (self.group - 1) // self.group
 
 
-def collectives(program: str, devices: int) -> list[Collective]:
-    """All of a program's (`compiled.as_text()`), which runs on so many devices."""
-    by_name, entry = computations(program)
-    found: dict[tuple[str, str], Collective] = {}
+def find_collectives(program: str, devices: int) -> list[Collective]:
+    """Collective operations in the text of a compiled program (`compiled.as_text()`) for `devices` devices."""
+    by_name, entry = split_computations(program)
+    operations: dict[tuple[str, str], Collective] = {}
     for name, times in _calls(by_name, entry, 1):
         for number, line in enumerate(by_name[name]):
             match = _COLLECTIVE.search(line)
             if not match:
                 continue
-            result, kind, starts = match.groups()
+            result, kind, is_start = match.groups()
             group = _group_size(line, devices)
-            sizes = [size(dtype, shape) for dtype, shape, _ in ARRAY.findall(result)]
-            if starts and kind in ("all-gather", "collective-permute"):
+            sizes = [array_bytes(dtype, shape) for dtype, shape, _ in ARRAY_PATTERN.findall(result)]
+            if is_start and kind in ("all-gather", "collective-permute"):
                 sizes = sizes[1:2]  # (operand, result, ..)
-            whole = sum(sizes) * (group if kind == "reduce-scatter" else 1)
-            if (
-                "all-reduce-scatter" in name
-            ):  # libtpu's form: a fusion of an all-reduce and a slice of it
+            full = sum(sizes) * (group if kind == "reduce-scatter" else 1)
+            # libtpu writes a reduce-scatter as a fusion of an all-reduce and a slice.
+            if "all-reduce-scatter" in name:
                 kind = "reduce-scatter"
-            # libtpu writes an asynchronous operation in several fusions: one channel.
+            # libtpu writes an asynchronous operation as several fusions with one channel id.
             channel = re.search(r"channel_id=(\d+)", line)
             key = (kind, channel[1] if channel else f"{name}/{number}")
-            found.setdefault(key, Collective(kind, whole, group, times))
-    return [one for one in found.values() if one.group > 1]
+            operations.setdefault(key, Collective(kind, full, group, times))
+    return [one for one in operations.values() if one.group > 1]
 
 
-def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:
-    """Operations (a loop's counted as often as they run) and bytes that a chip sends, by kind."""
+def totals_by_kind(operations: list[Collective]) -> dict[str, dict[str, int]]:
+    """Executed `operations` and `bytes_sent` per chip and step, by kind of collective."""
     return {
         kind: {
-            "operations": sum(one.times for one in found if one.kind == kind),
-            "bytes_sent": sum(one.sent for one in found if one.kind == kind),
+            "operations": sum(one.times for one in operations if one.kind == kind),
+            "bytes_sent": sum(one.sent for one in operations if one.kind == kind),
         }
-        for kind in KINDS
+        for kind in COLLECTIVE_KINDS
     }
 
 
 def _calls(by_name: dict[str, list[str]], name: str, times: int) -> Iterator[tuple[str, int]]:
-    """Every computation that runs, and how often, once for each place it is called from."""
+    """Yield each executed computation with its number of executions, once per call site."""
     yield name, times
     for line in by_name.get(name, []):
         loop = _LOOP.search(line)
@@ -91,16 +101,16 @@ def _calls(by_name: dict[str, list[str]], name: str, times: int) -> Iterator[tup
             rounds = _rounds(line, by_name.get(loop[1], []))
             yield from _calls(by_name, loop[2], times * rounds)
             continue
-        for one in _CALLED.findall(line) + branches(line):
+        for one in _CALLED.findall(line) + branch_computations(line):
             if one in by_name:
                 yield from _calls(by_name, one, times)
 
 
 def _rounds(loop: str, condition: list[str]) -> int:
-    """How often a loop runs: XLA's own word, or the number that a counter from 0 is compared with; else 1."""
-    said = re.search(r'known_trip_count":\{"n":"(\d+)"', loop)
-    if said:
-        return int(said[1])
+    """Trip count of a loop: the one that XLA states, or the bound of a counter from 0, or else 1."""
+    trip_count = re.search(r'known_trip_count":\{"n":"(\d+)"', loop)
+    if trip_count:
+        return int(trip_count[1])
     limits = [
         match[1]
         for line in condition
@@ -110,7 +120,10 @@ def _rounds(loop: str, condition: list[str]) -> int:
 
 
 def _group_size(line: str, devices: int) -> int:
-    """`{{0,1},{2,3}}`, `[2,4]<=[8]` or `mesh['a'=2,'b'=4] {'b'}`; none: all."""
+    """Size of the replica groups, written as `{{0,1},{2,3}}`, `[2,4]<=[8]` or `mesh['a'=2,'b'=4] {'b'}`.
+
+    Without any, all devices form one group.
+    """
     if match := re.search(r"replica_groups=\{\{([\d,]*)\}", line):
         return len(match[1].split(","))
     if match := re.search(r"replica_groups=\[\d+,(\d+)\]<=", line):

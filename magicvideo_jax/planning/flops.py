@@ -1,6 +1,6 @@
-"""The arithmetic of a traced program: its products of matrices and convolutions, as mathematics has them.
+"""FLOPs of a traced program: the matrix products and convolutions of its jaxpr.
 
-XLA counts what it made of them (products it computes twice, sums, and a loop's body once); this counts the jaxpr.
+XLA's own count is of the compiled program: it includes recomputed products and sums, and counts a loop's body once.
 """
 
 import math
@@ -8,33 +8,32 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def flops(jaxpr: Any) -> int:
-    """Multiplications and additions of all products and convolutions; of a `while` that is no scan, one round.
+def count_flops(jaxpr: Any) -> int:
+    """Multiplications and additions of all matrix products and convolutions of a jaxpr.
 
-    A multiplication without a sum (an outer product, a broadcast) is not counted. Of branches, which are
-    forms of one thing here (`attend`), the one that computes least twice counts.
+    Products without a contraction (outer products, broadcasts) are not counted, and a `while` that is not a scan
+    counts once. Branches are implementations of one function here (`attend`): the cheapest one counts, which
+    recomputes least.
     """
     total = 0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, params = equation.primitive.name, equation.params
         if name == "dot_general":
-            total += _of_product(equation)
+            total += _product_flops(equation)
         elif name == "conv_general_dilated":
-            total += _of_convolution(equation)
+            total += _convolution_flops(equation)
         elif name == "scan":
-            total += params["length"] * flops(params["jaxpr"])
-        elif (
-            name == "shard_map"
-        ):  # over all axes of its mesh, here: what is written is one device's part
-            total += params["mesh"].size * flops(params["jaxpr"])
+            total += params["length"] * count_flops(params["jaxpr"])
+        elif name == "shard_map":  # its body is the work of one device
+            total += params["mesh"].size * count_flops(params["jaxpr"])
         elif name == "cond":
-            total += min(map(flops, params["branches"]))
+            total += min(map(count_flops, params["branches"]))
         else:
-            total += sum(map(flops, _inside(params)))
+            total += sum(map(count_flops, _called_jaxprs(params)))
     return total
 
 
-def _of_product(equation: Any) -> int:
+def _product_flops(equation: Any) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     if not contracted:
@@ -44,8 +43,8 @@ def _of_product(equation: Any) -> int:
     )
 
 
-def _of_convolution(equation: Any) -> int:
-    """A dilated input (the gradient of a stride) is zeros between its numbers, which cost nothing."""
+def _convolution_flops(equation: Any) -> int:
+    """FLOPs of a convolution. The zeros of a dilated input (a strided convolution's gradient) do not count."""
     kernel, numbers = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
     _, inputs, *window = numbers.rhs_spec
     each = kernel[inputs] * math.prod(kernel[axis] for axis in window)
@@ -57,8 +56,8 @@ def _of_convolution(equation: Any) -> int:
     )
 
 
-def _inside(params: dict[str, Any]) -> Iterator[Any]:
-    """Programs that an equation calls."""
+def _called_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    """Jaxprs among the parameters of an equation."""
     for value in params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
             if hasattr(getattr(one, "jaxpr", one), "eqns"):

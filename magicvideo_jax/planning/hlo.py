@@ -1,12 +1,12 @@
-"""XLA's text of a compiled program (`compiled.as_text()`): its computations, and the largest arrays that they make."""
+"""Parser of HLO text (`compiled.as_text()`): computations of a program, and the largest arrays that it allocates."""
 
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
-"""`bf16[16,32,64]{2,1,0:T(8,128)}`: type, shape, and how it lies in memory."""
+ARRAY_PATTERN = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
+"""Type, shape and layout of an array, such as `bf16[16,32,64]{2,1,0:T(8,128)}`."""
 
 _BITS = {
     "pred": 8,
@@ -21,8 +21,8 @@ _INSTRUCTION = re.compile(
 _LOOP = re.compile(r"\b(?:body|condition)=%?([\w.\-]+)")
 _BRANCH = re.compile(r"\b(?:true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-# They name what another operation has made, or was there before.
-_NAMES = {
+# Operations that allocate nothing: their result aliases another array.
+_ALIASES = {
     "parameter",
     "get-tuple-element",
     "tuple",
@@ -36,33 +36,33 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class LargeArray:
-    """Arrays alike: what a program makes in a device's main memory, and does not return."""
+    """Temporary arrays of one type and shape in a device's main memory."""
 
     shape: str
-    """With its type: bf16[16,32,32,320]."""
+    """Type and shape, such as bf16[16,32,32,320]."""
     bytes: int
-    """Of one, tiles filled up."""
+    """Size in bytes of one such array, padded to whole tiles."""
     number: int
     operation: str
-    """Where the program as it is written makes the first of them."""
+    """JAX name of the operation that computes the first of them."""
 
 
-def computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Lines by the computation they stand in, and which one is the entry."""
-    found: dict[str, list[str]] = {}
+def split_computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """Lines of each computation, and the name of the entry computation."""
+    by_name: dict[str, list[str]] = {}
     entry, lines = "", []
     for line in text.splitlines():
         header = _COMPUTATION.match(line)
         if header:
-            lines = found.setdefault(header[2], [])
+            lines = by_name.setdefault(header[2], [])
             entry = header[2] if header[1] else entry
         elif line.startswith("  "):
             lines.append(line)
-    return found, entry
+    return by_name, entry
 
 
-def size(dtype: str, shape: str, layout: str | None = None) -> int:
-    """Bytes of an array; with a layout that has tiles (`3,2,1,0:T(8,128)`), those of whole tiles."""
+def array_bytes(dtype: str, shape: str, layout: str | None = None) -> int:
+    """Size of an array in bytes, padded to whole tiles where its layout has tiles (`3,2,1,0:T(8,128)`)."""
     number = re.search(r"\d+", dtype)
     bits = _BITS.get(dtype) or (int(number[0]) if number else 0)  # tokens have none
     sides = [int(side) for side in shape.split(",") if side]
@@ -74,53 +74,53 @@ def size(dtype: str, shape: str, layout: str | None = None) -> int:
     return math.prod(sides) * bits // 8
 
 
-def branches(line: str) -> list[str]:
-    """Computations that an instruction chooses from."""
+def branch_computations(line: str) -> list[str]:
+    """Branch computations of a conditional instruction."""
     several = [name for names in _BRANCHES.findall(line) for name in re.findall(r"[\w.\-]+", names)]
     return _BRANCH.findall(line) + several
 
 
-def largest(text: str, number: int) -> list[LargeArray]:
-    """The largest arrays of a program, alike ones as one. They need not be there at the same time: where an array
-    ends another may begin. What a fusion keeps to itself is none."""
-    found, entry = computations(text)
+def largest_arrays(text: str, number: int) -> list[LargeArray]:
+    """The `number` largest kinds of temporary arrays of a program, in descending order of size.
+
+    They need not be live at the same time: arrays may share memory. Values inside fusions are not allocated.
+    """
+    by_name, entry = split_computations(text)
     arrays: dict[tuple[str, int], list[str]] = {}
-    for name in _in_memory(found, entry):
-        lines = [match for line in found[name] if (match := _INSTRUCTION.match(line))]
-        maker = {match["name"]: match for match in lines if match["kind"] not in _NAMES}
+    for name in _allocating(by_name, entry):
+        lines = [match for line in by_name[name] if (match := _INSTRUCTION.match(line))]
+        producers = {match["name"]: match for match in lines if match["kind"] not in _ALIASES}
         returned = (
             [one for match in lines if match["root"] for one in _returned(match)]
             if name == entry
             else []
         )
         for match in lines:
-            made_by = maker.get(match["name"])
-            if (
-                match["kind"] == "get-tuple-element"
-            ):  # of what an operation makes that makes several
-                made_by = maker.get(_operands(match)[0])
-            if made_by is None or made_by["kind"].endswith("-start") or match["name"] in returned:
+            producer = producers.get(match["name"])
+            if match["kind"] == "get-tuple-element":  # one result of an operation with several
+                producer = producers.get(_operands(match)[0])
+            if producer is None or producer["kind"].endswith("-start") or match["name"] in returned:
                 continue
-            array = ARRAY.fullmatch(match["result"])
-            if array is None or "S(" in (
-                array[3] or ""
-            ):  # elsewhere: a TPU's vector memory, its registers
+            # A memory space `S(n)` is not main memory but a TPU's vector memory, for example.
+            array = ARRAY_PATTERN.fullmatch(match["result"])
+            if array is None or "S(" in (array[3] or ""):
                 continue
-            said = re.search(r'op_name="([^"]*)"', made_by["rest"])
-            alike = arrays.setdefault((f"{array[1]}[{array[2]}]", size(*array.groups())), [])
-            alike.append(said[1] if said else made_by["kind"])
+            op_name = re.search(r'op_name="([^"]*)"', producer["rest"])
+            alike = arrays.setdefault((f"{array[1]}[{array[2]}]", array_bytes(*array.groups())), [])
+            alike.append(op_name[1] if op_name else producer["kind"])
     ordered = sorted(arrays.items(), key=lambda item: -item[0][1])
     return [
-        LargeArray(shape, of_one, len(made), made[0]) for (shape, of_one), made in ordered[:number]
+        LargeArray(shape, bytes_each, len(operations), operations[0])
+        for (shape, bytes_each), operations in ordered[:number]
     ]
 
 
-def _in_memory(found: dict[str, list[str]], name: str) -> Iterator[str]:
-    """Computations whose results lie in memory: the entry, and what it loops over and branches into."""
+def _allocating(by_name: dict[str, list[str]], name: str) -> Iterator[str]:
+    """Yield the computations that allocate results: the entry, and its loops and branches."""
     yield name
-    for line in found[name]:
-        for one in _LOOP.findall(line) + branches(line):
-            yield from _in_memory(found, one)
+    for line in by_name[name]:
+        for one in _LOOP.findall(line) + branch_computations(line):
+            yield from _allocating(by_name, one)
 
 
 def _returned(root: re.Match[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Plans as lines for people."""
+"""Plans as text: one plan in full, or a table of plans."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,7 +9,7 @@ MIB, GIB = 2**20, 2**30
 
 
 def plan_lines(plan: ProgramPlan) -> Iterator[str]:
-    """All of one plan."""
+    """Yield the lines of one plan in full."""
     mesh = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
     together = "examples a step" if plan.what is ProgramKind.STEP else "clips together"
     yield f"{plan.chips} chips of {_slices(plan)} ({mesh}), {plan.batch_size} {together}"
@@ -25,10 +25,10 @@ def plan_lines(plan: ProgramPlan) -> Iterator[str]:
         yield f"  {'memory':<14}{plan.memory / MIB:12,.1f}  {verdict(plan)}"
         return
     yield ""
-    yield from _of_costs(plan, plan.costs)
+    yield from _cost_lines(plan, plan.costs)
 
 
-def _of_costs(plan: ProgramPlan, costs: Costs) -> Iterator[str]:
+def _cost_lines(plan: ProgramPlan, costs: Costs) -> Iterator[str]:
     seconds = ", ".join(f"{name} {value:,.0f}" for name, value in costs.seconds.items())
     yield f"compiled     in CPU seconds: {seconds} ({', '.join(f'{k} {v}' for k, v in costs.versions.items())})"
     if not costs.fits:
@@ -57,7 +57,7 @@ def _of_costs(plan: ProgramPlan, costs: Costs) -> Iterator[str]:
 
 
 def plan_table(plans: Iterable[ProgramPlan]) -> Iterator[str]:
-    """A line a plan."""
+    """Yield the lines of a table with one row per plan."""
     yield "slices        chips  data  fsdp  a chip    state   grads  compiled   memory"
     for plan in plans:
         state = plan.least - plan.parts["gradients"]
@@ -76,7 +76,7 @@ def plan_table(plans: Iterable[ProgramPlan]) -> Iterator[str]:
 
 
 def verdict(plan: ProgramPlan) -> str:
-    """In words: whether it fits, as far as is known."""
+    """Whether a plan fits into memory, in words: exactly if it was compiled, else as a bound."""
     if plan.costs is not None:
         return "fits" if plan.costs.fits and plan.costs.total <= plan.memory else "does not fit"
     if plan.least > plan.memory:

@@ -1,4 +1,7 @@
-"""What a training step, or sampling, takes on chips that nobody need have: quickly from shapes alone, or compiled."""
+"""Memory, FLOPs and communication of a training or sampling program on a TPU topology that need not be present.
+
+A quick plan is computed from shapes alone; a compiled plan runs XLA's TPU compiler.
+"""
 
 import functools
 import hashlib
@@ -18,58 +21,57 @@ from magicvideo_jax.core.files import write_json
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
-from magicvideo_jax.planning.collectives import by_kind, collectives
-from magicvideo_jax.planning.flops import flops
-from magicvideo_jax.planning.hlo import LargeArray, largest
+from magicvideo_jax.planning.collectives import find_collectives, totals_by_kind
+from magicvideo_jax.planning.flops import count_flops
+from magicvideo_jax.planning.hlo import LargeArray, largest_arrays
 from magicvideo_jax.planning.programs import PlannedProgram, ProgramKind, build_program
-from magicvideo_jax.planning.topology import Topology, compile_only_devices, topology
+from magicvideo_jax.planning.topology import Topology, compile_only_devices, parse_topology
 from magicvideo_jax.runtime.compilation import cache_folder, out_of_memory_message
 
 PLATFORM = "tpu"
 
-# By default the compiler looks long for the best tiles of a convolution. A third of the time suffices for tiles that it
-# holds to be half as good (docs/plans.md). Runs keep the default, whose memory may differ a little: no whole step was
-# compiled with it.
+# By default the compiler searches long for the best tiles of a convolution. A third of the time finds tiles that it
+# estimates at half the speed (docs/plans.md). Runs keep the default, whose memory may differ a little: no complete
+# step was compiled with it.
 _SHORT_SEARCH = {"xla_jf_convolution_performance_target": "0.5"}
 
 _LARGEST = 10
-"""Arrays that are listed."""
+"""Number of arrays to list."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Of the compiled program; bytes and XLA's numbers are those of one chip."""
+    """Costs of a compiled program. Bytes and XLA's numbers are per chip."""
 
     fits: bool
     out_of_memory_message: str = ""
-    """XLA's words where it does not fit: what it would take, and its largest buffers."""
+    """XLA's message where the program does not fit: the memory that it needs, and its largest buffers."""
     arguments: int = 0
     temporaries: int = 0
     outputs: int = 0
     aliased: int = 0
-    """Outputs that take the place of arguments: the state is donated."""
+    """Outputs that reuse the memory of arguments, because the state is donated."""
     program: int = 0
-    """The code itself."""
+    """Size of the executable."""
     flops_xla: float = 0.0
-    """As XLA counts them: what it computes twice counts twice, a loop's body once."""
-    bytes_accessed: float = 0.0
+    """FLOPs as XLA counts them: recomputation included, a loop's body once."""
     collectives: dict[str, Any] = field(default_factory=dict)
-    """By kind: `operations`, and `bytes_sent`."""
+    """`operations` and `bytes_sent` by kind of collective."""
     largest: tuple[LargeArray, ...] = ()
-    """The largest arrays that it makes."""
+    """The largest temporary arrays."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of CPU time, by what took it."""
+    """CPU seconds of tracing, lowering and compiling."""
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
-        """Bytes of a chip's memory while it runs."""
+        """Peak bytes of a chip's memory during execution."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.program
 
 
 @dataclass(frozen=True)
 class ProgramPlan:
-    """What is known of a program on a topology; bytes are those of one chip."""
+    """Plan of a program on a topology. Bytes are per chip."""
 
     what: ProgramKind
     topology: str
@@ -78,26 +80,26 @@ class ProgramPlan:
     mesh: dict[str, int]
     batch_size: int
     inputs: dict[str, str]
-    """Arrays of an example, or of a clip to be, by name."""
+    """Type and shape of each input of one example or clip, by name."""
     memory: int
-    """Of a chip."""
+    """Memory of a chip."""
     parts: dict[str, int]
-    """Of a step `parameters`, `average`, `moments`, `frozen`, `inputs` and `gradients`, of sampling `parameters`,
-    `gathered` (about) and `inputs`: at least these are there at once."""
+    """Bytes that are live at once before activations. A step has `parameters`, `average`, `moments`, `frozen`,
+    `inputs` and `gradients`; sampling has `parameters`, `gathered` (an estimate) and `inputs`."""
     flops: int = 0
-    """Over all chips, counted in the program as it is written; 0 where it was not traced."""
+    """FLOPs of the traced program over all chips; 0 where it was not traced."""
     costs: Costs | None = None
 
     @property
     def least(self) -> int:
-        """Bytes before activations."""
+        """Lower bound of the memory: all bytes before activations."""
         return sum(self.parts.values())
 
 
 def quick_plan(
     experiment: Experiment, on: Topology, what: ProgramKind = ProgramKind.STEP
 ) -> ProgramPlan:
-    """From shapes alone, in seconds, without libtpu. Errors: what a run of it would say of mesh and batch."""
+    """Plan from shapes alone, in seconds and without libtpu. Errors: those of a run's mesh and batch."""
     mesh = abstract_mesh(experiment.mesh, on.chips, on.slices)
     return _plan(build_program(what, experiment, Networks(experiment.model, PLATFORM), mesh), on)
 
@@ -105,38 +107,40 @@ def quick_plan(
 def compiled_plan(
     experiment: Experiment, on: Topology, what: ProgramKind = ProgramKind.STEP
 ) -> ProgramPlan:
-    """With what XLA makes of it, which takes minutes; kept in the user's cache folder.
+    """Plan of the compiled program, which takes minutes; cached in the user's cache folder.
 
-    Errors: those of `quick_plan`; no libtpu; slices it does not know.
+    Errors: those of `quick_plan` and of `compile_only_devices`.
     """
     mesh = make_mesh(experiment.mesh, compile_only_devices(on))
     program = build_program(what, experiment, Networks(experiment.model, PLATFORM), mesh)
-    kept = _kept(program, on)
-    if not kept.is_file():
-        write_json(kept, to_plain(_with_costs(_plan(program, on), program)))
-    return _read(kept)
+    cached = _cache_file(program, on)
+    if not cached.is_file():
+        write_json(cached, to_plain(_with_costs(_plan(program, on), program)))
+    return _read_plan(cached)
 
 
-def sweep(
+def sweep_plans(
     experiment: Experiment, names: Iterable[str], *, fsdp: Iterable[int], clips: Iterable[int]
 ) -> Iterator[ProgramPlan]:
-    """Quick plans of the step, for several slices, ways to spread the state, and clips a chip; with their costs, those
-    that were compiled before. What does not divide is left out."""
+    """Yield plans of the step for all combinations of topologies, `fsdp` sizes and clips per chip.
+
+    Plans are quick ones, or compiled ones from the cache. Combinations that do not divide are skipped.
+    """
     networks = Networks(experiment.model, PLATFORM)
-    for on, ways, number in itertools.product(map(topology, names), fsdp, clips):
-        if on.chips % ways:
+    for on, shards, clips_per_chip in itertools.product(map(parse_topology, names), fsdp, clips):
+        if on.chips % shards:
             continue
-        batch = number * on.chips * experiment.train.accumulate
-        asked = replace(
+        batch = clips_per_chip * on.chips * experiment.train.accumulate
+        variant = replace(
             experiment,
-            mesh=MeshConfig(fsdp=ways),
+            mesh=MeshConfig(fsdp=shards),
             train=replace(experiment.train, batch_size=batch),
         )
         program = build_program(
-            ProgramKind.STEP, asked, networks, abstract_mesh(asked.mesh, on.chips)
+            ProgramKind.STEP, variant, networks, abstract_mesh(variant.mesh, on.chips)
         )
-        kept = _kept(program, on)
-        yield _read(kept) if kept.is_file() else _plan(program, on)
+        cached = _cache_file(program, on)
+        yield _read_plan(cached) if cached.is_file() else _plan(program, on)
 
 
 def _plan(program: PlannedProgram, on: Topology) -> ProgramPlan:
@@ -157,17 +161,19 @@ def _with_costs(plan: ProgramPlan, program: PlannedProgram) -> ProgramPlan:
     clock = _Clock()
     traced = program.trace()
     clock.lap("trace")
-    plan = replace(plan, flops=flops(traced.jaxpr))
+    plan = replace(plan, flops=count_flops(traced.jaxpr))
     lowered = traced.lower()
     clock.lap("lower")
     try:
         compiled = lowered.compile(_SHORT_SEARCH)
     except jax.errors.JaxRuntimeError as error:
-        words = out_of_memory_message(error)
-        if words is None:
+        message = out_of_memory_message(error)
+        if message is None:
             raise
         clock.lap("compile")
-        return replace(plan, costs=Costs(False, words, seconds=clock.seconds, versions=_versions()))
+        return replace(
+            plan, costs=Costs(False, message, seconds=clock.seconds, versions=_versions())
+        )
     clock.lap("compile")
     text, memory, cost = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
     return replace(
@@ -180,17 +186,16 @@ def _with_costs(plan: ProgramPlan, program: PlannedProgram) -> ProgramPlan:
             aliased=memory.alias_size_in_bytes,
             program=memory.generated_code_size_in_bytes,
             flops_xla=float(cost.get("flops", 0)),
-            bytes_accessed=float(cost.get("bytes accessed", 0)),
-            collectives=by_kind(collectives(text, plan.chips)),
-            largest=tuple(largest(text, _LARGEST)),
+            collectives=totals_by_kind(find_collectives(text, plan.chips)),
+            largest=tuple(largest_arrays(text, _LARGEST)),
             seconds=clock.seconds,
             versions=_versions(),
         ),
     )
 
 
-def _read(kept: Path) -> ProgramPlan:
-    return from_plain(ProgramPlan, json.loads(kept.read_text()), str(kept))
+def _read_plan(file: Path) -> ProgramPlan:
+    return from_plain(ProgramPlan, json.loads(file.read_text()), str(file))
 
 
 class _Clock:
@@ -212,17 +217,17 @@ def _described(batch: Any) -> dict[str, str]:
     }
 
 
-def _kept(program: PlannedProgram, on: Topology) -> Path:
-    """Where the plan of this very program is kept: of this config, these inputs, this source and these versions."""
+def _cache_file(program: PlannedProgram, on: Topology) -> Path:
+    """Cache file of a plan, named by a hash of config, inputs, topology, versions and this package's source."""
     config, inputs = to_plain(program.experiment), _described(program.inputs)
-    asked = [program.what.value, config, inputs, on.name, on.slices, _versions(), _source()]
-    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+    identity = [program.what.value, config, inputs, on.name, on.slices, _versions(), _source_hash()]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     return cache_folder() / "plans" / f"{key}.json"
 
 
 @functools.cache
-def _source() -> str:
-    """What tells this package's source from any other."""
+def _source_hash() -> str:
+    """Hash of this package's source."""
     text = hashlib.sha256()
     for file in sorted(Path(__file__).parent.parent.rglob("*.py")):
         text.update(file.read_bytes())
@@ -230,10 +235,10 @@ def _source() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in ("jax", "jaxlib", "libtpu"):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = ""
-    return found
+            versions[name] = ""
+    return versions

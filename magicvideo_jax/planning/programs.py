@@ -1,4 +1,4 @@
-"""What plans are of: the training step of a run, and the program that makes its clips; no device need be there."""
+"""Programs that can be planned: the training step of a run and its sampling program. They need no devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from magicvideo_jax.experiment.shapes import abstract_run, arbitrary_ids, bytes_
 from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import replicated, sharded_over_all
 from magicvideo_jax.parallel.shardings import bytes_per_device, with_sharding, with_shardings
-from magicvideo_jax.training.step import Compiled
+from magicvideo_jax.training.step import CompiledStep
 
 
 class ProgramKind(Enum):
-    """Which program: the values of `--what`."""
+    """Kind of program: the values of `--what`."""
 
     STEP = "step"
     SAMPLE = "sample"
@@ -29,25 +29,28 @@ class ProgramKind(Enum):
 
 @dataclass(frozen=True)
 class PlannedProgram:
-    """A program, and what a chip holds for it."""
+    """A program that is not compiled yet, and the memory that its inputs need."""
 
     what: ProgramKind
     experiment: Experiment
     mesh: Mesh | AbstractMesh
     batch_size: int
-    """Examples of a step, or clips that are made together."""
+    """Examples per step, or clips sampled together."""
     inputs: dict[str, Any]
-    """Of all of them: shapes in their places."""
+    """Shapes of the whole batch, with shardings."""
     parts: dict[str, int]
-    """Bytes a chip that are there at once, before anything is computed."""
+    """Bytes per chip that are live at once before activations, by part."""
     trace: Callable[[], Any]
-    """As JAX has it: `.jaxpr`, and `.lower().compile()`; of a mesh with devices."""
+    """Traces the program: gives `.jaxpr` and `.lower().compile()`. Needs a mesh with devices."""
 
 
 def build_program(
     what: ProgramKind, experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh
 ) -> PlannedProgram:
-    """Of a fitted experiment. Errors: a batch that the mesh does not divide; clips of a stage that makes none."""
+    """Program of an experiment whose configuration is final.
+
+    Errors: `UserError` where the mesh does not divide the batch, or the stage does not sample from prompts.
+    """
     return (_step if what is ProgramKind.STEP else _sample)(experiment, networks, mesh)
 
 
@@ -55,7 +58,7 @@ def _step(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh)
     run = abstract_run(experiment, networks, mesh)
 
     def trace() -> Any:
-        return Compiled(run.step, run.state).traced(run.state, run.batch)
+        return CompiledStep(run.step, run.state).trace(run.state, run.batch)
 
     return PlannedProgram(
         ProgramKind.STEP,
@@ -89,7 +92,8 @@ def _sample(
         frames=stage.frames(experiment),
         as_images=stage.trains_single_images,
     )
-    params = with_shardings(networks.shapes(stage.components(experiment)), mesh)
+    shapes = networks.shapes(stage.components(experiment))
+    params = with_shardings(shapes, mesh, min_size=experiment.mesh.fsdp_min_size)
     clips = generator.clips_at_once(mesh)
     request = SampleRequest(prompts=[""] * clips, fps=[experiment.sample.fps] * clips)
 

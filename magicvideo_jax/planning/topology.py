@@ -1,11 +1,11 @@
-"""TPU slices by name (`v5e:16x16`): how many chips of which kind, and with libtpu their devices, which nobody need own.
+"""TPU topologies by name, such as `v5e:16x16`, and libtpu's compile-only devices for them.
 
     chip   HBM a chip as sold   as XLA may use it   bfloat16    source
     v5e    16 GB                15.75 GiB           197 TFLOP/s   cloud.google.com/tpu/docs/v5e
     v5p    95 GB                95.74 GiB           459 TFLOP/s   cloud.google.com/tpu/docs/v5p
     v6e    32 GB                31.25 GiB           918 TFLOP/s   cloud.google.com/tpu/docs/v6e
 
-The third column is the limit that libtpu's compiler names when it refuses a program that is too large.
+The third column is the limit that libtpu's compiler names when a program is too large.
 """
 
 import contextlib
@@ -23,48 +23,46 @@ from magicvideo_jax.core.errors import UserError
 
 @dataclass(frozen=True)
 class Chip:
-    """A kind of chip; each of these is one device."""
+    """A kind of TPU chip, each of which is one JAX device."""
 
     name: str
     hbm: int
-    """Bytes that a program may use."""
-    flops: float
-    """Of bfloat16 products, a second."""
+    """Bytes of memory that a program may use."""
     axes: int
-    """Of its network: sizes in a topology's name."""
+    """Number of sizes in the name of a topology."""
 
 
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v5e", hbm=int(15.75 * 2**30), flops=197e12, axes=2),
-        Chip("v5p", hbm=int(95.74 * 2**30), flops=459e12, axes=3),
-        Chip("v6e", hbm=int(31.25 * 2**30), flops=918e12, axes=2),
+        Chip("v5e", hbm=int(15.75 * 2**30), axes=2),
+        Chip("v5p", hbm=int(95.74 * 2**30), axes=3),
+        Chip("v6e", hbm=int(31.25 * 2**30), axes=2),
     )
 }
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Slices of chips, all alike."""
+    """One or more equal TPU slices."""
 
     name: str
-    """Of one slice."""
+    """Name of one slice, such as `v5e:16x16`."""
     chip: Chip
     slices: int
     chips: int
-    """In all."""
+    """Total number of chips."""
 
 
-def topology(name: str, *, slices: int = 1) -> Topology:
-    """Errors: a name that says no topology."""
+def parse_topology(name: str, *, slices: int = 1) -> Topology:
+    """Topology by name and number of slices. Errors: `UserError` for an unknown name."""
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     chip = CHIPS.get(match[1]) if match else None
     sizes = [int(size) for size in match[2].split("x")] if match else []
     if chip is None or len(sizes) != chip.axes or 0 in sizes:
         examples = {"v5e": "v5e:16x16", "v5p": "v5p:8x8x8", "v6e": "v6e:16x16"}
         raise UserError(
-            f"--topology={name}: give chips and their arrangement, like {', '.join(examples.values())}"
+            f"--topology={name}: give a chip and its arrangement, like {', '.join(examples.values())}"
         )
     if slices < 1:
         raise UserError(f"--slices={slices}: give at least 1")
@@ -72,13 +70,16 @@ def topology(name: str, *, slices: int = 1) -> Topology:
 
 
 def compile_only_devices(asked: Topology) -> list[Any]:
-    """Devices to lower and compile for, and nothing else. Errors: no libtpu; an arrangement that it does not know."""
+    """Devices to lower and compile for, which cannot execute.
+
+    Errors: `UserError` where libtpu is not installed or does not support the arrangement.
+    """
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             "libtpu is not installed: pip install -r requirements-plan.txt, or plan with --quick"
         )
-    # The first: no TPU machine is asked who it is. The second: no TPU is touched, so that any number of plans, and a
-    # training run, may have the library open.
+    # The first keeps libtpu from asking the metadata server which machine this is. The second allows several processes
+    # (other plans, a training run) to have libtpu open, since none of these devices is used.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     from jax.experimental import topologies
 
@@ -92,13 +93,13 @@ def compile_only_devices(asked: Topology) -> list[Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """libtpu says on stderr that this is no TPU machine, which is the point."""
+    """Discard stderr, where libtpu reports that this is not a TPU machine, as expected."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)

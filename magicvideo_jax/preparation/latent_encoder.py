@@ -1,5 +1,4 @@
-"""The VAE of some weights as a function from clips to the latents that a data set keeps, with its
-fingerprint."""
+"""The VAE of given weights as a function from clips to the latents that a data set stores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from magicvideo_jax.weights.fingerprint import Fingerprint, vae_fingerprint
 
 @dataclass(frozen=True)
 class LatentEncoder:
-    """Built by `open_latent_encoder`."""
+    """A VAE's encoder with its weights; built by `open_latent_encoder`."""
 
     moments: Callable[[Params, Array], tuple[Array, Array]]
     """Pixels in [-1, 1] to mean and log-variance, unscaled."""
@@ -29,16 +28,18 @@ class LatentEncoder:
     identity: Fingerprint
 
     def shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(t h w 2c) of what is kept of a clip."""
+        """Shape (t h w 2c) of a clip's stored latents."""
         factor = self.identity["factor"]
         return frames, height // factor, width // factor, 2 * self.identity["channels"]
 
     def batches(
         self, at_once: int
     ) -> Callable[[UInt8[np.ndarray, "b t h w 3"]], Float16[np.ndarray, "b t h2 w2 c2"]]:
-        """Up to `at_once` clips to mean and log-variance, one behind the other on the last axis,
-        on this host's own devices. Fewer clips are filled up, so that there is one program and
-        one result."""
+        """A function from up to `at_once` clips to their mean and log-variance, on the last axis.
+
+        It runs on this host's own devices. Fewer clips are padded, so that one program serves all
+        batches and gives one result.
+        """
         devices = Mesh(np.array(jax.local_devices()), ("data",))
         at_once = -(-at_once // devices.size) * devices.size
         params = jax.device_put(self.params, NamedSharding(devices, PartitionSpec()))

@@ -1,4 +1,4 @@
-"""The text encoder of some weights as a function from captions to what a data set keeps of them."""
+"""The text encoder of given weights as a function from captions to the states that a data set stores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,22 +19,21 @@ from magicvideo_jax.weights.fingerprint import (
 )
 
 _AT_ONCE = 4
-"""Captions that are read together; fewer are filled up, so that there is one program and one
-result."""
+"""Captions that are encoded together; fewer are padded, so that one program serves all batches."""
 
 
 @dataclass(frozen=True)
 class CaptionEncoder:
-    """Called with captions; built by `open_caption_encoder`."""
+    """Encodes captions; built by `open_caption_encoder`."""
 
-    read: Any
+    encode: Any
     params: Params
     tokenizer: CaptionTokenizer
     identity: Fingerprint
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(l d) of a caption."""
+        """Shape (l d) of one caption's states."""
         return self.identity["tokens"], self.identity["width"]
 
     def __call__(self, captions: Sequence[str]) -> Float16[np.ndarray, "n l d"]:
@@ -42,7 +41,7 @@ class CaptionEncoder:
         for first in range(0, len(captions), _AT_ONCE):
             some = captions[first : first + _AT_ONCE]
             ids = np.pad(self.tokenizer(some), ((0, _AT_ONCE - len(some)), (0, 0)), mode="edge")
-            states.append(np.asarray(self.read(self.params, ids)).astype(np.float16)[: len(some)])
+            states.append(np.asarray(self.encode(self.params, ids)).astype(np.float16)[: len(some)])
         return np.concatenate(states)
 
 

@@ -1,10 +1,10 @@
-"""SIGTERM: this machine is wanted for something else. A cloud that takes it back says so, and a cluster at a job's end.
+"""SIGTERM: the machine is taken back (a cloud's spot node) or the job's time is up (a cluster).
 
-A process that is alone and has nothing to lose leaves at once, even out of the middle of XLA's compiler. While it has
-steps in hand, and always where several hosts must leave together, it is asked between steps.
+A process without unsaved steps ends at once, even in the middle of XLA's compiler, and with it its
+job. While there are unsaved steps the training loop asks between steps, and all processes leave at
+the same step.
 """
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -16,37 +16,45 @@ from contextlib import contextmanager
 from typing import Any
 
 from magicvideo_jax.runtime import processes
+from magicvideo_jax.runtime.job_end import end_at_once
 
 EXIT_PREEMPTED = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same command goes on."""
-
-_SAID = "stopped by SIGTERM"
+"""Exit code: stopped, everything saved, run the same command again (EX_TEMPFAIL of sysexits.h)."""
 
 
 class Preempted(Exception):
-    """The job leaves, and what is worth saving is saved. The message is one line."""
+    """The job stops for SIGTERM, everything worth saving saved. The message is one line."""
 
     def __init__(self, saved: str):
-        super().__init__(f"{_SAID}: {saved}; the same command goes on (exit code {EXIT_PREEMPTED})")
+        super().__init__(
+            f"stopped by SIGTERM: {saved}; the same command goes on (exit code {EXIT_PREEMPTED})"
+        )
 
 
 class PreemptionListener:
-    """Whether SIGTERM has come to any host. One that does not `listen` is never interrupted."""
+    """Whether SIGTERM has come to any process of the job; never, before `listen` is called."""
 
     def __init__(self):
         self._came, self._turn = threading.Event(), threading.RLock()
-        self._in_hand = False
-        self._questions: deque[Any] = deque()
+        self._protects = False
+        self._answers: deque[Any] = deque()
 
     def listen(self) -> None:
-        """From now on, for the life of the process. To be called in its main thread."""
+        """Handle SIGTERM for the life of the process. Call it in the main thread.
+
+        SIGTERM then no longer ends the process while steps are unsaved: the loop must poll
+        `requested`.
+        """
         reading, writing = socket.socketpair()
         writing.setblocking(False)
-        # Python calls a handler between two steps of its main thread, and a compiler has none for minutes. The byte
-        # that is written for each signal comes at once, unless an event loop has it written elsewhere.
+        # Python calls a handler between two steps of its main thread, and a compiler has none for
+        # minutes. The byte that is written for each signal comes at once, unless an event loop has
+        # it written elsewhere.
         signal.signal(signal.SIGTERM, lambda *_: self._come())
         signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(reading,), name="interrupt", daemon=True).start()
+        threading.Thread(
+            target=self._watch, args=(reading,), name="preemption", daemon=True
+        ).start()
 
     def _watch(self, signals: socket.socket) -> None:
         with signals:
@@ -57,30 +65,43 @@ class PreemptionListener:
     def _come(self) -> None:
         with self._turn:
             self._came.set()
-            if self._in_hand or processes.process_count() > 1:
+            if self._protects:
                 return
-            for child in multiprocessing.active_children():
-                child.kill()
             os.write(sys.stderr.fileno(), f"{Preempted('there was nothing to save')}\n".encode())
-            os._exit(EXIT_PREEMPTED)
+            end_at_once(EXIT_PREEMPTED)
 
     @contextmanager
-    def steps_in_hand(self) -> Iterator[None]:
-        """What is done inside is worth saving: nobody leaves but who asks. Errors: `Preempted` at the end, where all
-        that was done is to be saved, if SIGTERM came meanwhile."""
+    def protect_unsaved_steps(self) -> Iterator[None]:
+        """A block whose work is worth saving: SIGTERM does not end the process inside it.
+
+        Errors: `Preempted` at the end of the block, where everything must be saved, if SIGTERM
+        came to any process.
+        """
         with self._turn:
-            self._in_hand = True
+            self._protects = True
         yield
         with self._turn:
-            self._in_hand = False
+            self._protects = False
             came = self._came.is_set()
-        if came if processes.process_count() == 1 else processes.any_process_async(came).item():
+        if processes.process_count() > 1:
+            came = _answer(processes.any_process_async(came))
+        if came:
             raise Preempted("all steps are saved")
 
-    def asked(self) -> bool:
-        """Whether to leave now: to be called before each step, by every host, and all get the same answer. Of several
-        hosts it is that to the question of two steps ago, which the devices know by now: nobody waits for it."""
+    def requested(self) -> bool:
+        """Whether to stop now. Every process must call it before each step.
+
+        All get the same answer. Of several processes it is the one computed two steps earlier, so
+        no step waits for it.
+        """
         if processes.process_count() == 1:
             return self._came.is_set()
-        self._questions.append(processes.any_process_async(self._came.is_set()))
-        return len(self._questions) > 2 and bool(self._questions.popleft().item())
+        self._answers.append(processes.any_process_async(self._came.is_set()))
+        return len(self._answers) > 2 and _answer(self._answers.popleft())
+
+
+def _answer(array: Any) -> bool:
+    """The value of `any_process_async`, fetched explicitly: the loop forbids implicit transfers."""
+    import jax
+
+    return bool(jax.device_get(array))

@@ -1,5 +1,7 @@
-"""Progress of long work: a bar with rate and remaining time on a terminal, plain lines elsewhere. Of several hosts one
-speaks."""
+"""Progress of long work: a bar with rate and remaining time on a terminal, plain lines elsewhere.
+
+In a job of several processes only the leader prints.
+"""
 
 import sys
 import time
@@ -12,25 +14,20 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 def say(line: str) -> None:
-    """To stderr, like all talk about work; results go to stdout. Of several hosts one speaks."""
+    """Print a line about the work to stderr (results go to stdout); the leader only."""
     if processes.is_leader():
         print(line, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """Counts towards a total. Use it as a context manager; call `advance` after each piece of work."""
+    """A context manager that counts towards a total; call `advance` after each piece of work."""
 
     def __init__(self, total: int, what: str, *, unit: str = "it", start: int = 0):
-        self._total, self._what, self._unit, self._done, self._start = (
-            total,
-            what,
-            unit,
-            start,
-            start,
-        )
-        self._began = self._said = time.monotonic()
-        self._bar, self._speaks = None, processes.is_leader()
-        if self._speaks and sys.stderr.isatty():
+        self._total, self._what, self._unit = total, what, unit
+        self._done = self._start = start
+        self._began = self._printed = time.monotonic()
+        self._bar, self._prints = None, processes.is_leader()
+        if self._prints and sys.stderr.isatty():
             self._bar = tqdm(total=total, desc=what, unit=unit, initial=start, dynamic_ncols=True)
 
     def __enter__(self) -> "Progress":
@@ -39,21 +36,21 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self._speaks and self._done > self._start:
-            self._say()
+        elif self._prints and self._done > self._start:
+            self._print()
 
     def advance(self, pieces: int = 1, note: str = "") -> None:
-        """`pieces` more are done; `note` stands behind the count."""
+        """Count `pieces` more as done; `note` stands behind the count."""
         self._done += pieces
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(pieces)
-        elif self._speaks and time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
-            self._say(note)
+        elif self._prints and time.monotonic() - self._printed > _SECONDS_BETWEEN_LINES:
+            self._print(note)
 
-    def _say(self, note: str = "") -> None:
-        self._said = time.monotonic()
-        rate = (self._done - self._start) / max(self._said - self._began, 1e-9)
+    def _print(self, note: str = "") -> None:
+        self._printed = time.monotonic()
+        rate = (self._done - self._start) / max(self._printed - self._began, 1e-9)
         left = (self._total - self._done) / max(rate, 1e-9)
         line = f"{self._what} {self._done}/{self._total}  {rate:.3g} {self._unit}/s  {left:.0f} s left  {note}"
         print(line.rstrip(), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""One run a work folder."""
+"""A lock on a work folder: one run writes there at a time."""
 
 import errno
 import fcntl
@@ -15,49 +15,57 @@ from magicvideo_jax.runtime.progress import say
 
 LOCK = "run.lock"
 
-_WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def hold_run_lock(folder: Path) -> Iterator[None]:
-    """`folder` is this job's, whose first host holds `flock` on a file in it: the kernel lets go when the process ends,
-    however it ends. NFS knows it between machines; where a file system knows no locks one line says so, and nothing is
-    held.
+    """Lock `folder` for this job until the block, or the process, ends.
 
-    Errors: `UserError`, on every host, names folder and holder where another job has it.
+    The leader holds `flock` on a file there. NFS has such locks between machines; a file system
+    without them is named in one line, and nothing is locked. Errors: `UserError`, in every
+    process, names the folder and the job that holds it, or why it cannot be written.
     """
     held: list[int] = []
-
-    def take() -> None:
-        try:
-            held.append(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666))
-            fcntl.flock(held[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--workdir={folder}: another run writes there{_holder(folder / LOCK)}; wait for it, stop it, or give "
-                "another folder"
-            ) from None
-        except OSError as error:
-            if not held or error.errno not in _WITHOUT:
-                raise UserError(
-                    f"--workdir={folder}: cannot write there: {error.strerror or error}"
-                ) from None
-            say(f"{folder}: no locks on this file system: see that no second run writes there")
-            return
-        os.ftruncate(held[0], 0)
-        os.write(held[0], json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-
     try:
-        processes.broadcast_from_leader(take)
+        processes.broadcast_from_leader(lambda: held.append(_lock(folder)))
         yield
     finally:
         for file in held:
             os.close(file)
 
 
+def _lock(folder: Path) -> int:
+    """The descriptor of the locked file, which holds who locked it."""
+    try:
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(file, 0)
+        os.write(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+    except BlockingIOError:
+        os.close(file)
+        raise UserError(
+            f"--workdir={folder}: another run writes there{_holder(folder / LOCK)}; wait for it, stop it, or give "
+            "another folder"
+        ) from None
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            os.close(file)
+            raise _unwritable(folder, error) from None
+        say(f"{folder}: this file system has no locks: make sure that no second run writes there")
+    return file
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"--workdir={folder}: cannot write there: {error.strerror or error}")
+
+
 def _holder(file: Path) -> str:
     try:
-        said = json.loads(file.read_text())
-        return f" (process {said['pid']} on {said['host']})"
+        content = json.loads(file.read_text())
+        return f" (process {content['pid']} on {content['host']})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

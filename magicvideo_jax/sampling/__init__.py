@@ -1,1 +1,1 @@
-"""Sampling: text to keyframe latents, latents to pixels, clips to contact sheets."""
+"""Sampling: text to keyframe latents, latents to pixels."""

@@ -1,4 +1,4 @@
-"""Stage one of MagicVideo: text to keyframe latents, z_T ~ N(0, 1) walked down to z_0 with guidance."""
+"""Keyframe sampling (MagicVideo's first stage): latents z_0 from text, denoised from z_T ~ N(0, 1) with guidance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float, Key
 
-from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.checks import at_least, at_most, positive, refused, share
+from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.guidance import guided
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
@@ -18,12 +18,17 @@ from magicvideo_jax.diffusion.solvers import SolverTable, ddim, ddpm, dpm_solver
 
 
 class Sampler(Enum):
-    """How z_T is walked down."""
+    """Sampling method."""
 
     DDIM = "ddim"
     DPM = "dpm++2m"
     EULER = "euler"
     DDPM = "ddpm"
+
+
+MOST_FPS = 60
+MOST_GUIDANCE = 1000
+"""Far beyond any use; larger scales overflow in half precision."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,18 @@ class SampleConfig:
     fps: float = 8.0
     """Frame rate, a condition of the model and the rate of the clip's file."""
 
+    def __post_init__(self) -> None:
+        at_least(1, self, "steps")
+        at_least(0, self, "guidance")
+        at_most(MOST_GUIDANCE, self, "guidance")
+        share(self, "guidance_rescale", "eta")
+        if self.eta and self.sampler is not Sampler.DDIM:
+            raise refused(
+                self, "eta", "give 0, or sampler=ddim: the others have a noise of their own"
+            )
+        positive(self, "fps")
+        at_most(MOST_FPS, self, "fps")
+
 
 class Guidance(NamedTuple):
     """Classifier-free guidance; numbers or traced scalars."""
@@ -50,9 +67,7 @@ class Guidance(NamedTuple):
 
 
 def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> SolverTable:
-    """The table of the config's sampler. Errors: `UserError` for an `eta` that the sampler does not have."""
-    if config.eta and config.sampler is not Sampler.DDIM:
-        raise UserError(f"config.sample.eta={config.eta}: for sampler=ddim only; leave it out")
+    """The table of the config's sampler."""
     match config.sampler:
         case Sampler.DDIM:
             return ddim(noise, config.steps, eta=config.eta)
@@ -64,7 +79,7 @@ def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> Solve
             return ddpm(noise, config.steps)
 
 
-def keyframes(
+def sample_keyframes(
     params: Params,
     text: Float[Array, "b l d"],
     null_text: Float[Array, "b l d"],
@@ -88,6 +103,6 @@ def keyframes(
     if guidance is not None:
         null_condition = Condition(null_text, fps)
         network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
-    eps = jax.vmap(lambda key: jax.random.normal(named(key, "noise"), shape))(keys)
+    eps = jax.vmap(lambda key: jax.random.normal(subkey(key, "noise"), shape))(keys)
     start = initial_latents(table, eps)
-    return run_sampler(network, start, Condition(text, fps), plan=table, keys=keys)
+    return run_sampler(network, start, Condition(text, fps), table=table, keys=keys)

@@ -1,7 +1,8 @@
-"""Checkpoints: one atomic composite of state, data position and config (Orbax), and the frozen networks once.
+"""Checkpoints: state, data position and config per step (Orbax), and the frozen networks once.
 
 `WORKDIR/checkpoints/STEP` is written in the background and gets its checksums before its name
-(core/checksums.py): a folder of that name is whole, or damaged since. `WORKDIR/frozen` is written before step 0.
+(core/checksums.py): a folder of that name is complete, or was damaged later. `WORKDIR/frozen` is
+written before step 0.
 """
 
 import logging
@@ -24,15 +25,24 @@ from magicvideo_jax.core.checksums import find_corruption, write_checksums
 from magicvideo_jax.core.errors import UserError, WriteFailed
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.runtime import processes
-from magicvideo_jax.training.integrity import UNSEALED, clear_unfinished, newest_valid_step
+from magicvideo_jax.training.integrity import (
+    WITHOUT_CHECKSUM,
+    clear_unfinished,
+    newest_valid_step,
+)
 from magicvideo_jax.training.state import TrainState
 
 FROZEN = "frozen"
 
+_LIBRARY_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
+"""What Orbax and TensorStore raise; JAX's own errors are `RuntimeError`s."""
+
 
 class Saved:
-    """What a run has saved, to be read while it may go on: nothing is changed. Damaged checkpoints are named and passed
-    over."""
+    """Reads what a run has saved, even while it goes on, and changes nothing.
+
+    Corrupt checkpoints are logged and passed over.
+    """
 
     def __init__(self, workdir: Path):
         self._folder, self._frozen = workdir.absolute() / "checkpoints", workdir.absolute() / FROZEN
@@ -47,7 +57,7 @@ class Saved:
 
     @cached_property
     def _averaged_step(self) -> int | None:
-        """The newest valid step. Determined once: the run may go on, and its average must be read from one step."""
+        """The newest valid step, determined once: the run may go on meanwhile."""
         return processes.broadcast_from_leader(
             lambda: newest_valid_step(self._folder, sets_aside=False, under="ema/")
         )
@@ -57,69 +67,85 @@ class Saved:
         return self._restore(self._averaged_step, ema=ocp.args.StandardRestore(places))["ema"]
 
     def restore_frozen(self, places: Params) -> Params:
-        """The frozen networks; `places` are shapes with shardings. Errors: `UserError` names a damaged file."""
+        """The frozen networks; `places` are shapes with shardings.
+
+        Errors: `UserError` names a damaged file.
+        """
         if not places:
             return {}
         processes.broadcast_from_leader(self._check_frozen)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _reading(self._frozen), ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(self._frozen, places)
 
     def _restore(self, step: int | None, **items: Any) -> Any:
         if step is None:
             raise UserError(f"{self._folder}: no finished checkpoint here; train first")
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(self._folder / str(step), args=ocp.args.Composite(**items))
+        path = self._folder / str(step)
+        with _reading(path), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(path, args=ocp.args.Composite(**items))
 
     def _check_frozen(self) -> None:
-        what = find_corruption(self._frozen)
-        if what is not None:
+        found = find_corruption(self._frozen)
+        if found is not None:
             raise UserError(
-                f"{self._frozen} is damaged: {what}; bring back a copy of that file, or remove the folder: then, when "
+                f"{self._frozen} is damaged: {found}; bring back a copy of that file, or remove the folder: then, when "
                 "training goes on, its networks are read from config.init_from again"
             )
 
 
 class Checkpoints(Saved):
-    """Of the one run in a work folder, on every host. What is damaged or unfinished is named, and out of the way, from
-    the start."""
+    """Reads and writes a run's checkpoints (one instance per process).
+
+    On opening, unfinished saves are removed and corrupt ones renamed; both are logged.
+    """
 
     def __init__(self, workdir: Path, *, keep_last: int = 2, keep_every: int = 0):
-        """The last `keep_last` stay, and every multiple of `keep_every` steps (none if 0). Errors: `UserError` where
-        every checkpoint is damaged."""
+        """Open the checkpoints of `workdir`.
+
+        The last `keep_last` are kept, and those of every multiple of `keep_every` steps (0: none).
+        Errors: `UserError` where every checkpoint is damaged, or the folder cannot be read or
+        written.
+        """
         super().__init__(workdir)
         _quieten()
-        self._newest: int | None = processes.broadcast_from_leader(self._tidied)
+        self._newest: int | None = processes.broadcast_from_leader(self._tidy)
         for_good = [EveryNSteps(keep_every)] if keep_every else []
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep_last), *for_good]),
             enable_async_checkpointing=True,
             lightweight_initialize=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except _LIBRARY_ERRORS as error:
+            raise UserError(f"{self._folder} cannot be written: {_cause(error)}") from error
         self._saving = 0
         self._waiter, self._pending = ThreadPoolExecutor(1, "saved"), Future[None]()
 
-    def _tidied(self) -> int | None:
+    def _tidy(self) -> int | None:
         for folder in (self._folder, self._folder.parent):
             clear_unfinished(folder)
         return newest_valid_step(self._folder, sets_aside=True)
 
     def latest(self) -> int | None:
-        """The newest whole step when this was opened, or none."""
+        """Step of the newest valid checkpoint when this was opened, or None."""
         return self._newest
 
     def save(
         self, step: int, state: TrainState, *, position: dict[str, Any], config: dict[str, Any]
     ) -> None:
-        """State, data position and config of the moment before step `step`; a step already there is left alone. Returns
-        when they are copied from the devices. Errors: `WriteFailed` if the save before has failed."""
+        """Save state, data position and config as they are before step `step`.
+
+        A checkpoint that exists is left alone. Returns when the state is copied from the devices.
+        Errors: `WriteFailed` if the previous save has failed.
+        """
         if step in self._manager.all_steps():
             return
-        with self._failing():
+        with self._saving_failures():
             self._manager.wait_until_finished()
         self._saving = step
-        with self._failing():
+        with self._saving_failures():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -131,36 +157,36 @@ class Checkpoints(Saved):
             )
         self._pending = self._waiter.submit(self._manager.wait_until_finished)
 
-    def _seal(self) -> None:
-        """On the first host, when all have written theirs, and before the folder gets its name."""
+    def _write_checksums(self) -> None:
+        """Callback in the leader: all parts are written, and the folder has no name yet."""
         (unnamed,) = self._folder.glob(f"{self._saving}.*")
-        write_checksums(unnamed, without=UNSEALED)
+        write_checksums(unnamed, without=WITHOUT_CHECKSUM)
 
     def check(self) -> None:
-        """Waits for nothing. Errors: `WriteFailed` if a save has failed meanwhile."""
+        """Raise `WriteFailed` if a save has failed meanwhile. Does not wait."""
         if self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """For the last save. Errors: `WriteFailed` if it failed."""
-        with self._failing():
+        """Wait for the last save. Errors: `WriteFailed` if it failed."""
+        with self._saving_failures():
             self._manager.wait_until_finished()
         self._pending = Future[None]()
 
     def close(self) -> None:
-        """Waits for the last save. Errors: `WriteFailed` if it failed."""
-        with self._failing():
+        """Wait for the last save and release everything. Errors: `WriteFailed` if it failed."""
+        with self._saving_failures():
             self._manager.close()
         self._waiter.shutdown()
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
+    def _saving_failures(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, RuntimeError) as error:
+        except _LIBRARY_ERRORS as error:
             raise WriteFailed(
                 f"{self._folder}: step {self._saving} could not be saved ({_cause(error)}); the checkpoints before it "
-                "are whole: mend that, and run the same command again"
+                "are intact: mend that, and run the same command again"
             ) from error
 
     def restore(self, places: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -177,20 +203,36 @@ class Checkpoints(Saved):
         return state, restored["position"]
 
     def has_frozen(self) -> bool:
+        """Whether the frozen networks are in the work folder."""
         return processes.broadcast_from_leader(self._frozen.exists)
 
     def save_frozen(self, frozen: Params) -> None:
-        """Once, before step 0: no checkpoint repeats them. Those of a run that ended before its first are replaced."""
+        """Save the frozen networks, once, before step 0. Errors: `WriteFailed`.
+
+        Those of a run that ended before its first step are replaced.
+        """
         if not frozen:
             return
-        with self._failing():
-            sealed = ocp.AsyncOptions(post_finalization_callback=self._seal_frozen)
-            with ocp.StandardCheckpointer(async_options=sealed) as checkpointer:
+        with self._saving_failures():
+            options = ocp.AsyncOptions(post_finalization_callback=self._write_frozen_checksums)
+            with ocp.StandardCheckpointer(async_options=options) as checkpointer:
                 checkpointer.save(self._frozen, frozen, force=True)
 
-    def _seal_frozen(self) -> None:
+    def _write_frozen_checksums(self) -> None:
         (unnamed,) = self._frozen.parent.glob(f"{FROZEN}.*")
-        write_checksums(unnamed, without=UNSEALED)
+        write_checksums(unnamed, without=WITHOUT_CHECKSUM)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a library raises into one line: intact files that do not fit the run."""
+    try:
+        yield
+    except _LIBRARY_ERRORS as error:
+        raise UserError(
+            f"{path} cannot be restored into this run ({_cause(error)}); if the config or the code has changed since, "
+            "go on with those that saved it"
+        ) from error
 
 
 def _paths(folder: Path) -> set[str]:
@@ -201,32 +243,32 @@ def _paths(folder: Path) -> set[str]:
 
 
 def _resumed(state: TrainState) -> dict[str, Any]:
-    """What is neither frozen nor an item of its own."""
+    """The fields that are saved as the item `state`: all but `frozen` and `ema`."""
     return {name: value for name, value in state._asdict().items() if name not in ("frozen", "ema")}
 
 
 def _cause(error: Exception) -> str:
-    """TensorStore tells all it knows, in a thousand words; of the system's errors the name is enough."""
+    """The system's name of an error whose code is in TensorStore's long message, or a line."""
     code = re.search(r"os_error_code='(\d+)'", str(error))
-    return (
-        os.strerror(int(code[1]))
-        if code
-        else re.split(r" \[tensorstore_spec|\n", str(error))[0][:300]
-    )
+    if code:
+        return os.strerror(int(code[1]))
+    return re.split(r" \[tensorstore_spec|\n", str(error))[0][:300]
 
 
 def _quieten() -> None:
-    """When a save fails Orbax logs tracebacks, and TensorStore calls an event loop that Orbax has closed. The failure
-    itself reaches us as an exception, and the user as one line."""
+    """Silence what Orbax and TensorStore log when a save fails: tracebacks, a closed event loop.
+
+    The failure itself is raised, and reported as one line.
+    """
     logging.getLogger("absl").addFilter(_is_no_failure_of_orbax)
     if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _say_unraisable
+        sys.unraisablehook = _report_unraisable
 
 
 def _is_no_failure_of_orbax(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR or "/orbax/" not in record.pathname
 
 
-def _say_unraisable(unraisable: Any) -> None:
+def _report_unraisable(unraisable: Any) -> None:
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

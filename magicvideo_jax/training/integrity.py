@@ -1,5 +1,7 @@
-"""Which of a run's checkpoints is the newest whole one. Those that are damaged are named and set aside; what a save
-left that did not end is named and removed."""
+"""The newest valid checkpoint of a run.
+
+Corrupt checkpoints are renamed and unfinished saves removed; both are logged.
+"""
 
 import shutil
 from pathlib import Path
@@ -8,29 +10,28 @@ from magicvideo_jax.core.checksums import find_corruption
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.runtime.progress import say
 
-UNSEALED = ("_CHECKPOINT_METADATA", "commit_success.txt")
-"""Orbax writes these as a checkpoint gets its name, after the seal. Nothing is read from them."""
+WITHOUT_CHECKSUM = ("_CHECKPOINT_METADATA", "commit_success.txt")
+"""Files that Orbax writes after the checksums. Nothing is read from them."""
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _DAMAGED = "damaged-"
 
 
 def newest_valid_step(folder: Path, *, sets_aside: bool, under: str = "") -> int | None:
-    """The step of the newest checkpoint in `folder` whose files are as they were written (those whose path begins with
-    `under`); none where there was none yet. Older ones are not looked at.
+    """Step of the newest checkpoint in `folder` whose files are intact; None if there is none yet.
 
-    Errors: `UserError` where there are checkpoints and all of them are damaged, and where one cannot be set aside.
+    `under` limits the comparison to files whose path begins with it. Older ones than the result
+    are not read; corrupt ones are renamed if `sets_aside`. Errors: `UserError` where every
+    checkpoint is damaged, where one cannot be renamed, and where the folder cannot be read.
     """
-    steps = sorted(
-        (int(path.name) for path in folder.glob("*") if path.name.isdigit()), reverse=True
-    )
-    for step in steps:
-        what = find_corruption(folder / str(step), under=under)
-        if what is None:
+    names = _names(folder)
+    for step in sorted((int(name) for name in names if name.isdecimal()), reverse=True):
+        found = find_corruption(folder / str(step), under=under)
+        if found is None:
             return step
-        where = _set_aside(folder / str(step)) if sets_aside else "passed over"
-        say(f"checkpoint {folder / str(step)} is damaged: {what}; {where}")
-    if steps or list(folder.glob(f"{_DAMAGED}*")):
+        result = _set_aside(folder / str(step)) if sets_aside else "passed over"
+        say(f"checkpoint {folder / str(step)} is damaged: {found}; {result}")
+    if any(name.isdecimal() or name.startswith(_DAMAGED) for name in names):
         raise UserError(
             f"{folder}: every checkpoint here is damaged, and none is left to go on from; bring back a copy of one, or "
             "move this folder away to begin again at step 0"
@@ -38,10 +39,24 @@ def newest_valid_step(folder: Path, *, sets_aside: bool, under: str = "") -> int
     return None
 
 
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
+
+
 def clear_unfinished(folder: Path) -> None:
-    """Removes what is left of saves that were killed. The run must be the only one there."""
+    """Remove what saves that were killed left behind. No other run may be writing there."""
     for path in folder.glob(f"*{_UNFINISHED}*"):
-        shutil.rmtree(path, ignore_errors=True)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            raise UserError(
+                f"{path}: a save that did not end cannot be removed: {error.strerror or error}"
+            ) from None
         say(f"{path}: a save that did not end; removed")
 
 

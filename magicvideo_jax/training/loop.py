@@ -11,7 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
+from magicvideo_jax.core.checks import at_least
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.preemption import Preempted, PreemptionListener
 from magicvideo_jax.runtime.progress import Progress, say
 from magicvideo_jax.training.checkpoint import Checkpoints
@@ -38,6 +40,11 @@ class TrainConfig:
     preview_every: int = 500
     log_every: int = 20
     wandb_project: str = ""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "steps", "batch_size", "accumulate", "save_every", "keep_last")
+        at_least(1, self, "preview_every", "log_every")
+        at_least(0, self, "keep_every")
 
 
 @runtime_checkable
@@ -74,13 +81,13 @@ def train_loop(
     window: list[dict[str, Any]] = []
     began, waited = time.monotonic(), 0.0
     with (
-        preemption.steps_in_hand(),
+        preemption.protect_unsaved_steps(),
         jax.transfer_guard("disallow"),
         Progress(config.steps, "train", unit="step", start=first) as progress,
     ):
         for number in range(first, config.steps):
             # Leave, if asked to.
-            if preemption.asked():
+            if preemption.requested():
                 if number > first:
                     save(number)
                 raise Preempted(
@@ -137,7 +144,10 @@ def _show(
             preview(state, number)
     except (
         Exception
-    ) as error:  # a full disk, too little memory for sampling: training does not need it
+    ) as error:  # too little memory for sampling, for example: training does not need it
+        # Other processes may be waiting in a collective of the preview: then only the job's end frees them.
+        if processes.process_count() > 1:
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         say(f"no preview of step {number}: {reason}")
 

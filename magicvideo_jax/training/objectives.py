@@ -1,11 +1,11 @@
-"""What each stage minimises: one function a stage, each returning an `Objective`.
+"""Objectives of denoising and of image auto-encoding.
 
-    L = E || target - network(alpha z_0 + sigma eps, t, text, fps) ||^2       (1)  with prompts dropped for guidance
+    L = E || target - network(alpha z_0 + sigma eps, t, text, fps) ||^2       (1)  denoising, with caption dropout
     L = mean_s (mean |e_s| + mean e_s^2) + w_KL KL(q(z|x) || N(0, 1))         (2)  the VAE; e_s is the error D(z) - x
-        averaged over squares of s = 1, 2, 4 .. pixels, up to those of a latent
+        averaged over squares of s = 1, 2, 4 .. pixels, up to one latent's
 
-A batch is a dict of arrays with the batch axis first: `ids` (b l) and `pixels` uint8 (b t h w c), or instead of them
-`text` (b l d) and `latents` (b t h w c) made beforehand; optionally `fps` (b) and `is_captioned` (b).
+A batch is a dict of arrays with a leading batch axis: `ids` (b l) and `pixels` uint8 (b t h w c), or precomputed `text`
+(b l d) and `latents` (b t h w c) in their place; optionally `fps` (b) and `is_captioned` (b).
 """
 
 from collections.abc import Callable, Mapping
@@ -18,46 +18,54 @@ import numpy as np
 from einops import reduce
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from magicvideo_jax.core.keys import named
-from magicvideo_jax.core.pixels import to_float
+from magicvideo_jax.core.checks import at_least, positive, share
+from magicvideo_jax.core.keys import subkey
+from magicvideo_jax.core.pixels import psnr_of_mse, to_float
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.loss import min_snr_weight, per_example_mse
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import corrupt, target
 from magicvideo_jax.diffusion.schedule import schedule_of
-from magicvideo_jax.training.step import Metrics, Objective, Step
+from magicvideo_jax.training.step import Metrics, Objective, StepNumber
 
 TIME_BINS = 10
+"""Number of equal bins of diffusion time in which losses are reported."""
 
 
 @dataclass(frozen=True)
 class DenoisingConfig:
-    """How eq. 1 is weighed and what is withheld."""
+    """Caption dropout, loss weights and distribution of times of eq. 1."""
 
     caption_dropout: float = 0.1
-    """Share of examples trained with the empty prompt, for classifier-free guidance."""
+    """Fraction of examples trained with the empty prompt, for classifier-free guidance."""
     min_snr: float | None = None
-    """gamma of min-SNR weighting (2303.09556), or none: every time counts alike."""
+    """gamma of min-SNR weighting (2303.09556); None weights all times equally."""
     time_shift: float = 1.0
-    """How far times are moved towards more noise, k in t' = k t / (1 + (k - 1) t) (Esser et al. 2403.03206, eq. 23);
-    1: not at all. A clip shows at more noise than a picture what is in it, so that is where its motion is decided."""
+    """Shift of times towards more noise: k in t' = k t / (1 + (k - 1) t) (Esser et al. 2403.03206, eq. 23); 1 is none.
+
+    The content of a clip is visible at higher noise levels than that of an image, so its motion is decided there."""
     image_share: float = 0.5
-    """Weight of the image part of a joint batch."""
+    """Weight of the image loss in joint training."""
+
+    def __post_init__(self) -> None:
+        share(self, "caption_dropout", "image_share")
+        positive(self, "min_snr")
+        at_least(1, self, "time_shift")
 
 
 @dataclass(frozen=True)
 class DenoisingNetworks:
-    """The networks as functions of the whole parameters, as an objective needs them."""
+    """Networks that a denoising objective calls, as functions of all parameters."""
 
     encode: Callable[[Params, Float[Array, "b t h w 3"], PRNGKeyArray], Float[Array, "b t h2 w2 c"]]
-    """Pixels in [-1, 1] to scaled latents, a sample of q(z | x)."""
+    """Sample of q(z | x): pixels in [-1, 1] to scaled latents."""
     encode_text: Callable[[Params, Int[Array, "b l"]], Float[Array, "b l d"]]
     """Token ids to text states."""
     denoise: Callable[..., Float[Array, "b t h w c"]]
     """`denoise(params, z, time, condition, as_images=...)`."""
 
 
-def denoising(
+def denoising_objective(
     networks: DenoisingNetworks,
     noise: NoiseScheduleConfig,
     config: DenoisingConfig,
@@ -65,26 +73,30 @@ def denoising(
     null_ids: Int[np.ndarray, "l"],
     as_images: bool = False,
 ) -> Objective:
-    """Eq. 1 for clips, or `as_images` for pictures (clips of any number of frames, each by itself)."""
+    """Denoising objective (eq. 1) for clips, or with `as_images` for independent frames.
+
+    `null_ids` are the token ids of the empty prompt.
+    """
     schedule = schedule_of(noise)
 
     def objective(
-        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Step, /
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Array, Metrics]:
         del step
         z0 = (
             batch["latents"]
             if "latents" in batch
-            else networks.encode(params, to_float(batch["pixels"]), named(key, "vae"))
+            else networks.encode(params, to_float(batch["pixels"]), subkey(key, "vae"))
         )
         z0 = jax.lax.stop_gradient(z0).astype(jnp.float32)
         b = z0.shape[0]
-        told = jax.random.uniform(named(key, "caption"), (b,)) >= config.caption_dropout
+        is_conditional = jax.random.uniform(subkey(key, "caption"), (b,)) >= config.caption_dropout
         condition = Condition(
-            _text(params, batch, told & batch.get("is_captioned", told)), batch.get("fps")
+            _text(params, batch, is_conditional & batch.get("is_captioned", is_conditional)),
+            batch.get("fps"),
         )
-        time = spread_times(named(key, "time"), b, len(schedule), shift=config.time_shift)
-        eps = jax.random.normal(named(key, "noise"), z0.shape)
+        time = stratified_times(subkey(key, "time"), b, len(schedule), shift=config.time_shift)
+        eps = jax.random.normal(subkey(key, "noise"), z0.shape)
         alpha, sigma = schedule.alpha(time), schedule.sigma(time)
         output = networks.denoise(
             params,
@@ -98,38 +110,40 @@ def denoising(
         weighted = losses
         if config.min_snr is not None:
             weighted = losses * min_snr_weight(kind, alpha=alpha, sigma=sigma, gamma=config.min_snr)
-        return weighted.mean(), by_time(losses, time, len(schedule))
+        return weighted.mean(), losses_by_time_bin(losses, time, len(schedule))
 
-    def _text(params: Params, batch: Mapping[str, Array], is_told: Array) -> Array:
+    def _text(params: Params, batch: Mapping[str, Array], is_conditional: Array) -> Array:
         null = jnp.asarray(null_ids, jnp.int32)[None]
         if "text" in batch:
-            return jnp.where(
-                is_told[:, None, None], batch["text"], networks.encode_text(params, null)
-            )
-        return networks.encode_text(params, jnp.where(is_told[:, None], batch["ids"], null))
+            null_text = networks.encode_text(params, null)
+            return jnp.where(is_conditional[:, None, None], batch["text"], null_text)
+        ids = jnp.where(is_conditional[:, None], batch["ids"], null)
+        return networks.encode_text(params, ids)
 
     return objective
 
 
-def spread_times(
+def stratified_times(
     key: PRNGKeyArray, number: int, times: int, *, shift: float = 1.0
 ) -> Int[Array, "b"]:
-    """Uniform times at equal distances from a random first one (Kingma et al. 2107.00630, appendix I.1): every batch
-    has little and much noise in it, so that its loss tells more about the network than about its luck. With `shift`
-    they are moved afterwards (`DenoisingConfig.time_shift`)."""
-    places = (jax.random.uniform(key) + jnp.arange(number) / number) % 1
-    places = shift * places / (1 + (shift - 1) * places)
-    return jnp.minimum((places * times).astype(jnp.int32), times - 1)
+    """Uniform times at equal distances from a random first one (Kingma et al. 2107.00630, appendix I.1).
+
+    Every batch covers all noise levels, which lowers the variance of its loss. `shift` moves the times afterwards
+    (`DenoisingConfig.time_shift`).
+    """
+    u = (jax.random.uniform(key) + jnp.arange(number) / number) % 1
+    u = shift * u / (1 + (shift - 1) * u)
+    return jnp.minimum((u * times).astype(jnp.int32), times - 1)
 
 
-def joint(video: Objective, image: Objective, config: DenoisingConfig) -> Objective:
-    """Clips and pictures in one step (batches `{"video": .., "image": ..}`); pictures skip all temporal networks."""
+def joint_objective(video: Objective, image: Objective, config: DenoisingConfig) -> Objective:
+    """Weighted sum of a clip and an image objective, for batches `{"video": .., "image": ..}`."""
 
     def objective(
-        params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, step: Step, /
+        params: Params, batch: Mapping[str, Any], key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Array, Metrics]:
-        video_loss, metrics = video(params, batch["video"], named(key, "video"), step)
-        image_loss, _ = image(params, batch["image"], named(key, "image"), step)
+        video_loss, metrics = video(params, batch["video"], subkey(key, "video"), step)
+        image_loss, _ = image(params, batch["image"], subkey(key, "image"), step)
         loss = (1 - config.image_share) * video_loss + config.image_share * image_loss
         return loss, metrics | {"video_loss": video_loss, "image_loss": image_loss}
 
@@ -141,36 +155,40 @@ class AutoencodingConfig:
     """Weights of eq. 2."""
 
     kl: float = 1e-6
+    """w_KL."""
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "kl")
 
 
-def autoencoding(
+def autoencoding_objective(
     encode: Callable[[Params, Float[Array, "b t h w 3"]], tuple[Array, Array]],
     decode: Callable[[Params, Float[Array, "b t h w c"]], Array],
     config: AutoencodingConfig,
 ) -> Objective:
-    """Eq. 2: the image VAE, frame by frame.
+    """Objective of the image VAE (eq. 2), frame by frame.
 
-    Without the coarse errors a small VAE spends its latents on outlines, and gives one colour for another.
+    `encode(params, x)` gives mean and log-variance of the latents, `decode(params, z)` pixels in [-1, 1]. Without the
+    errors at coarse scales a small VAE spends its latents on outlines and confuses colours.
     """
 
     def objective(
-        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: Step, /
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Array, Metrics]:
         del step
         x = to_float(batch["pixels"])
         mean, log_variance = encode(params, x)
-        z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(named(key, "vae"), mean.shape)
+        z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(subkey(key, "vae"), mean.shape)
         error = decode(params, z) - x
         l1, l2 = jnp.abs(error).mean(), jnp.square(error).mean()
         scales = [error]
         while scales[-1].shape[-2] > z.shape[-2]:
             scales.append(reduce(scales[-1], "b t (h m) (w n) c -> b t h w c", "mean", m=2, n=2))
-        misses = [jnp.abs(e).mean() + jnp.square(e).mean() for e in scales]
+        terms = [jnp.abs(e).mean() + jnp.square(e).mean() for e in scales]
         kl = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).mean()
-        psnr = -10 * jnp.log10(l2 / 4 + 1e-10)
-        return sum(misses) / len(misses) + config.kl * kl, {
+        return sum(terms) / len(terms) + config.kl * kl, {
             "l1": l1,
-            "psnr": psnr,
+            "psnr": psnr_of_mse(l2 + 4e-10, peak=2.0),
             "kl": kl,
             "latent_std": mean.std(),
         }
@@ -178,7 +196,7 @@ def autoencoding(
     return objective
 
 
-def by_time(losses: Float[Array, "b"], time: Int[Array, "b"], times: int) -> Metrics:
-    """Sum and number of losses in equal bins of diffusion time; the log divides one by the other."""
-    which = jax.nn.one_hot(time * TIME_BINS // times, TIME_BINS)
-    return {"time_bin_loss": losses @ which, "time_bin_count": which.sum(0)}
+def losses_by_time_bin(losses: Float[Array, "b"], time: Int[Array, "b"], times: int) -> Metrics:
+    """Sum and number of losses in each of `TIME_BINS` bins; the log reports their quotient."""
+    bins = jax.nn.one_hot(time * TIME_BINS // times, TIME_BINS)
+    return {"time_bin_loss": losses @ bins, "time_bin_count": bins.sum(0)}

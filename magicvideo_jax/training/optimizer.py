@@ -1,4 +1,4 @@
-"""AdamW with warm-up and clipping, and which parameters it sees."""
+"""AdamW with warm-up and gradient clipping, and the selection of trained parameters."""
 
 import re
 from dataclasses import dataclass
@@ -6,29 +6,30 @@ from enum import Enum
 
 import optax
 
+from magicvideo_jax.core.checks import at_least, below_one, positive
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
 
 
 class Freeze(Enum):
-    """Which parts of the trained network train."""
+    """Part of the network that is trained."""
 
     ALL = "all"
-    """Everything (the paper)."""
+    """All parameters, as in the paper."""
     TEMPORAL = "temporal"
-    """Adaptors, temporal attention, the frame-rate embedding; the image network stays as it came."""
+    """Adaptors, temporal attention and frame-rate embedding; the image network is frozen."""
     ADAPTOR = "adaptor"
     """Frame-wise adaptors only."""
     DECODER = "decoder"
-    """Of a VideoVAE its whole decoder; `temporal` trains the added layers alone."""
+    """Whole decoder of a VideoVAE, whereas `temporal` trains only its temporal layers."""
 
 
 DISCRIMINATOR = "discriminator"
-"""Where a discriminator's parameters are."""
+"""Key of a discriminator's parameters."""
 
 _DISCRIMINATOR_B1, _DISCRIMINATOR_B2 = 0.5, 0.9
-"""Short memories: what a discriminator learns against changes (Zhang et al. 1805.08318 and others)."""
+"""Low betas, because the generator that a discriminator trains against keeps changing."""
 
 _TRAINED = {
     Freeze.ALL: r"",
@@ -44,34 +45,37 @@ class OptimConfig:
 
     lr: float = 1e-4
     temporal_lr: float | None = None
-    """Learning rate of what `Freeze.TEMPORAL` trains, which begins as nothing; none: the same."""
+    """Learning rate of the parameters that `Freeze.TEMPORAL` trains; None: `lr`."""
     warmup: int = 100
-    """Steps from 0 to `lr`."""
+    """Steps of linear warm-up from 0 to `lr`."""
     decay: bool = False
-    """Whether `lr` falls to a tenth along a cosine until the last step; otherwise it stays."""
+    """Whether `lr` decays to a tenth along a cosine until the last step, or is constant."""
     b1: float = 0.9
     b2: float = 0.999
     weight_decay: float = 0.01
+    decay_kernels_only: bool = False
+    """Whether weight decay spares biases, norms, adaptors and embeddings; AdamW as published decays everything."""
     grad_clip_norm: float = 1.0
-    """Largest global norm of a gradient."""
+    """Global norm to which gradients are clipped."""
     ema_decay: float = 0.999
     freeze: Freeze = Freeze.ALL
     discriminator_lr: float = 1e-4
-    """Of a VideoVAE's discriminator, from its first step to its last."""
+    """Learning rate of a VideoVAE's discriminator, constant over the run."""
+
+    def __post_init__(self) -> None:
+        positive(self, "lr", "temporal_lr", "discriminator_lr", "grad_clip_norm")
+        at_least(0, self, "warmup", "weight_decay")
+        below_one(self, "b1", "b2", "ema_decay")
 
 
-def trains(freeze: Freeze, path: str) -> bool:
-    """Whether a parameter of the trained networks trains."""
+def is_trained(freeze: Freeze, path: str) -> bool:
+    """Whether a freeze mode trains the parameter at a dotted path."""
     return re.search(_TRAINED[freeze], path) is not None
 
 
 def check_optimizer(config: OptimConfig, steps: int) -> None:
-    """Errors: `UserError` for rates and a warm-up out of range."""
-    rates = {name: getattr(config, name) for name in ("lr", "temporal_lr", "discriminator_lr")}
-    for name, given in rates.items():
-        if given is not None and not given > 0:
-            raise UserError(f"config.optim.{name}={given}: give more than 0")
-    if config.warmup < 0 or config.warmup >= steps:
+    """Errors: `UserError` for a warm-up that is not shorter than the run."""
+    if config.warmup >= steps:
         raise UserError(
             f"config.optim.warmup={config.warmup}: give 0 up to less than train.steps={steps}"
         )
@@ -80,7 +84,7 @@ def check_optimizer(config: OptimConfig, steps: int) -> None:
 def make_optimizer(
     config: OptimConfig, steps: int, *, with_discriminator: bool = False
 ) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW on the schedule; what is at `DISCRIMINATOR` has an optimizer of its own.
+    """Clipping by global norm, then AdamW on a schedule; `DISCRIMINATOR` parameters have an optimizer of their own.
 
     Errors: those of `check_optimizer`.
     """
@@ -94,24 +98,35 @@ def make_optimizer(
     ratio = 1.0 if config.temporal_lr is None else config.temporal_lr / config.lr
     network = optax.chain(
         optax.clip_by_global_norm(config.grad_clip_norm),
-        optax.adamw(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay),
+        optax.adamw(
+            rate,
+            b1=config.b1,
+            b2=config.b2,
+            weight_decay=config.weight_decay,
+            mask=_are_kernels if config.decay_kernels_only else None,
+        ),
         optax.masked(optax.scale(ratio), _are_temporal),
     )
     if not with_discriminator:
         return network
-    rival = optax.chain(
+    discriminator = optax.chain(
         optax.clip_by_global_norm(config.grad_clip_norm),
         optax.adamw(
             config.discriminator_lr, b1=_DISCRIMINATOR_B1, b2=_DISCRIMINATOR_B2, weight_decay=0.0
         ),
     )
     return optax.partition(
-        {"networks": network, DISCRIMINATOR: rival},
+        {"networks": network, DISCRIMINATOR: discriminator},
         lambda params: {
             name: DISCRIMINATOR if name == DISCRIMINATOR else "networks" for name in params
         },
     )
 
 
+def _are_kernels(params: Params) -> Params:
+    """Whether each parameter is the matrix of a product or a convolution, by its name."""
+    return unflatten({path: path.split(".")[-1] == "kernel" for path in flatten(params)})
+
+
 def _are_temporal(params: Params) -> Params:
-    return unflatten({path: trains(Freeze.TEMPORAL, path) for path in flatten(params)})
+    return unflatten({path: is_trained(Freeze.TEMPORAL, path) for path in flatten(params)})

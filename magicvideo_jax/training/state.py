@@ -1,4 +1,4 @@
-"""Everything that a step reads and writes, as one pytree."""
+"""Training state: all that a step reads and writes, as one pytree."""
 
 from typing import Any, NamedTuple
 
@@ -11,20 +11,20 @@ from magicvideo_jax.core.types import Params
 
 
 class TrainState(NamedTuple):
-    """`params` are trained; gradients, moments and EMA exist for them alone."""
+    """State of a run. Only `params` are trained: gradients, moments and EMA exist for them alone."""
 
     step: Int[Array, ""]
     params: Params
     ema: Params
     opt_state: Any
     skipped_in_a_row: Int[Array, ""]
-    """Steps just past whose loss or gradient was not finite; they changed nothing."""
+    """Number of consecutive steps so far whose loss or gradient was not finite. Such steps change no parameter."""
     frozen: Params
-    """The rest of the networks: text encoder, VAE, what a freeze mode leaves alone."""
+    """Parameters that are not trained: text encoder, VAE, and those that a freeze mode excludes."""
 
 
 def fresh_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0, nothing frozen yet. Run it under `jax.jit`, so that EMA and moments are created where they belong."""
+    """State at step 0, with nothing frozen. Under `jax.jit`, EMA and moments get the shardings of the parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -1,4 +1,4 @@
-"""The train step. Stages differ in the objective that is handed in, and in nothing else."""
+"""The training step. Training stages differ only in the objective that it is given."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,15 +16,15 @@ from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
-Step = int | Int[Array, ""]
+StepNumber = int | Int[Array, ""]
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """A stage: the loss of a batch at a step, and what else is worth a look. A pure function."""
+    """Loss of a batch at a step, and further metrics, as a pure function of the parameters."""
 
     def __call__(
-        self, params: Params, batch: Any, key: PRNGKeyArray, step: Step, /
+        self, params: Params, batch: Any, key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Float[Array, ""], Metrics]: ...
 
 
@@ -37,7 +37,11 @@ def train_step(
     ema_decay: float,
     seed: int,
 ) -> tuple[TrainState, Metrics]:
-    """One update. A loss or gradient that is not finite updates nothing but the count of such steps."""
+    """Update the state by one batch.
+
+    Where the loss or the gradient is not finite, only the step and the count of such steps change. Metrics are those
+    of the objective, `loss`, `grad_norm`, `is_finite` and `skipped_in_a_row`.
+    """
     key = key_for(seed, state.step, "train")
     (loss, metrics), grads = jax.value_and_grad(
         lambda params: objective(merge(params, state.frozen), batch, key, state.step), has_aux=True
@@ -47,7 +51,7 @@ def train_step(
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # (1 + n) / (10 + n): early on the average follows quickly instead of remembering the start.
+    # Warm-up (1 + n) / (10 + n): the average follows quickly at first, instead of remembering the initial parameters.
     decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
     ema = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema, params)
 
@@ -70,33 +74,35 @@ def train_step(
     }
 
 
-def accumulated(objective: Objective, parts: int) -> Objective:
-    """The same objective over `parts` equal parts of the batch, one after the other: less memory, same step.
+def accumulate_gradients(objective: Objective, parts: int) -> Objective:
+    """Objective that averages over `parts` equal microbatches, one after the other, to save memory.
 
-    The parts share nothing but the parameters; each has noise of its own. Rematerialised, so that the backward
-    pass of a part runs before the next part's forward pass is kept.
+    Each microbatch has a random key of its own. Microbatches are rematerialised, so that no forward pass is kept
+    while another runs.
     """
     if parts == 1:
         return objective
 
-    def whole(
-        params: Params, batch: Any, key: PRNGKeyArray, step: Step, /
+    def averaged(
+        params: Params, batch: Any, key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Float[Array, ""], Metrics]:
-        # Part i takes every parts-th example: a batch spread over devices stays where it is.
-        stacked = jax.tree.map(
+        # Microbatch i takes every parts-th example, so that a sharded batch moves nothing between devices.
+        microbatches = jax.tree.map(
             lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch
         )
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(parts))
-        one = jax.checkpoint(lambda part, part_key: objective(params, part, part_key, step))
-        losses, metrics = jax.lax.map(lambda x: one(*x), (stacked, keys))
+        evaluate = jax.checkpoint(lambda part, part_key: objective(params, part, part_key, step))
+        losses, metrics = jax.lax.map(lambda x: evaluate(*x), (microbatches, keys))
         return losses.mean(), jax.tree.map(lambda m: m.mean(0), metrics)
 
-    return whole
+    return averaged
 
 
-class Compiled:
-    """The step, compiled once for each shape of batches; the state is donated, and stays in its places; metrics
-    are whole on every device."""
+class CompiledStep:
+    """Training step that is compiled once for each batch shape.
+
+    The state is donated and keeps its shardings; metrics are replicated on all devices.
+    """
 
     def __init__(self, step: Callable[..., Any], state: TrainState):
         shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -113,14 +119,15 @@ class Compiled:
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         return self.program(state, batch)(state, batch)
 
-    def traced(self, state: TrainState, batch: Any) -> Any:
-        """The step for these shapes, as JAX has it: `.jaxpr`, and `.lower().compile()`."""
-        with jax.set_mesh(self._mesh) if self._mesh else nullcontext():  # for `core.placement`
+    def trace(self, state: TrainState, batch: Any) -> Any:
+        """Trace the step for these shapes: gives `.jaxpr` and `.lower().compile()`."""
+        # `parallel.constraints` reads the mesh while tracing.
+        with jax.set_mesh(self._mesh) if self._mesh else nullcontext():
             return self._step.trace(state, batch)
 
     def program(self, state: TrainState, batch: Any) -> Any:
-        """What XLA made of it for these shapes."""
+        """Compiled step for these shapes."""
         shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
         if shapes not in self._programs:
-            self._programs[shapes] = self.traced(state, batch).lower().compile()
+            self._programs[shapes] = self.trace(state, batch).lower().compile()
         return self._programs[shapes]

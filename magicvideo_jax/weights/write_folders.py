@@ -5,6 +5,7 @@ Networks are written one after the other, so that no more than one is in memory.
 becomes a folder of `vae/`, TAESD a folder of its own files.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +16,6 @@ import numpy as np
 
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.tree import flatten, size_in_bytes
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.weights.components import (
@@ -35,6 +35,9 @@ from magicvideo_jax.weights.tables.naming import Name, NamingStyle, name_of
 from magicvideo_jax.weights.tensor_files import SAFETENSORS
 from magicvideo_jax.weights.write_safetensors import write_safetensors
 
+_OURS = (INDEX, *map(taesd_file, HALVES), f"{VAE.folder}/{CONFIG}")
+"""A folder that holds none of these files was not written by `convert`: it is never replaced."""
+
 ProgressFactory = Callable[[str, int], AbstractContextManager[Tick]]
 """`with progress("unet: reading", total_bytes) as tick`: what the verbs show."""
 
@@ -44,7 +47,23 @@ def no_progress(_: str, __: int) -> AbstractContextManager[Tick]:
     return nullcontext(silent)
 
 
-def check_writable(weights: Weights, where: str) -> None:
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """`UserError` where something is at `target` that may not be replaced."""
+    if not target.exists() and not target.is_symlink():
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise UserError(f"{target}: something other than a folder is there; give another TARGET")
+    if not any(target.iterdir()):
+        return
+    if not any((target / name).exists() for name in _OURS):
+        raise UserError(f"{target}: the folder holds other things; give another TARGET")
+    if not overwrite:
+        raise UserError(
+            f"{target}: is there already; give another TARGET, or --overwrite to replace it"
+        )
+
+
+def check_complete(weights: Weights, where: str) -> None:
     """Check that weights are a whole pipeline or a VAE. Errors: `UserError` naming the part that
     is missing."""
     parts = weights.parts
@@ -77,9 +96,9 @@ def write_jax(weights: Weights, folder: Path, *, progress: ProgressFactory = no_
         if part.kind is TAESD:
             halves = [half for half in HALVES if half not in part.lacks]
             index = {"_class_name": TAESD_CLASS, FORMAT: JAX, "halves": halves}
-            write_json(folder / INDEX, index)
+            _write_config(folder / INDEX, index)
         else:
-            write_json(place / CONFIG, part.json)
+            _write_config(place / CONFIG, part.json)
     _write_rest(weights, folder, {FORMAT: JAX})
 
 
@@ -102,7 +121,7 @@ def write_diffusers(
             _write_weights(part, params, folder, dtype=dtype, tick=tick)
         del params
         if part.kind is not TAESD:
-            write_json(folder / part.kind.folder / CONFIG, _for_torch(part))
+            _write_config(folder / part.kind.folder / CONFIG, _for_torch(part))
     _write_rest(weights, folder, {})
 
 
@@ -179,7 +198,7 @@ def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None
         _write_temporal_config(part.kind, getattr(part.config, "temporal", None), folder)
     if weights.noise_json is None:
         return
-    write_json(folder / SCHEDULER, weights.noise_json)
+    _write_config(folder / SCHEDULER, weights.noise_json)
     if weights.tokenizer is not None:
         try:
             shutil.copytree(weights.tokenizer, folder / TOKENIZER)
@@ -200,9 +219,16 @@ def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None
         "tokenizer": ["transformers", weights.tokenizer_class] if has_tokenizer else [None, None],
         **{kind.folder: list(kind.library) for kind in (TEXT, UNET, VAE)},
     }
-    write_json(folder / INDEX, index)
+    _write_config(folder / INDEX, index)
 
 
 def _write_temporal_config(kind: ComponentSpec[Any], temporal: Any, folder: Path) -> None:
     if temporal is not None:
-        write_json(folder / kind.temporal_folder / CONFIG, to_plain(temporal))
+        _write_config(folder / kind.temporal_folder / CONFIG, to_plain(temporal))
+
+
+def _write_config(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a configuration as it was found: with -Infinity, which `core.files.write_json` replaces
+    and diffusers' schedulers hold."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,14 +1,17 @@
 """Batches from a source: every example once a round, for any batch size, going on where one stopped."""
 
+import errno
 import multiprocessing
 import os
 import signal
+import time
 
 import jax
 import numpy as np
 import pytest
 
-from magicvideo_jax.data.loader import Loader, by_batches, mixture, stream
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.data.loader import PREFETCHED_BATCHES, Loader, by_batches, mixture, stream
 
 
 class Numbers:
@@ -80,6 +83,42 @@ def test_worker_processes_make_the_same_batches_and_know_their_place():
     later = loader(3, workers=2)
     later.seek(place)
     assert [next(later)["drawn"].tolist() for _ in range(3)] == expected[5:]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (signal.SIGBUS, r"config\.data\.workers=1: .*shared memory is full: enlarge /dev/shm"),
+        (signal.SIGKILL, r"config\.data\.workers=1: .*exit code -9 \(out of memory\?\)"),
+    ],
+)
+def test_a_worker_process_that_ends_is_one_line(how, said):
+    def deadly(number, rng):
+        os.kill(os.getpid(), how)
+
+    with pytest.raises(UserError, match=said):
+        next(loader(3, workers=1, examples=stream(Numbers(), prepare=deadly, seed=0)))
+
+
+def test_shared_memory_that_is_full_at_the_start_is_one_line(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("magicvideo_jax.data.loader.ThreadPrefetchIterDataset", full)
+    with pytest.raises(UserError, match=r"config\.data\.workers=2: shared memory is full"):
+        loader(3, workers=2)
+    with pytest.raises(OSError, match="No space left"):
+        loader(3)
+
+
+def test_as_many_batches_wait_on_the_devices_as_the_memory_check_counts():
+    batches = loader(3)
+    before = sum(array.nbytes for array in jax.live_arrays())
+    first = next(batches)
+    time.sleep(0.5)
+    waiting = sum(array.nbytes for array in jax.live_arrays()) - before
+    size = sum(array.nbytes for array in first.values())
+    assert waiting <= (PREFETCHED_BATCHES + 2) * size
 
 
 def test_a_mixture_takes_from_each_by_weight():

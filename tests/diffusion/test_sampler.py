@@ -2,7 +2,7 @@
 
 import enum
 import inspect
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import diffusers
 import jax
@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.keys import key_for, named
+from magicvideo_jax.core.keys import key_for, subkey
 from magicvideo_jax.diffusion.noise_config import BetaSchedule, NoiseScheduleConfig, Spacing
 from magicvideo_jax.diffusion.process import Prediction, to_x0
-from magicvideo_jax.diffusion.sampler import initial_latents, run_sampler, trajectory
+from magicvideo_jax.diffusion.sampler import initial_latents, run_sampler
 from magicvideo_jax.diffusion.schedule import schedule_of
 from magicvideo_jax.diffusion.solvers import ddim, ddpm, dpm_solver, euler, image_to_image_table
 
@@ -42,7 +42,7 @@ def network(z, time, told):
 
 def step_noise(number: int) -> torch.Tensor:
     """The noise of a step, by the keys that the sampler documents."""
-    keys = [jax.random.fold_in(named(key, "sampler noise"), number) for key in KEYS]
+    keys = [jax.random.fold_in(subkey(key, "sampler noise"), number) for key in KEYS]
     return torch.from_numpy(
         np.stack([jax.random.normal(key, SHAPE[1:], jnp.float32) for key in keys])
     )
@@ -83,13 +83,27 @@ def walked_by_euler(settings: NoiseScheduleConfig, z, steps: int, *, begin_at: i
 
 
 @jax.jit
-def path_of(plan, z):
-    """One compilation for all plans of as many steps and one kind of prediction."""
-    return trajectory(network, z, None, plan=plan, keys=KEYS)
+def path_of(table, z):
+    """The latents after every step, from tables whose later rows are identities.
+
+    One compilation serves all tables of one length and one kind of prediction.
+    """
+    rows = table.steps
+
+    def after(is_taken):
+        taken = rows._replace(
+            a=jnp.where(is_taken, rows.a, 1),
+            b=jnp.where(is_taken, rows.b, 0),
+            c=jnp.where(is_taken, rows.c, 0),
+            d=jnp.where(is_taken, rows.d, 0),
+        )
+        return run_sampler(network, z, None, table=replace(table, steps=taken), keys=KEYS)
+
+    return jax.vmap(after)(jnp.tril(jnp.ones((len(rows.time), len(rows.time)), bool)))
 
 
-def assert_same_path(plan, theirs, z=NOISE, *, within=1e-4):
-    ours = path_of(plan, z)
+def assert_same_path(table, theirs, z=NOISE, *, within=1e-4):
+    ours = path_of(table, z)
     assert ours.shape == theirs.shape
     for number, (mine, other) in enumerate(zip(np.asarray(ours), theirs, strict=True)):
         error = np.abs(mine - other).max() / np.abs(other).max()
@@ -197,13 +211,13 @@ def test_euler_is_algorithm_1_of_karras_in_float64(kind):
         rescale_betas_zero_snr=True,
         num_train_timesteps=100,
     )
-    plan = euler(settings, 5)
+    table = euler(settings, 5)
     abar = np.maximum(schedule_of(settings).alphas_cumprod[[99, 79, 59, 39, 19]], 2.0**-24)
     s = np.append(np.sqrt((1 - abar) / abar), 0)
     y, path = np.asarray(NOISE, np.float64) / np.sqrt(abar[0]), []
     for number in range(5):
         alpha, z = np.sqrt(abar[number]), y * np.sqrt(abar[number])
-        output = network(torch.from_numpy(z), plan.steps.time[number], None).numpy()
+        output = network(torch.from_numpy(z), table.steps.time[number], None).numpy()
         sigma = s[number] * alpha
         x0 = {
             Prediction.EPS: (z - sigma * output) / alpha,
@@ -212,7 +226,7 @@ def test_euler_is_algorithm_1_of_karras_in_float64(kind):
         }[kind]
         y = y + (y - x0) / s[number] * (s[number + 1] - s[number])
         path.append(y / np.sqrt(1 + s[number + 1] ** 2))
-    assert_same_path(plan, np.stack(path), within=1e-5)
+    assert_same_path(table, np.stack(path), within=1e-5)
 
 
 def test_pure_noise_says_nothing_to_a_network_that_predicts_noise():
@@ -242,8 +256,8 @@ def test_late_start_is_that_of_image_to_image(strength):
     settings = NoiseScheduleConfig()
     begin_at = 20 - int(20 * strength)
     z0 = jnp.full(SHAPE, 0.8)
-    plan = image_to_image_table(dpm_solver(settings, 20), strength)
-    z = initial_latents(plan, NOISE, z0)
+    table = image_to_image_table(dpm_solver(settings, 20), strength)
+    z = initial_latents(table, NOISE, z0)
     scheduler = scheduler_of(diffusers.DPMSolverMultistepScheduler, settings)
     scheduler.set_timesteps(20)
     torch_z0, torch_eps = torch.from_numpy(np.array(z0)), torch.from_numpy(np.array(NOISE))
@@ -253,9 +267,9 @@ def test_late_start_is_that_of_image_to_image(strength):
         rtol=1e-4,
         atol=1e-5,
     )
-    assert_same_path(plan, walked(scheduler, z, 20, begin_at=begin_at), z)
-    plan = image_to_image_table(euler(settings, 20), strength)
-    assert_same_path(plan, walked_by_euler(settings, z, 20, begin_at=begin_at), z)
+    assert_same_path(table, walked(scheduler, z, 20, begin_at=begin_at), z)
+    table = image_to_image_table(euler(settings, 20), strength)
+    assert_same_path(table, walked_by_euler(settings, z, 20, begin_at=begin_at), z)
 
 
 def test_late_steps_keep_their_noise():
@@ -278,14 +292,14 @@ def test_one_scan_one_question_one_compile():
         asked.append(z.shape)
         return network(z, time, told)
 
-    def run(plan, z, keys):
-        return run_sampler(counted, z, None, plan=plan, keys=keys)
+    def run(table, z, keys):
+        return run_sampler(counted, z, None, table=table, keys=keys)
 
     compiled = jax.jit(run)
     for sampler in (ddim, euler, dpm_solver):
-        plan = sampler(NoiseScheduleConfig(), 7)
-        got = compiled(plan, NOISE, KEYS)
-        np.testing.assert_allclose(got, path_of(plan, NOISE)[-1], rtol=1e-5, atol=1e-6)
+        table = sampler(NoiseScheduleConfig(), 7)
+        got = compiled(table, NOISE, KEYS)
+        np.testing.assert_allclose(got, path_of(table, NOISE)[-1], rtol=1e-5, atol=1e-6)
     assert len(asked) == 1
     compiled(ddpm(NoiseScheduleConfig(), 7), NOISE, KEYS)
     assert len(asked) == 2
@@ -301,22 +315,21 @@ def test_every_sampler_finds_the_only_clip_there_is():
         jnp.linspace(-1, 1, 24).reshape(SHAPE),
         NoiseScheduleConfig(prediction_type=Prediction.X0),
     )
-    for plan in (ddpm(settings, 6), euler(settings, 6), dpm_solver(settings, 6)):
-        got = run_sampler(lambda z, time, told: answer, NOISE, None, plan=plan, keys=KEYS)
+    for table in (ddpm(settings, 6), euler(settings, 6), dpm_solver(settings, 6)):
+        got = run_sampler(lambda z, time, told: answer, NOISE, None, table=table, keys=KEYS)
         np.testing.assert_allclose(got, answer, atol=1e-6)
 
 
 def test_latents_keep_their_type_and_are_carried_in_float32():
-    plan, seen = ddim(NoiseScheduleConfig(), 20), []
+    table, seen = ddim(NoiseScheduleConfig(), 20), []
 
     def half(z, time, told):
         seen.append((z.dtype, time.dtype))
         return network(z, time.astype(z.dtype), told)
 
     z = NOISE.astype(jnp.bfloat16)
-    assert run_sampler(half, z, None, plan=plan).dtype == jnp.bfloat16
-    assert trajectory(half, z, None, plan=plan).dtype == jnp.bfloat16
-    assert initial_latents(plan, z).dtype == initial_latents(plan, z, z).dtype == jnp.bfloat16
+    assert run_sampler(half, z, None, table=table).dtype == jnp.bfloat16
+    assert initial_latents(table, z).dtype == initial_latents(table, z, z).dtype == jnp.bfloat16
     assert set(seen) == {(jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32))}
 
 
@@ -326,23 +339,23 @@ def test_strict_promotion():
             lambda z, time, told: z,
             NOISE.astype(jnp.bfloat16),
             None,
-            plan=ddpm(NoiseScheduleConfig(), 3),
+            table=ddpm(NoiseScheduleConfig(), 3),
             keys=KEYS,
         )
 
 
 def test_noise_needs_a_key_and_its_absence_does_not():
     with pytest.raises(UserError, match="keys: this sampler adds noise"):
-        run_sampler(network, NOISE, None, plan=ddpm(NoiseScheduleConfig(), 3))
+        run_sampler(network, NOISE, None, table=ddpm(NoiseScheduleConfig(), 3))
     assert not ddim(NoiseScheduleConfig(), 3).is_stochastic
-    run_sampler(network, NOISE, None, plan=ddim(NoiseScheduleConfig(), 3))
+    run_sampler(network, NOISE, None, table=ddim(NoiseScheduleConfig(), 3))
     with pytest.raises(UserError, match="eta=2"):
         ddim(NoiseScheduleConfig(), 3, eta=2.0)
 
 
 def test_the_first_step_starts_at_the_noise_its_row_names():
-    plan = dpm_solver(NoiseScheduleConfig(), 1)
-    time = jnp.asarray(plan.steps.time)[:1].repeat(SHAPE[0])
-    level = {"alpha": jnp.asarray(plan.steps.alpha[0]), "sigma": jnp.asarray(plan.steps.sigma[0])}
+    table = dpm_solver(NoiseScheduleConfig(), 1)
+    time = jnp.asarray(table.steps.time)[:1].repeat(SHAPE[0])
+    level = {"alpha": jnp.asarray(table.steps.alpha[0]), "sigma": jnp.asarray(table.steps.sigma[0])}
     x0 = to_x0(Prediction.EPS, network(NOISE, time, None), NOISE, **level)
-    np.testing.assert_allclose(run_sampler(network, NOISE, None, plan=plan), x0, rtol=1e-5)
+    np.testing.assert_allclose(run_sampler(network, NOISE, None, table=table), x0, rtol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.noise_config import BetaSchedule, NoiseScheduleConfig, Spacing
 from magicvideo_jax.diffusion.schedule import schedule_of
-from magicvideo_jax.diffusion.spacing import fractional_times, times
+from magicvideo_jax.diffusion.spacing import fractional_sampling_times, sampling_times
 
 STABLE_DIFFUSION = NoiseScheduleConfig()
 
@@ -54,7 +54,7 @@ def test_times_are_those_of_ddim_for_every_step_count(spacing):
     for steps in range(1, 1000):
         theirs.set_timesteps(steps)
         np.testing.assert_array_equal(
-            times(settings, steps), theirs.timesteps.numpy()[:steps], err_msg=str(steps)
+            sampling_times(settings, steps), theirs.timesteps.numpy()[:steps], err_msg=str(steps)
         )
 
 
@@ -68,25 +68,25 @@ def test_times_are_those_of_euler_and_dpm_solver(spacing, offset):
     for steps in (*range(1, 60), 99, 100, 250, 333, 500):
         euler.set_timesteps(steps)
         solver.set_timesteps(steps)
-        ours = fractional_times(settings, steps)
+        ours = fractional_sampling_times(settings, steps)
         np.testing.assert_allclose(
             ours, euler.timesteps.numpy()[:steps], rtol=1e-6, err_msg=str(steps)
         )
-        ours = times(settings, steps, skip_last=True)
+        ours = sampling_times(settings, steps, skip_last=True)
         np.testing.assert_array_equal(ours, solver.timesteps.numpy()[:steps], err_msg=str(steps))
 
 
 @pytest.mark.parametrize("steps", [0, -3, 1001])
 def test_impossible_step_counts_are_named(steps):
     with pytest.raises(UserError, match=f"steps={steps}"):
-        times(STABLE_DIFFUSION, steps)
+        sampling_times(STABLE_DIFFUSION, steps)
 
 
 def test_times_past_the_last_are_refused():
     with pytest.raises(UserError, match="steps=1000 with steps_offset=1"):
-        times(STABLE_DIFFUSION, 1000)
+        sampling_times(STABLE_DIFFUSION, 1000)
     with pytest.raises(UserError, match="give 1 to 999"):
-        times(STABLE_DIFFUSION, 1000, skip_last=True)
+        sampling_times(STABLE_DIFFUSION, 1000, skip_last=True)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from magicvideo_jax.data.drawn.shape_clips import clip_of, held_out
+from magicvideo_jax.data.drawn.shape_clips import draw_clip, held_out_scenes
 from magicvideo_jax.evaluation import metrics
 from magicvideo_jax.evaluation.metrics import METRICS, MetricInput, measure, metrics_table
 
@@ -45,8 +45,8 @@ def test_metrics_come_in_the_order_asked_for():
 
 
 def test_drawn_clips_show_what_their_captions_say():
-    scenes = held_out(0, 2)
-    drawn = np.stack([clip_of(scene, frames=16, size=64).pixels for scene in scenes])
+    scenes = held_out_scenes(0, 2)
+    drawn = np.stack([draw_clip(scene, frames=16, size=64).pixels for scene in scenes])
     truths = [scene.truth for scene in scenes]
     scores = measure(["caption_accuracy"], MetricInput(drawn, truths=truths))
     assert scores == {"caption_accuracy": dict.fromkeys(("shape", "colour", "motion", "all"), 1.0)}

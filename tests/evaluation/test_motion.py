@@ -8,7 +8,7 @@ import pytest
 from magicvideo_jax.data.drawn import shape_clips as shapes
 from magicvideo_jax.evaluation.motion import flicker, frame_difference, motion, motion_metrics
 
-SCENES = shapes.held_out(0, 70)
+SCENES = shapes.held_out_scenes(0, 70)
 
 
 def scenes_of(kind: shapes.Motion) -> list[shapes.Scene]:
@@ -21,7 +21,7 @@ def noisy(clip: np.ndarray, deviation: float) -> np.ndarray:
 
 
 def still() -> np.ndarray:
-    return shapes.clip_of(scenes_of(shapes.Motion.STILL)[0]).pixels
+    return shapes.draw_clip(scenes_of(shapes.Motion.STILL)[0]).pixels
 
 
 def test_a_still_clip_has_none():
@@ -47,7 +47,7 @@ def test_changing_brightness_is_no_motion():
     "kind", [kind for kind in shapes.Motion if kind is not shapes.Motion.STILL]
 )
 def test_every_motion_of_drawn_shapes_is_seen(kind):
-    assert motion(shapes.clip_of(scenes_of(kind)[0]).pixels) > 0.03
+    assert motion(shapes.draw_clip(scenes_of(kind)[0]).pixels) > 0.03
 
 
 @pytest.mark.parametrize("deviation", [0, 5])
@@ -56,7 +56,9 @@ def test_twice_the_speed_scores_about_twice(deviation):
         np.mean(
             [
                 motion(
-                    noisy(shapes.clip_of(replace(scene, fps=scene.rate / speed)).pixels, deviation)
+                    noisy(
+                        shapes.draw_clip(replace(scene, fps=scene.rate / speed)).pixels, deviation
+                    )
                 )
                 for scene in scenes_of(shapes.Motion.RIGHT)[:4]
             ]
@@ -80,7 +82,7 @@ def test_a_pan_reads_in_pixels_per_frame(speed):
 
 
 def test_a_moving_shape_is_no_flicker():
-    assert flicker(shapes.clip_of(scenes_of(shapes.Motion.RIGHT)[0]).pixels) == 0
+    assert flicker(shapes.draw_clip(scenes_of(shapes.Motion.RIGHT)[0]).pixels) == 0
 
 
 def test_frame_difference_is_in_levels():

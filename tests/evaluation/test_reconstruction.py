@@ -2,6 +2,8 @@
 
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,10 @@ from scipy.ndimage import gaussian_filter, shift
 from torch.nn import functional
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.pixels import psnr_of_mse
+from magicvideo_jax.evaluation import perceptual_distance
 from magicvideo_jax.evaluation.difference_error import difference_error
-from magicvideo_jax.evaluation.optical_flow import flow, warped
+from magicvideo_jax.evaluation.optical_flow import optical_flow, warp
 from magicvideo_jax.evaluation.perceptual_distance import lpips_per_clip
 from magicvideo_jax.evaluation.psnr import psnr
 from magicvideo_jax.evaluation.ssim import ssim
@@ -121,6 +125,33 @@ def test_lpips_is_the_formula_on_alexnet_in_torch():
         lpips_per_clip(made[:, :, :30], true[:, :, :30])
 
 
+def test_lpips_is_compiled_once_for_clips_of_one_shape(monkeypatch):
+    traced = []
+
+    def distance(x: jax.Array, y: jax.Array) -> jax.Array:
+        traced.append(x.shape)
+        return jnp.square(x - y).mean((1, 2, 3))
+
+    monkeypatch.setattr(perceptual_distance.learned, "lpips", lambda: distance)
+    true = moving(2).astype(np.uint8)
+    made = noisy(true, 5).clip(0, 255)
+    first = lpips_per_clip(made, true)
+    times = len(traced)
+    np.testing.assert_array_equal(lpips_per_clip(made, true), first)
+    assert len(traced) == times > 0
+    expected = np.square((made - true) / 127.5).mean((1, 2, 3, 4))
+    np.testing.assert_allclose(first, expected, rtol=1e-5)
+
+
+def test_one_psnr_serves_levels_and_signed_pixels():
+    mse = np.array([4.0, 100.0])
+    signed = jnp.asarray(mse / 127.5**2)
+    np.testing.assert_allclose(
+        psnr_of_mse(mse, peak=255.0), psnr_of_mse(signed, peak=2.0), rtol=1e-6
+    )
+    assert psnr_of_mse(np.zeros(1), peak=255.0) == np.inf
+
+
 def test_difference_error_hears_what_changes_and_not_what_stays():
     true = moving()
     stays, flickers = noisy(true, 5, same=True), noisy(true, 5)
@@ -147,12 +178,12 @@ def test_the_spectrum_sums_to_the_error_and_tells_its_speed(frames: int):
 @pytest.mark.parametrize("step", [(3.0, -2.0), (0.5, 0.25), (-6.0, 5.0)], ids=str)
 def test_flow_finds_a_known_translation(step: tuple[float, float]):
     clip = moving(2, step, side=64).mean(axis=-1)[0]
-    v = flow(*clip)
+    v = optical_flow(*clip)
     inside = v[:, 10:-10, 10:-10]
     error = np.abs(inside + np.array(step)[:, None, None])  # a pixel now at p was at p - step
     print(error.mean(), error.max())
     assert error.mean() < 0.15
-    np.testing.assert_allclose(warped(clip[0], v)[10:-10, 10:-10], clip[1][10:-10, 10:-10], atol=8)
+    np.testing.assert_allclose(warp(clip[0], v)[10:-10, 10:-10], clip[1][10:-10, 10:-10], atol=8)
 
 
 def test_warped_error_forgives_motion_and_not_flicker():

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import shutil
+import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -11,18 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_experiment import tiny
 
+from magicvideo_jax import train  # noqa: F401  it defines --config
+from magicvideo_jax.core.dataclass_dict import optional_numbers, to_plain
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.tree import count, flatten
+from magicvideo_jax.core.tree import count_parameters, flatten, unflatten
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
-from magicvideo_jax.experiment.config import Component, Experiment, read_experiment
+from magicvideo_jax.experiment.config import (
+    RENAMED,
+    Component,
+    Experiment,
+    check_field_exists,
+    read_experiment,
+)
 from magicvideo_jax.experiment.networks import Networks, split_trained
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.setup import set_up_or_resume
-from magicvideo_jax.experiment.stages.registry import stage_of
+from magicvideo_jax.experiment.stages.registry import check_fitted, stage_of
 from magicvideo_jax.models.clip_text import VIT_L
 from magicvideo_jax.models.unet import SD1
 from magicvideo_jax.models.vae import VAEConfig
+from magicvideo_jax.runtime import command_line
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.optimizer import Freeze, make_optimizer
 from magicvideo_jax.training.state import fresh_state
@@ -76,10 +87,10 @@ def test_the_full_size_model_and_its_step_are_those_of_stable_diffusion_1_5(tmp_
     added = sum(
         leaf.size for path, leaf in flatten(unet).items() if "temporal" in path or "adaptor" in path
     )
-    assert count(unet) == 859_520_964 + added + sum(
+    assert count_parameters(unet) == 859_520_964 + added + sum(
         leaf.size for leaf in jax.tree.leaves(unet["fps_embedding"])
     )
-    assert 905e6 < count(unet) < 915e6
+    assert 905e6 < count_parameters(unet) < 915e6
 
     trained, frozen = split_trained(
         networks.shapes(stage_of(experiment).components(experiment)), experiment
@@ -145,3 +156,135 @@ def test_the_full_size_model_takes_a_real_step(tmp_path):
         "unet.down_blocks.0.stages.0.transformer.temporal.to_out.kernel"
     ]
     assert np.any(attention)
+
+
+BAD_VALUES = {
+    "seed": (-1, 2**63),
+    "model.unet.groups": (0, 3),
+    "model.unet.blocks": (0,),
+    "model.unet.middle_heads": (-1, 3),
+    "model.unet.channels_in": (0,),
+    "model.unet.context": (0,),
+    "model.unet.levels": ((), ({"width": 8, "heads": 3},), ({"width": 0, "heads": 0},)),
+    "model.vae.groups": (0, 3),
+    "model.vae.widths": ((), (4, 0)),
+    "model.vae.latent_channels": (0,),
+    "model.vae.scaling": (0, "nan"),
+    "model.text.heads": (0, 3),
+    "model.text.layers": (0,),
+    "model.text.tokens": (1,),
+    "model.noise.beta_end": ("nan", 2.0),
+    "model.noise.clip_sample_range": (-1, "inf"),
+    "model.discriminator.groups": (0, 7),
+    "model.trained": ((), ("unet", "unet"), ("discriminator",)),
+    "data.frames": (0,),
+    "data.size": (0, -16),
+    "data.uncaptioned_fraction": (1.5, "nan"),
+    "data.precompute_examples": (-1,),
+    "data.workers": (-1, 2**40),
+    "data.sources": ((), ({"path": " "},), ({"weight": "nan"},), ({"weight": 0},)),
+    "denoising.caption_dropout": (-0.1,),
+    "denoising.min_snr": (-1, 0, "nan"),
+    "denoising.time_shift": (0.5, "inf"),
+    "denoising.image_share": (2,),
+    "autoencoding.kl": (-1e-6, "nan"),
+    "video_vae.frame_difference_weight": (-1,),
+    "video_vae.adversarial": ("inf",),
+    "video_vae.frames_per_clip": (0,),
+    "train.steps": (0, 2**31),
+    "train.batch_size": (0, -8),
+    "train.accumulate": (0,),
+    "train.save_every": (0,),
+    "train.preview_every": (-1,),
+    "train.keep_every": (-1,),
+    "optim.lr": (0, -1e-4, "nan", "inf", 1e39, 1e-60),
+    "optim.temporal_lr": ("nan",),
+    "optim.discriminator_lr": (0,),
+    "optim.warmup": (-1, 4),
+    "optim.b1": (1, -0.1),
+    "optim.b2": (1.5,),
+    "optim.weight_decay": (-0.1, "inf"),
+    "optim.grad_clip_norm": (0, -1, "nan"),
+    "optim.ema_decay": (1, 1.5, -0.1, "nan"),
+    "mesh.data": (0, -2),
+    "mesh.fsdp": (0, -1),
+    "mesh.frames": (-3,),
+    "mesh.fsdp_min_size": (0,),
+    "sample.steps": (0,),
+    "sample.guidance": (-1, "nan", "inf", 1e30),
+    "sample.guidance_rescale": (-0.1, 1.1, "nan"),
+    "sample.eta": (2, "nan"),
+    "sample.fps": (0, -8, 61, "nan"),
+    "decode.frames": (0,),
+    "decode.tile": (-1, 8),
+    "decode.overlap": (-1,),
+    "evaluate.clips": (0,),
+    "evaluate.batch_size": (0,),
+}
+
+
+@pytest.mark.parametrize("path", BAD_VALUES)
+def test_values_out_of_range_are_refused_by_their_whole_path(path):
+    """The path may go on inside of lists: config.model.unet.levels[0].heads."""
+    for value in BAD_VALUES[path]:
+        with pytest.raises(UserError) as raised:
+            read_experiment(changed(path, float(value) if value in ("nan", "inf") else value))
+        assert str(raised.value).startswith(f"config.{path}"), value
+        assert ": give" in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+def changed(path: str, value) -> dict:
+    plain = flatten(to_plain(tiny()))
+    assert path in plain
+    return unflatten(plain | {path: value})
+
+
+def numbers() -> list[str]:
+    """Every field that holds a number, some of which may be none."""
+    plain = flatten(to_plain(tiny())) | dict.fromkeys(dict(optional_numbers(Experiment)), 1.0)
+    return [path for path, value in plain.items() if type(value) in (int, float)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400], ids=str)
+def test_no_number_of_a_config_is_infinite_or_not_a_number(value):
+    assert len(numbers()) > 60
+    for path in numbers():
+        with pytest.raises(UserError, match=rf"^config\.{path}="):
+            read_experiment(unflatten(flatten(to_plain(tiny())) | {path: value}))
+
+
+def test_networks_that_do_not_fit_each_other_are_refused_before_they_are_built():
+    for path, value, said in (
+        ("model.unet.channels_in", 8, "config.model.unet.channels_in=8: give 4"),
+        ("model.unet.context", 16, "config.model.unet.context=16: give 8"),
+        ("model.vae.channels", 4, "config.model.vae.channels=4: give 3"),
+    ):
+        experiment = read_experiment(changed(path, value))
+        with pytest.raises(UserError, match=said):
+            check_fitted(experiment)
+
+
+@pytest.mark.parametrize("path", RENAMED)
+def test_a_renamed_field_is_refused_by_its_new_name(path):
+    for refuse in (
+        lambda: check_field_exists(path),
+        lambda: read_experiment(unflatten(flatten(to_plain(tiny())) | {path: 1})),
+    ):
+        with pytest.raises(UserError, match=rf"^config\.{path}: .*config\.{RENAMED[path]}: give"):
+            refuse()
+    check_field_exists(RENAMED[path])
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_a_command_line_is_told_the_fields_that_there_are(monkeypatch):
+    for override, said in (
+        ("optim.ema=0.5", "config.optim.ema: is now called config.optim.ema_decay"),
+        ("optim.lrr=1", "config.optim.lrr: no such field; config.optim has lr, "),
+        ("optimm.lr=1", "config.optimm: no such field; config has seed, "),
+    ):
+        monkeypatch.setattr(
+            sys, "argv", ["train", "--config=configs/t2v.py", f"--config.{override}"]
+        )
+        with pytest.raises(UserError, match=said):
+            command_line.parse(check_field_exists)

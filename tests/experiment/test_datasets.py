@@ -10,10 +10,11 @@ import pytest
 from test_prepare import prepare
 from tiny_experiment import tiny
 
+from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.pixels import to_float
-from magicvideo_jax.data.drawn.shape_clips import DrawnClip, clip, image
+from magicvideo_jax.data.drawn.shape_clips import DrawnClip, clip_at, image_at
 from magicvideo_jax.data.records import (
     SETTINGS,
     frame_features,
@@ -27,8 +28,8 @@ from magicvideo_jax.experiment.config import (
     Component,
     Experiment,
     SourceConfig,
-    check_experiment,
     config_dict,
+    read_experiment,
 )
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.run_folder import RunFolder
@@ -77,7 +78,7 @@ def write_set(folder, encoder: LatentEncoder | None, clips: list[DrawnClip]):
 
 
 def drawn(number: int = 8, **how) -> list[DrawnClip]:
-    return [clip(0, i, **{"frames": 2, "size": 16, **how}) for i in range(number)]
+    return [clip_at(0, i, **{"frames": 2, "size": 16, **how}) for i in range(number)]
 
 
 def learning_from(*sources: SourceConfig, vae, **changes) -> Experiment:
@@ -136,7 +137,7 @@ def test_latents_are_samples_of_what_the_vae_says_afresh(vae, encoder, tmp_path)
 
 def test_sources_mix_by_weight_and_pictures_come_beside(vae, encoder, tmp_path):
     clips = write_set(tmp_path / "clips", encoder, drawn())
-    frames = write_set(tmp_path / "pictures", encoder, [image(0, i, size=16) for i in range(8)])
+    frames = write_set(tmp_path / "pictures", encoder, [image_at(0, i, size=16) for i in range(8)])
     shapes = SourceConfig(weight=1.0)
     mixed = learning_from(
         SourceConfig(str(clips), weight=3.0),
@@ -288,11 +289,14 @@ def test_latents_of_another_vae_are_refused(vae, encoder, tmp_path):
 def test_fields_of_sources_are_checked():
     config = config_dict(Experiment())
     assert config.data.sources[0]["path"] == "shapes"
-    experiment = tiny()
+    plain = to_plain(tiny())
     for data, said in (
         ({"sources": ()}, "config.data.sources is empty"),
-        ({"image_sources": (SourceConfig(weight=0.0),)}, "weight=0.0"),
-        ({"sources": (SourceConfig("set"),), "encoded": 64}, "config.data.precompute_examples=64"),
+        ({"image_sources": ({"weight": 0.0},)}, r"config\.data\.image_sources\[0\]\.weight=0"),
+        (
+            {"sources": ({"path": "set"},), "precompute_examples": 64},
+            "config.data.precompute_examples=64",
+        ),
     ):
         with pytest.raises(UserError, match=said):
-            check_experiment(replace(experiment, data=replace(experiment.data, **data)))
+            read_experiment(plain | {"data": plain["data"] | data})

@@ -13,10 +13,8 @@ from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.stages.registry import stage_of
-from magicvideo_jax.parallel import shardings as rules
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
-from magicvideo_jax.planning.collectives import collectives
 from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
 
 REQUEST = SampleRequest(prompts=["a", "b", "c"], fps=[4.0, 8.0, 16.0], negative="dull", seed=5)
@@ -33,7 +31,8 @@ def generator_and_params(shape: MeshConfig, devices: int):
     experiment = tiny(sample=SampleConfig(Sampler.DDPM, steps=3))
     networks = Networks(experiment.model)
     mesh = make_mesh(shape, jax.devices()[:devices])
-    places = with_shardings(networks.shapes(stage_of(experiment).components(experiment)), mesh)
+    shapes = networks.shapes(stage_of(experiment).components(experiment))
+    places = with_shardings(shapes, mesh, min_size=64)
     params = jax.device_put(random_params(places), jax.tree.map(lambda x: x.sharding, places))
     generator = Generator(experiment, networks, tokenize, frames=2, batch_size=2)
     return generator, params, mesh
@@ -47,8 +46,7 @@ def on_one_device():
 
 
 @pytest.mark.parametrize("shape", [MeshConfig(), MeshConfig(1, 8, 1), MeshConfig(2, 2, 2)], ids=str)
-def test_eight_devices_make_the_clips_of_one(shape, on_one_device, monkeypatch):
-    monkeypatch.setattr(rules, "SMALLEST_SPREAD", 64)
+def test_eight_devices_make_the_clips_of_one(shape, on_one_device):
     generator, params, mesh = generator_and_params(shape, 8)
     assert generator.clips_at_once(mesh) == 8
     made = generator.generate(params, REQUEST)

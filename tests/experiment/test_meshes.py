@@ -14,12 +14,11 @@ from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run
 from magicvideo_jax.models.temporal import TemporalConfig
-from magicvideo_jax.parallel import shardings as rules
-from magicvideo_jax.parallel.batch import place_batch
+from magicvideo_jax.parallel.batch import shard_batch
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
-from magicvideo_jax.planning.collectives import by_kind, collectives
+from magicvideo_jax.planning.collectives import find_collectives, totals_by_kind
 from magicvideo_jax.training.state import fresh_state
-from magicvideo_jax.training.step import Compiled
+from magicvideo_jax.training.step import CompiledStep
 
 FRAMES, STEPS = 8, 5
 IN_THE_SUITE = MeshConfig(2, 2, 2)
@@ -31,12 +30,6 @@ FACTORISATIONS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def all_parameters_are_spread(monkeypatch):
-    """Those of a tiny network are too small for it."""
-    monkeypatch.setattr(rules, "SMALLEST_SPREAD", 64)
-
-
 def run_on(shape: MeshConfig, devices: int) -> AbstractRun:
     """One clip a device at a time, or eight frames of one clip."""
     experiment = tiny()
@@ -46,6 +39,7 @@ def run_on(shape: MeshConfig, devices: int) -> AbstractRun:
         model=replace(experiment.model, unet=unet),
         data=replace(experiment.data, frames=FRAMES, precompute_examples=64),
         train=replace(experiment.train, batch_size=shape.data * shape.fsdp, steps=STEPS),
+        mesh=replace(shape, fsdp_min_size=64),  # the parameters of a tiny network are small
     )
     networks = Networks(experiment.model)
     mesh = make_mesh(shape if devices > 1 else MeshConfig(1, 1, 1), jax.devices()[:devices])
@@ -61,7 +55,11 @@ def train_on(run: AbstractRun) -> tuple[list[float], dict, str]:
     create = jax.jit(
         partial(fresh_state, optimizer=run.optimizer), out_shardings=shardings._replace(frozen={})
     )
-    state, step, losses = create(trained)._replace(frozen=frozen), Compiled(run.step, run.state), []
+    state, step, losses = (
+        create(trained)._replace(frozen=frozen),
+        CompiledStep(run.step, run.state),
+        [],
+    )
     size = run.experiment.train.batch_size
     for number in range(STEPS):
         rng = np.random.default_rng(number)
@@ -71,7 +69,7 @@ def train_on(run: AbstractRun) -> tuple[list[float], dict, str]:
             else np.asarray(rng.standard_normal(x.shape), x.dtype)
             for name, x in run.batch.items()
         }
-        state, metrics = step(state, place_batch(batch, run.mesh, size))
+        state, metrics = step(state, shard_batch(batch, run.mesh, size))
         losses.append(float(metrics["loss"]))
     return losses, jax.device_get(state.params), step.program(state, run.batch).as_text()
 
@@ -107,7 +105,7 @@ def test_five_steps_equal_those_of_one_device(shape):
 def says_what_it_should(run: AbstractRun, program: str) -> None:
     """Frames change places with pixels before and after each temporal attention, forward and backward; nothing that
     has the axes of a clip is gathered."""
-    kinds = by_kind(collectives(program, 8))
+    kinds = totals_by_kind(find_collectives(program, 8))
     layers = sum(
         path.endswith("temporal.to_q.kernel") for path in flatten(run.state.params["unet"])
     )

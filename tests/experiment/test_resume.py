@@ -25,7 +25,7 @@ from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.training.checkpoint import Checkpoints
-from magicvideo_jax.training.step import Compiled
+from magicvideo_jax.training.step import CompiledStep
 
 STEPS = 12
 
@@ -203,7 +203,7 @@ def steps_on(devices: int, workdir: Path, until: int) -> tuple[list[float], dict
             starting, "make_mesh", lambda shape: make_mesh(shape, jax.devices()[:devices])
         )
         started = starting.set_up_or_resume(experiment, folder, checkpoints)
-        state, step = started.state, Compiled(started.step, started.state)
+        state, step = started.state, CompiledStep(started.step, started.state)
         for _ in range(int(state.step), until):
             state, metrics = step(state, next(started.loader))
             losses.append(float(metrics["loss"]))

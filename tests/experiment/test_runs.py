@@ -11,6 +11,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from clip_reading import read_clip
 from tiny import random_params
 from tiny_experiment import tiny
 
@@ -33,7 +34,6 @@ from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.experiment.setup import RunSetup, set_up_or_resume
 from magicvideo_jax.experiment.stages.registry import stage_of
-from magicvideo_jax.media.clip_files import read_video
 from magicvideo_jax.training.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -169,7 +169,7 @@ def test_sample_writes_every_clip_that_is_asked_for(trained, tmp_path, monkeypat
         sys, "argv", ["sample", *arguments, "--sampler", "dpm++2m", "--negative_prompt", "a circle"]
     )
     sample.main()
-    clips = [read_video(tmp_path / f"clip_{i}.mp4")[0] for i in range(2)]
+    clips = [read_clip(tmp_path / f"clip_{i}.mp4")[0] for i in range(2)]
     assert (clips[0].shape, clips[1].shape) == ((2, 16, 16, 3), (2, 16, 16, 3))
     assert (clips[0] != clips[1]).any()
 
@@ -182,7 +182,7 @@ def test_a_vae_run_measures_its_scaling_and_hands_it_on(tmp_path):
     image = started(tiny("image", init_from=str(tmp_path / "vae")), tmp_path / "image")
     assert image.experiment.model.vae.scaling == saved
     there = params_of(tmp_path / "vae")
-    with pytest.raises(UserError, match=r"another config\.seed"):
+    with pytest.raises(UserError, match=r"config\.seed=1: the run in --workdir=.* has 0"):
         run(tiny("vae", seed=1), tmp_path / "vae")
     for path, leaf in flatten(image.state.frozen["vae"]).items():
         np.testing.assert_array_equal(leaf, there[f"vae.{path}"])

@@ -15,7 +15,7 @@ from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import abstract_run
 from magicvideo_jax.experiment.stages.registry import STAGES, check_stage, stage_of
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
-from magicvideo_jax.training.step import Compiled
+from magicvideo_jax.training.step import CompiledStep
 
 
 def joint(**changes) -> Experiment:
@@ -90,5 +90,5 @@ def test_joint_images_stay_whole_where_clips_are_split_over_frames():
     }
     assert shards == {"video": (1, 1), "image": (1, 1)}
     assert run.batch["image"]["pixels"].shape[1] == 1
-    traced = Compiled(run.step, run.state).traced(run.state, run.batch)
+    traced = CompiledStep(run.step, run.state).trace(run.state, run.batch)
     assert jax.tree.leaves(traced.lower().as_text())

@@ -22,7 +22,7 @@ from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.training.optimizer import Freeze
-from magicvideo_jax.training.video_autoencoding import VideoVAEConfig
+from magicvideo_jax.training.video_autoencoding import VideoAutoencodingConfig
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -45,7 +45,7 @@ def experiment(init_from: str, freeze: Freeze = Freeze.DECODER, **changes) -> Ex
         discriminator=DiscriminatorConfig(width=4, layers=2, groups=2),
     )
     usual = tiny("video_vae", init_from=init_from, model=model)
-    rival = VideoVAEConfig(image_weight=0.5, adversarial=0.1, adversarial_from=1)
+    rival = VideoAutoencodingConfig(image_weight=0.5, adversarial=0.1, adversarial_from=1)
     changes = {"video_vae": rival, "optim": replace(usual.optim, freeze=freeze), **changes}
     return replace(usual, **changes)
 
@@ -120,7 +120,7 @@ def test_what_was_trained_goes_back_to_pytorch_with_the_networks_it_belongs_to(
 
 
 def test_only_temporal_layers_train_where_asked(weights, tmp_path):
-    run(experiment(weights, Freeze.TEMPORAL, video_vae=VideoVAEConfig()), tmp_path)
+    run(experiment(weights, Freeze.TEMPORAL, video_vae=VideoAutoencodingConfig()), tmp_path)
     _, _, params = initial_weights(weights).opened(Component.VAE)
     before, after = flatten(params), params_of(tmp_path)
     assert {path for path, leaf in after.items() if not np.array_equal(leaf, before.get(path))} == {
@@ -135,8 +135,6 @@ def test_only_temporal_layers_train_where_asked(weights, tmp_path):
         ({"init_from": "scratch"}, r"config\.init_from=scratch"),
         ({"optim": replace(tiny().optim, freeze=Freeze.ALL)}, r"config\.optim\.freeze=all"),
         ({"data": replace(tiny().data, frames=1)}, r"config\.data\.frames=1"),
-        ({"video_vae": VideoVAEConfig(adversarial=-1.0)}, r"config\.video_vae\.adversarial=-1"),
-        ({"video_vae": VideoVAEConfig(frames_per_clip=0)}, r"config\.video_vae\.frames_per_clip=0"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(changes, said):

@@ -8,20 +8,23 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from clip_reading import read_clip
 from PIL import Image
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.drawn import shape_clips as shapes
 from magicvideo_jax.media import clip_files as video
-from magicvideo_jax.media.clip_files import read_video, save_video
+from magicvideo_jax.media.clip_files import check_clip_target, save_video
 
 
 @pytest.fixture(scope="module")
 def clip() -> np.ndarray:
     moving = next(
-        scene for scene in shapes.held_out(0, 70) if scene.truth.motion is shapes.Motion.RIGHT
+        scene
+        for scene in shapes.held_out_scenes(0, 70)
+        if scene.truth.motion is shapes.Motion.RIGHT
     )
-    return shapes.clip_of(moving).pixels
+    return shapes.draw_clip(moving).pixels
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
@@ -42,7 +45,7 @@ def files_at_most(size: int):
 @pytest.mark.parametrize("fps", [8, 12.5, 23.976])
 def test_mp4_keeps_frames_order_and_rate(tmp_path, clip, fps):
     save_video(clip, tmp_path / "new" / "clip.mp4", fps=fps)
-    again, rate = read_video(tmp_path / "new" / "clip.mp4")
+    again, rate = read_clip(tmp_path / "new" / "clip.mp4")
     assert again.shape == clip.shape
     assert rate == pytest.approx(fps, rel=1e-3)
     assert psnr(again, clip) > 28  # of 33 dB that halving the colours' resolution leaves
@@ -67,7 +70,7 @@ def test_mp4_is_what_a_browser_plays(tmp_path, clip):
 def test_mp4_keeps_plain_colours(tmp_path, colour):
     plain = np.broadcast_to(np.array(colour, np.uint8), (2, 32, 32, 3)).copy()
     save_video(plain, tmp_path / "plain.mp4", fps=8)
-    assert np.max(np.abs(read_video(tmp_path / "plain.mp4")[0].astype(int) - plain)) <= 4
+    assert np.max(np.abs(read_clip(tmp_path / "plain.mp4")[0].astype(int) - plain)) <= 4
 
 
 @pytest.mark.parametrize("size", [(1, 1), (15, 33), (64, 63)])
@@ -76,7 +79,7 @@ def test_odd_sizes_get_their_last_row_and_column_twice(tmp_path, size):
         np.arange(size[1], dtype=np.uint8)[:, None] * 3 + 40, (1, *size, 3)
     ).copy()
     save_video(grey, tmp_path / "odd.mp4", fps=8)
-    (again,), _ = read_video(tmp_path / "odd.mp4")
+    (again,), _ = read_clip(tmp_path / "odd.mp4")
     assert again.shape == (size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
     assert np.max(np.abs(again[: size[0], : size[1]].astype(int) - grey[0])) <= 12
 
@@ -84,10 +87,9 @@ def test_odd_sizes_get_their_last_row_and_column_twice(tmp_path, size):
 @pytest.mark.parametrize("fps", [8, 24])
 def test_gif_keeps_frames_colours_and_rate(tmp_path, clip, fps):
     save_video(clip, tmp_path / "clip.gif", fps=fps)
-    again, rate = read_video(tmp_path / "clip.gif")
+    again, _ = read_clip(tmp_path / "clip.gif")
     assert again.shape == clip.shape
     assert psnr(again, clip) > 38
-    assert rate == pytest.approx(fps, rel=0.02)
     with Image.open(tmp_path / "clip.gif") as file:
         assert file.info["loop"] == 0
         durations = []
@@ -102,8 +104,12 @@ def test_gif_keeps_frames_colours_and_rate(tmp_path, clip, fps):
 def test_equal_frames_of_a_gif_are_counted_by_their_time(tmp_path, clip):
     pauses = clip[[0, 1, 1, 1, 2, 3]]
     save_video(pauses, tmp_path / "pauses.gif", fps=10)
-    again, rate = read_video(tmp_path / "pauses.gif")
-    assert (len(again), rate) == (6, 10)
+    with Image.open(tmp_path / "pauses.gif") as file:
+        durations = []
+        for place in range(file.n_frames):
+            file.seek(place)
+            durations.append(file.info["duration"])
+    assert durations == [100, 300, 100, 100]
 
 
 def test_folder_of_png_is_lossless_and_replaces_only_frames(tmp_path, clip):
@@ -127,7 +133,7 @@ def test_folder_of_png_is_lossless_and_replaces_only_frames(tmp_path, clip):
 def test_a_single_frame_is_a_clip(tmp_path, clip, name):
     save_video(clip[:1], f"{tmp_path}/{name}", fps=8)
     if name != "one/":
-        assert len(read_video(tmp_path / name)[0]) == 1
+        assert len(read_clip(tmp_path / name)[0]) == 1
 
 
 @pytest.mark.parametrize("name", ["clip.avi", "v1.5", "clip.png"])
@@ -192,29 +198,34 @@ def test_an_interrupt_leaves_nothing(tmp_path, clip, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["none.mp4", "none.gif", "text.mp4", "text.gif", "short.mp4"])
-def test_what_is_no_video_is_named(tmp_path, clip, name):
-    (tmp_path / "text.mp4").write_text("no video" * 100)
-    (tmp_path / "text.gif").write_text("no video" * 100)
-    save_video(clip, tmp_path / "whole.mp4", fps=8)
-    (tmp_path / "short.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:300])
-    with pytest.raises(UserError, match=f"{name} cannot be read as a video"):
-        read_video(tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("file/clip.mp4", "file/clip.mp4 cannot be written: Not a directory"),
+        ("file/deep/er/frames", "frames cannot be written: Not a directory"),
+        ("clip.mp4", "clip.mp4 cannot be written: Is a directory"),
+        ("clip.gif", "clip.gif cannot be written: Is a directory"),
+        ("file", "file cannot be written: Not a directory"),
+        ("notes", "notes/ holds thesis.txt, which is no frame"),
+        ("clip.avi", r"\.mp4 or \.gif, or in / for a folder"),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_refused_before_there_is_a_clip(tmp_path, name, said):
+    (tmp_path / "file").write_text("a file")
+    for folder in ("clip.mp4", "clip.gif", "notes"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match=said):
+        check_clip_target(tmp_path / name, argument="--out")
 
 
-def test_webp_shows_white_where_it_is_transparent(tmp_path):
-    first, second = (Image.new("RGBA", (8, 8), (255, 0, 0, alpha)) for alpha in (255, 0))
-    first.save(
-        tmp_path / "a.webp", save_all=True, append_images=[second], duration=40, lossless=True
-    )
-    frames, fps = read_video(tmp_path / "a.webp")
-    assert frames[:, 0, 0].tolist() == [[255, 0, 0], [255, 255, 255]]
-    assert fps == 25
+@pytest.mark.parametrize("name", ["", " ", "gs://bucket/clip.mp4", "/"])
+def test_a_target_that_is_no_local_path_names_the_argument(name):
+    with pytest.raises(UserError, match="--out"):
+        check_clip_target(name, argument="--out")
 
 
-def test_real_clips_are_read(shared_assets):
-    path = sorted((shared_assets / "real_clips").rglob("*.mkv"))[0]
-    frames, fps = read_video(path)
-    assert frames.shape[1:] == (480, 640, 3)
-    assert 47 <= len(frames) <= 109
-    assert 10 < fps < 61
+def test_a_home_folder_is_expanded(tmp_path, clip, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_video(clip[:1], "~/clips/12:30.mp4", fps=8)
+    assert len(read_clip(tmp_path / "clips" / "12:30.mp4")[0]) == 1

@@ -61,7 +61,7 @@ def test_frames_are_enlarged_by_whole_numbers_or_reduced(size, shown):
 
 def test_eight_rows_of_decoded_frames_are_well_under_300_kilobytes(tmp_path):
     rng = np.random.default_rng(0)
-    clips = [shapes.clip_of(scene) for scene in shapes.held_out(0, 8)]
+    clips = [shapes.draw_clip(scene) for scene in shapes.held_out_scenes(0, 8)]
 
     def decoded(pixels):  # drawn frames with a decoder's soft edges and texture
         noisy = np.clip(pixels + rng.normal(0, 3, pixels.shape), 0, 255).astype(np.uint8)

@@ -1,6 +1,7 @@
 """Workers answer in order, and outlive every file: broken, hanging, deadly."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import psutil
 import pytest
 from test_frame_reader import make
 
-from magicvideo_jax.media import decoder_pool as sandbox
+from magicvideo_jax.media import decoder_pool
 from magicvideo_jax.media.decoder_pool import (
     DecodedClip,
     DecodeJob,
@@ -69,7 +70,7 @@ def test_a_worker_that_is_killed_is_replaced(clip):
     refused = [answer for answer in found if isinstance(answer, SkippedClip)]
     assert len(found) == 39
     assert len(refused) <= 1
-    assert all(answer.reason == "crashes its decoder" for answer in refused)
+    assert all(answer.reason == "the decoder process crashed on this file" for answer in refused)
 
 
 def test_workers_are_light_and_end_with_a_parent_that_is_killed(clip):
@@ -94,7 +95,35 @@ def test_memory_is_limited(clip):
     with DecoderPool(1) as decoders:
         list(decoders.clips([job(clip)]))
         limit = psutil.Process(decoders._workers[0]._process.pid).rlimit(psutil.RLIMIT_AS)[0]
-    assert limit == sandbox._MEMORY
+    assert limit == decoder_pool._MEMORY
+
+
+def test_no_process_is_left_when_an_exception_leaves_the_block(clip):
+    def leave_early(jobs: int) -> None:
+        with DecoderPool(2) as decoders:
+            next(decoders.clips([job(clip, i) for i in range(jobs)]))
+            raise KeyboardInterrupt
+
+    before = set(psutil.Process().children())
+    for jobs in (1, 5, 12):
+        with pytest.raises(KeyboardInterrupt):
+            leave_early(jobs)
+        assert set(psutil.Process().children()) == before
+
+
+def test_a_process_with_many_open_files_can_decode(clip):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1200:
+        pytest.skip("this system allows too few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1050)]
+    try:
+        with DecoderPool(1) as decoders:
+            assert isinstance(next(decoders.clips([job(clip)])), DecodedClip)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_file_that_goes_away_is_refused(tmp_path):

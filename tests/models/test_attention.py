@@ -75,7 +75,7 @@ def test_a_mask_may_broadcast(shape):
 @pytest.mark.parametrize("scores_at_once", [1000, 40_000])
 def test_forms_and_their_gradients_agree(monkeypatch, scores_at_once, masked):
     """Pieces of queries that do not divide them (33 pieces of 4 for 130 queries; or whole) equal the plain form."""
-    monkeypatch.setattr(forms, "SCORES_AT_ONCE", scores_at_once)
+    monkeypatch.setattr(forms, "MAX_SCORES", scores_at_once)
     q, k, v = draw(130, 257)
     mask = some_mask(130, 257) if masked else None
 

@@ -8,7 +8,7 @@ from tiny import quick
 from torch_weights import copied, randomise, relative_error
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from magicvideo_jax.core.tree import count
+from magicvideo_jax.core.tree import count_parameters
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.clip_text import (
     VIT_H_PENULTIMATE,
@@ -115,7 +115,9 @@ def test_bfloat16_stays_near_float32():
 def test_full_size_counts(config: TextConfig, parameters: int):
     with torch.device("meta"):
         assert sum(p.numel() for p in torch_encoder(config).parameters()) == parameters
-    assert count(bind(lambda keys: CLIPTextEncoder(config, keys=keys)).shapes) == parameters
+    assert (
+        count_parameters(bind(lambda keys: CLIPTextEncoder(config, keys=keys)).shapes) == parameters
+    )
 
 
 @pytest.mark.slow

@@ -15,14 +15,14 @@ from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.models.bind import Keys, Network, bind
 from magicvideo_jax.models.temporal import (
     FrameAdaptor,
-    Mask,
-    Mixing,
-    Position,
+    PositionEncoding,
     TemporalAttention,
     TemporalConfig,
-    directed_post_softmax,
-    rotate_by_position,
-    shift_frames,
+    TemporalMask,
+    TemporalMixing,
+    apply_rope,
+    attend_directed_post_softmax,
+    temporal_shift,
 )
 from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig, VideoUNet
 
@@ -34,7 +34,7 @@ IMAGE = UNetConfig(
     context=8,
     groups=4,
 )
-ATTENDING = [Mixing.PARALLEL, Mixing.SEQUENTIAL, Mixing.LAVIE]
+ATTENDING = [TemporalMixing.PARALLEL, TemporalMixing.SEQUENTIAL, TemporalMixing.LAVIE]
 
 
 def unet(temporal: TemporalConfig | None) -> Network:
@@ -62,11 +62,22 @@ def frames_changed(apply, z: jax.Array, k: int) -> np.ndarray:
 
 
 WAYS = [
-    *(TemporalConfig(FRAMES, mixing=mixing) for mixing in Mixing if mixing is not Mixing.SHIFT),
-    *(TemporalConfig(FRAMES, mask=mask) for mask in (Mask.POST_SOFTMAX, Mask.NONE)),
-    *(TemporalConfig(FRAMES, position=position) for position in (Position.LEARNED, Position.ROPE)),
+    *(
+        TemporalConfig(FRAMES, mixing=mixing)
+        for mixing in TemporalMixing
+        if mixing is not TemporalMixing.SHIFT
+    ),
+    *(TemporalConfig(FRAMES, mask=mask) for mask in (TemporalMask.POST_SOFTMAX, TemporalMask.NONE)),
+    *(
+        TemporalConfig(FRAMES, position=position)
+        for position in (PositionEncoding.LEARNED, PositionEncoding.ROPE)
+    ),
     TemporalConfig(
-        FRAMES, mixing=Mixing.LAVIE, mask=Mask.NONE, position=Position.ROPE, adaptors=False
+        FRAMES,
+        mixing=TemporalMixing.LAVIE,
+        mask=TemporalMask.NONE,
+        position=PositionEncoding.ROPE,
+        adaptors=False,
     ),
 ]
 
@@ -111,16 +122,16 @@ def attention(**options) -> tuple[Network, dict]:
     return network, random_params(network.shapes)
 
 
-@pytest.mark.parametrize("position", Position)
-def test_directed_attention_never_looks_ahead(position: Position):
+@pytest.mark.parametrize("position", PositionEncoding)
+def test_directed_attention_never_looks_ahead(position: PositionEncoding):
     network, params = attention(position=position)
     for k in range(FRAMES):
         changed = frames_changed(lambda z: network.apply(params, z), clip(2, FRAMES, 2, 3, 16), k)
         assert changed.tolist() == [i >= k for i in range(FRAMES)]
 
 
-@pytest.mark.parametrize("mask", [Mask.NONE, Mask.POST_SOFTMAX])
-def test_the_other_masks_do_look_ahead(mask: Mask):
+@pytest.mark.parametrize("mask", [TemporalMask.NONE, TemporalMask.POST_SOFTMAX])
+def test_the_other_masks_do_look_ahead(mask: TemporalMask):
     """The literal form too: a later frame stands in the softmax's denominator."""
     network, params = attention(mask=mask)
     changed = frames_changed(
@@ -130,7 +141,7 @@ def test_the_other_masks_do_look_ahead(mask: Mask):
 
 
 @pytest.mark.parametrize("mixing", ATTENDING)
-def test_a_directed_network_never_looks_ahead(mixing: Mixing):
+def test_a_directed_network_never_looks_ahead(mixing: TemporalMixing):
     network = unet(TemporalConfig(FRAMES, mixing=mixing))
     params, (z, *rest) = random_params(network.shapes), unet_inputs()
     changed = frames_changed(lambda z: network.apply(params, z, *rest), z, 2)
@@ -143,7 +154,10 @@ def test_a_directed_network_never_looks_ahead(mixing: Mixing):
 
 @pytest.mark.parametrize(
     "temporal",
-    [TemporalConfig(FRAMES, mask=Mask.NONE), TemporalConfig(FRAMES, mixing=Mixing.SHIFT)],
+    [
+        TemporalConfig(FRAMES, mask=TemporalMask.NONE),
+        TemporalConfig(FRAMES, mixing=TemporalMixing.SHIFT),
+    ],
     ids=["no mask", "shift"],
 )
 def test_a_network_without_direction_does_look_ahead(temporal: TemporalConfig):
@@ -161,7 +175,7 @@ def test_post_softmax_is_the_equation_read_literally():
             scores = q[pixel, :, head] @ k[pixel, :, head].T / np.sqrt(5)
             weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
             expected[pixel, :, head] = (weights * np.tri(FRAMES)) @ v[pixel, :, head]
-    ours = directed_post_softmax(*(jnp.array(x, jnp.float32) for x in (q, k, v)))
+    ours = attend_directed_post_softmax(*(jnp.array(x, jnp.float32) for x in (q, k, v)))
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -172,14 +186,14 @@ def test_shift_takes_a_third_from_each_neighbour():
         expected[:, i, ..., :2] = z[:, i - 1, ..., :2] if i > 0 else 0
         expected[:, i, ..., 2:4] = z[:, i + 1, ..., 2:4] if i < FRAMES - 1 else 0
         expected[:, i, ..., 4:] = z[:, i, ..., 4:]
-    np.testing.assert_array_equal(shift_frames(jnp.array(z)), expected)
+    np.testing.assert_array_equal(temporal_shift(jnp.array(z)), expected)
 
 
 @pytest.mark.parametrize("width", [6, 32, 40])
 def test_rotation_makes_scores_depend_on_the_distance_alone(width: int):
     """One vector at every frame: the score of frames i and j is a function of i - j, and lengths stay."""
     q, k = (jnp.broadcast_to(clip(1, 1, 1, width, seed=i), (1, 6, 1, width)) for i in range(2))
-    turned_q, turned_k = rotate_by_position(q), rotate_by_position(k)
+    turned_q, turned_k = apply_rope(q), apply_rope(k)
     scores = np.asarray(jnp.einsum("bind,bjnd->ij", turned_q, turned_k))
     np.testing.assert_allclose(scores[1:, 1:], scores[:-1, :-1], rtol=1e-4, atol=1e-4)
     assert np.ptp(scores[0]) > 0.1
@@ -204,7 +218,8 @@ def test_learned_positions_tell_frames_apart():
     """Frames of one content, seen by all: alike without positions, different with them."""
     same = jnp.broadcast_to(clip(1, 1, 2, 2, 16), (1, FRAMES, 2, 2, 16))
     plain, learned = (
-        attention(mask=Mask.NONE, position=p) for p in (Position.NONE, Position.LEARNED)
+        attention(mask=TemporalMask.NONE, position=p)
+        for p in (PositionEncoding.NONE, PositionEncoding.LEARNED)
     )
     out, told = plain[0].apply(plain[1], same), learned[0].apply(learned[1], same)
     np.testing.assert_allclose(out, jnp.broadcast_to(out[:, :1], out.shape), rtol=0, atol=1e-6)

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from tiny import equations, quick, random_params
 from torch_weights import copied, from_torch, randomise, relative_error, to_torch
 
-from magicvideo_jax.core.tree import count, size_in_bytes
+from magicvideo_jax.core.tree import count_parameters, size_in_bytes
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.unet import SD1, SD2, Remat, UNetConfig, UNetLevelConfig, VideoUNet
 from magicvideo_jax.weights.tables.unet_keys import UNET_TABLE
@@ -91,7 +91,7 @@ def test_it_equals_diffusers(config: UNetConfig, shape: tuple[int, ...]):
     ("config", "parameters"), [(SD1, 859_520_964), (SD2, 865_910_724)], ids=["sd1", "sd2"]
 )
 def test_full_size_counts(config: UNetConfig, parameters: int):
-    assert count(bind(lambda keys: VideoUNet(config, keys=keys)).shapes) == parameters
+    assert count_parameters(bind(lambda keys: VideoUNet(config, keys=keys)).shapes) == parameters
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_full_size_equals_diffusers(config: UNetConfig):
     theirs = randomise(torch_unet(config))
     network = bind(lambda keys: VideoUNet(config, keys=keys))
     params = copied(UNET_TABLE, network.shapes, theirs.state_dict())
-    assert count(params) == count(network.shapes)
+    assert count_parameters(params) == count_parameters(network.shapes)
     for shape in ((1, 2, 32, 32), (1, 1, 64, 40), (1, 1, 40, 24)):
         error = compare(config, theirs, jax.jit(network.apply), params, shape=shape)
         print(f"latents {shape}: relative error {error:.1e}")

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL as TorchVAE
 from tiny import quick
 from torch_weights import copied, from_torch, randomise, relative_error, to_torch
 
-from magicvideo_jax.core.tree import count
+from magicvideo_jax.core.tree import count_parameters
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
 from magicvideo_jax.weights.tables.vae_keys import VAE_TABLE
@@ -74,7 +74,7 @@ def test_bfloat16_stays_near_float32():
 
 
 def test_full_size_count():
-    assert count(our_vae(VAEConfig()).shapes) == 83_653_863
+    assert count_parameters(our_vae(VAEConfig()).shapes) == 83_653_863
     assert VAEConfig().factor == 8
 
 

@@ -14,14 +14,14 @@ from torch_weights import copied, from_torch, randomise, relative_error, to_torc
 
 from magicvideo_jax.core.dataclass_dict import from_plain, to_plain
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.tree import flatten, merge, split
+from magicvideo_jax.core.tree import flatten, merge, split_by_path
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.taesd import TAESD
-from magicvideo_jax.models.temporal import Position
+from magicvideo_jax.models.temporal import PositionEncoding
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
-from magicvideo_jax.models.video_vae import TemporalDecoderConfig, banded
-from magicvideo_jax.training.optimizer import Freeze, trains
+from magicvideo_jax.models.video_vae import TemporalDecoderConfig, sliding_window_mask
+from magicvideo_jax.training.optimizer import Freeze, is_trained
 from magicvideo_jax.weights.tables.vae_keys import VAE_TABLE
 
 WINDOW = 3
@@ -45,7 +45,7 @@ def latents(*shape: int, seed: int = 0) -> jax.Array:
 
 
 def temporal_part(params: Params) -> Params:
-    return split(params, lambda path: ".temporal." in path)[0]
+    return split_by_path(params, lambda path: ".temporal." in path)[0]
 
 
 def changed_frames(decode: Callable[[jax.Array], jax.Array], k: int) -> list[int]:
@@ -89,7 +89,7 @@ def test_an_image_passes_the_temporal_layers_by():
     params = random_params(network.shapes)
     decode = quick(network.method(AutoencoderKL.decode))
     image = vae(replace(LEAST, temporal=None))
-    weights = split(params, lambda path: ".temporal." not in path)[0]
+    weights = split_by_path(params, lambda path: ".temporal." not in path)[0]
     frames = quick(image.method(AutoencoderKL.decode))(weights, z)
     np.testing.assert_array_equal(decode(params, z), frames)
     assert jnp.abs(decode(params, z[None])[0] - frames).max() > 1e-3
@@ -99,7 +99,7 @@ def test_a_frame_sees_those_of_its_window_and_none_later():
     network = vae(replace(LEAST, temporal=replace(TEMPORAL, places=(1,))))
     decode = partial(quick(network.method(AutoencoderKL.decode)), random_params(network.shapes))
     assert changed_frames(decode, 1) == [1, 2, 3]
-    near = banded(2, 3, window=3, number=1)
+    near = sliding_window_mask(2, 3, window=3, number=1)
     assert near.tolist() == [[False, False, True, True, False], [False, False, True, True, True]]
 
 
@@ -111,7 +111,10 @@ def test_a_frame_sees_those_of_its_window_and_none_later():
         (
             vae(
                 replace(
-                    LEAST, temporal=TemporalDecoderConfig((0,), 4, heads=1, position=Position.NONE)
+                    LEAST,
+                    temporal=TemporalDecoderConfig(
+                        (0,), 4, heads=1, position=PositionEncoding.NONE
+                    ),
                 )
             ),
             AutoencoderKL,
@@ -131,15 +134,15 @@ def test_a_frame_sees_those_of_its_window_and_none_later():
 def test_chunks_equal_the_whole(network: Network, module: type, at_once: int):
     params, z = random_params(network.shapes), latents(2, 8, 2, 3, 4)
     decode = partial(quick(network.method(module.decode_next)), params)
-    whole, past = decode(z, None)
-    chunks, past = [], jax.tree.map(jnp.zeros_like, past)
+    whole, cache = decode(z, None)
+    chunks, cache = [], jax.tree.map(jnp.zeros_like, cache)
     for first in range(0, 8, at_once):
-        x, past = decode(z[:, first : first + at_once], past)
+        x, cache = decode(z[:, first : first + at_once], cache)
         chunks.append(x)
     np.testing.assert_allclose(
         np.concatenate(chunks, axis=1), whole, rtol=0, atol=1e-5 * np.abs(whole).max()
     )
-    assert int(past.number) == 8
+    assert int(cache.frames_seen) == 8
 
 
 def test_bfloat16_stays_near_float32():
@@ -184,7 +187,7 @@ def test_latents_of_another_vae_are_refused():
 
 def test_temporal_layers_can_be_trained_alone():
     paths = [f"vae.{path}" for path in flatten(vae().shapes)]
-    trained = {path for path in paths if trains(Freeze.TEMPORAL, path)}
+    trained = {path for path in paths if is_trained(Freeze.TEMPORAL, path)}
     assert trained == {path for path in paths if path.startswith("vae.decoder.temporal.")}
     assert trained
 

@@ -23,14 +23,13 @@ from magicvideo_jax.experiment.setup import set_up_or_resume
 from magicvideo_jax.experiment.shapes import abstract_run, batch_shapes
 from magicvideo_jax.models.unet import UNetLevelConfig
 from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
-from magicvideo_jax.parallel.shardings import SMALLEST_SPREAD
-from magicvideo_jax.planning.collectives import Collective, by_kind, collectives
-from magicvideo_jax.planning.flops import flops
-from magicvideo_jax.planning.hlo import LargeArray, largest
+from magicvideo_jax.planning.collectives import Collective, find_collectives, totals_by_kind
+from magicvideo_jax.planning.flops import count_flops
+from magicvideo_jax.planning.hlo import LargeArray, largest_arrays
 from magicvideo_jax.planning.plan_text import plan_lines, plan_table, verdict
-from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep
+from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep_plans
 from magicvideo_jax.planning.programs import ProgramKind
-from magicvideo_jax.planning.topology import topology
+from magicvideo_jax.planning.topology import parse_topology
 from magicvideo_jax.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +58,7 @@ def experiment_of(*, fsdp: int = 1, batch: int = 8, **changes):
 def test_a_chip_holds_what_a_hand_counts(name, chips, fsdp):
     """Large parameters divided by fsdp, small ones whole; twice as much for Adam's moments; a batch over all chips."""
     experiment = experiment_of(fsdp=fsdp, batch=chips)
-    plan = quick_plan(experiment, topology(name))
+    plan = quick_plan(experiment, parse_topology(name))
     networks = Networks(experiment.model, "tpu").by_component
 
     def numbers(*components):
@@ -68,8 +67,8 @@ def test_a_chip_holds_what_a_hand_counts(name, chips, fsdp):
             for component in components
             for leaf in jax.tree.leaves(networks[component].shapes)
         ]
-        assert any(size >= SMALLEST_SPREAD for size in sizes)
-        return sum(size // fsdp if size >= SMALLEST_SPREAD else size for size in sizes)
+        assert any(size >= MeshConfig.fsdp_min_size for size in sizes)
+        return sum(size // fsdp if size >= MeshConfig.fsdp_min_size else size for size in sizes)
 
     held = numbers(Component.UNET)
     example = 2 * 16 * 16 * 3 + 24 * 4 + 4  # pixels uint8, ids int32, fps float32
@@ -85,7 +84,7 @@ def test_a_chip_holds_what_a_hand_counts(name, chips, fsdp):
 def test_sampling_holds_what_a_hand_counts(fsdp):
     """Parameters as they are spread; what is spread is gathered, as bfloat16; as many clips as chips, at least."""
     experiment = experiment_of(fsdp=fsdp)
-    plan = quick_plan(experiment, topology("v5e:4x4"), ProgramKind.SAMPLE)
+    plan = quick_plan(experiment, parse_topology("v5e:4x4"), ProgramKind.SAMPLE)
     networks = Networks(experiment.model, "tpu").by_component.items()
     shapes = [
         network.shapes
@@ -93,7 +92,7 @@ def test_sampling_holds_what_a_hand_counts(fsdp):
         if component is not Component.DISCRIMINATOR
     ]
     sizes = [leaf.size for leaf in jax.tree.leaves(shapes)]
-    spread = sum(size for size in sizes if size >= SMALLEST_SPREAD) if fsdp > 1 else 0
+    spread = sum(size for size in sizes if size >= MeshConfig.fsdp_min_size) if fsdp > 1 else 0
     assert plan.parts["parameters"] == 4 * (sum(sizes) - spread + spread // fsdp)
     assert plan.parts["gathered"] == 2 * spread
     assert plan.batch_size == 16
@@ -101,7 +100,9 @@ def test_sampling_holds_what_a_hand_counts(fsdp):
 
 
 def test_state_shrinks_as_fsdp_grows_and_a_table_leaves_out_what_does_not_divide():
-    plans = list(sweep(experiment_of(), ["v5e:2x4", "v6e:4x4"], fsdp=[1, 2, 8, 16], clips=[1, 2]))
+    plans = list(
+        sweep_plans(experiment_of(), ["v5e:2x4", "v6e:4x4"], fsdp=[1, 2, 8, 16], clips=[1, 2])
+    )
     assert len(plans) == (3 + 4) * 2
     by_fsdp = [
         plan.parts["parameters"]
@@ -116,7 +117,7 @@ def test_state_shrinks_as_fsdp_grows_and_a_table_leaves_out_what_does_not_divide
 
 
 def test_what_cannot_fit_is_said():
-    plan = quick_plan(experiment_of(), topology("v5e:2x4"))
+    plan = quick_plan(experiment_of(), parse_topology("v5e:2x4"))
     assert "left for activations" in verdict(plan)
     assert verdict(replace(plan, memory=plan.least - 1)) == "does not fit"
 
@@ -155,7 +156,7 @@ def test_the_bytes_of_sets_that_are_not_here_are_those_of_latents():
 
 
 def traced_flops(function, *arguments):
-    return flops(jax.make_jaxpr(function)(*arguments))
+    return count_flops(jax.make_jaxpr(function)(*arguments))
 
 
 def test_arithmetic_is_counted_as_by_hand():
@@ -223,15 +224,18 @@ def test_collectives_are_read_from_a_program():
         jax.ShapeDtypeStruct((8, 4), jnp.float32, sharding=place(("data", "fsdp"))),
     ]
     text = jax.jit(program).lower(*shapes).compile().as_text()
-    found = collectives(text, 8)
+    found = find_collectives(text, 8)
     gathers = sorted((one for one in found if one.kind == "all-gather"), key=lambda one: one.times)
     assert gathers == [
         Collective("all-gather", 64 * 64 * 4, 4, 1),
         Collective("all-gather", 64 * 64 * 4, 4, 5),
     ]
     assert [one for one in found if one.kind == "all-reduce"] == [Collective("all-reduce", 4, 8, 1)]
-    assert by_kind(found)["all-gather"] == {"operations": 6, "bytes_sent": 6 * 64 * 64 * 4 * 3 // 4}
-    assert by_kind(found)["all-reduce"] == {"operations": 1, "bytes_sent": 2 * 4 * 7 // 8}
+    assert totals_by_kind(found)["all-gather"] == {
+        "operations": 6,
+        "bytes_sent": 6 * 64 * 64 * 4 * 3 // 4,
+    }
+    assert totals_by_kind(found)["all-reduce"] == {"operations": 1, "bytes_sent": 2 * 4 * 7 // 8}
 
 
 LIBTPU = """HloModule jit_step
@@ -264,7 +268,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 
 def test_what_libtpu_writes_in_its_own_way_is_read():
     """A reduce-scatter as a fusion, an asynchronous gather as two, a loop without its number of rounds."""
-    assert set(collectives(LIBTPU, 8)) == {
+    assert set(find_collectives(LIBTPU, 8)) == {
         Collective("reduce-scatter", 2 * 1024, 4, 1),
         Collective("all-gather", 4 * 32, 4, 1),
         Collective("collective-permute", 4 * 8, 8, 3),
@@ -302,17 +306,17 @@ ENTRY %main (a: f32[1000]) -> (f32[1000], f32[300]) {
 
 def test_the_largest_arrays_of_a_program():
     """In tiles of main memory; not what comes in or goes out, nor what stays in vector memory or within a fusion."""
-    assert largest(ARRAYS, 2) == [
+    assert largest_arrays(ARRAYS, 2) == [
         LargeArray("bf16[2,3,5,200]", 2 * 2 * 3 * 8 * 256, 1, "step/while/exp"),
         LargeArray("f32[800]", 4 * 1024, 2, "step/two"),
     ]
-    assert [one.shape for one in largest(ARRAYS, 9)[2:]] == ["pred[]"]
+    assert [one.shape for one in largest_arrays(ARRAYS, 9)[2:]] == ["pred[]"]
     alone = """ENTRY %main (a: f32[9]) -> f32[20] {
   ROOT %out = f32[20]{0} fusion(%big), calls=%fused
   %big = f32[5000]{0} fusion(%a), calls=%fused
 }
 """
-    assert [one.shape for one in largest(alone, 9)] == ["f32[5000]"]
+    assert [one.shape for one in largest_arrays(alone, 9)] == ["f32[5000]"]
 
 
 def test_the_largest_arrays_of_a_compiled_program():
@@ -321,20 +325,22 @@ def test_the_largest_arrays_of_a_compiled_program():
         return jax.lax.sort(outer, dimension=0).sum()
 
     text = jax.jit(program).lower(jnp.zeros(96)).compile().as_text()
-    assert {(one.shape, one.bytes) for one in largest(text, 1)} == {("f32[96,96]", 4 * 96 * 96)}
+    assert {(one.shape, one.bytes) for one in largest_arrays(text, 1)} == {
+        ("f32[96,96]", 4 * 96 * 96)
+    }
 
 
 @pytest.mark.parametrize(
     ("name", "slices", "changes", "said"),
     [
-        ("v9:2x2", 1, {}, "--topology=v9:2x2: give chips and their arrangement"),
-        ("v5p:4x4", 1, {}, "--topology=v5p:4x4: give chips"),
+        ("v9:2x2", 1, {}, "--topology=v9:2x2: give a chip and its arrangement"),
+        ("v5p:4x4", 1, {}, "--topology=v5p:4x4: give a chip"),
         ("v5e:2x4", 0, {}, "--slices=0"),
         (
             "v5e:2x4",
             1,
             {"fsdp": 3},
-            r"mesh \(data=2, fsdp=3, frames=1\) wants 6 devices and there are 8",
+            r"mesh \(data=2, fsdp=3, frames=1\) needs 6 devices but there are 8",
         ),
         ("v5e:16x16", 1, {}, "train.batch_size=8: give a multiple of 256"),
         ("v5e:2x4", 3, {"fsdp": 24, "batch": 24}, "mesh.data=1: give a multiple of 3"),
@@ -342,7 +348,7 @@ def test_the_largest_arrays_of_a_compiled_program():
 )
 def test_what_cannot_be_planned_is_named(name, slices, changes, said):
     with pytest.raises(UserError, match=said):
-        quick_plan(experiment_of(**changes), topology(name, slices=slices))
+        quick_plan(experiment_of(**changes), parse_topology(name, slices=slices))
 
 
 @pytest.mark.parametrize(
@@ -402,7 +408,7 @@ def test_a_vae_samples_nothing():
 def test_libtpu_compiles_sampling(monkeypatch, tmp_path):
     """Chips gather parameters and say nothing else to one another."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    plan = compiled_plan(experiment_of(fsdp=8), topology("v5e:2x4"), ProgramKind.SAMPLE)
+    plan = compiled_plan(experiment_of(fsdp=8), parse_topology("v5e:2x4"), ProgramKind.SAMPLE)
     costs = plan.costs
     assert costs is not None
     assert costs.fits
@@ -418,7 +424,7 @@ def test_libtpu_compiles_sampling(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["v5e:2x4", "v5e:16x16"])
 def test_libtpu_compiles_a_small_model(name, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    on = topology(name)
+    on = parse_topology(name)
     experiment = experiment_of(fsdp=8, batch=on.chips)
     plan = compiled_plan(experiment, on)
     costs = plan.costs
@@ -433,5 +439,5 @@ def test_libtpu_compiles_a_small_model(name, monkeypatch, tmp_path):
     # The second time it is read.
     monkeypatch.setattr(jax.stages.Lowered, "compile", None)
     assert compiled_plan(experiment, on) == plan
-    assert next(iter(sweep(experiment, [name], fsdp=[8], clips=[1]))).costs == costs
+    assert next(iter(sweep_plans(experiment, [name], fsdp=[8], clips=[1]))).costs == costs
     assert any("all-gather" in line for line in plan_lines(plan))

@@ -27,6 +27,10 @@ def said(listing: Listing) -> dict[str, tuple[str, ...]]:
     return {entry.name: entry.captions for entry in listing.entries}
 
 
+def left_out(listing: Listing) -> dict[str, int]:
+    return {some.reason: some.count for some in listing.left_out}
+
+
 def test_text_files_beside_the_clips(videos):
     (videos / "b.txt").write_text("one\n\n two \n")
     (videos / "deep/er/c.txt").write_text("\ufeffthree", encoding="utf-8")
@@ -60,7 +64,7 @@ def test_text_files_beside_the_clips(videos):
 def test_tables_say_the_same_in_every_format(videos, tmp_path, name, text):
     listing = list_clips(videos, table(tmp_path, text, name))
     assert said(listing) == {"b.mp4": ("one", "two"), "deep/er/c.MKV": ()}
-    assert (listing.unnamed, listing.absent) == (1, 0)
+    assert left_out(listing)["clips that no caption names"] == 1
 
 
 def test_captions_keep_commas_and_lines(videos, tmp_path):
@@ -74,7 +78,8 @@ def test_webvid_s_own_table(videos, tmp_path):
     text = "videoid,contentUrl,duration,page_dir,name\n17,http://x,PT1S,page1,a cat\n18,http://y,PT1S,page1,a dog\n"
     listing = list_clips(videos, table(tmp_path, text))
     assert said(listing) == {"page1/17.mp4": ("a cat",)}
-    assert (listing.unnamed, listing.absent) == (3, 1)
+    assert left_out(listing)["clips that no caption names"] == 3
+    assert left_out(listing)["captions without their clip"] == 1
 
 
 @pytest.mark.parametrize(
@@ -121,7 +126,7 @@ def test_webvid_s_own_table(videos, tmp_path):
         ("t.jsonl", "[1]\n", "row at line 1: give an object"),
         ("t.jsonl", '{"video": \n', "row at line 1: not JSON"),
         ("t.jsonl", "[" * 100_000 + "\n", "row at line 1: not JSON"),
-        ("t.xlsx", "", "give a .csv, .tsv or .jsonl"),
+        ("t.xlsx", "", "give a .csv, .tsv, .json, .jsonl or .txt"),
     ],
 )
 def test_a_mistake_in_a_table_names_the_file_and_the_row(videos, tmp_path, name, text, message):

@@ -1,5 +1,7 @@
 """`prepare`, run as people run it: real clips in, a data set out, the same bytes however often it was killed."""
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -15,12 +17,13 @@ import pytest
 from conftest import ROOT
 from test_frame_reader import make
 
+from magicvideo_jax import prepare as verb
 from magicvideo_jax.data.record_examples import captions_of
 from magicvideo_jax.data.records import TRAIN, VALIDATION, from_png, open_records
 from magicvideo_jax.media.decoder_pool import decode
 from magicvideo_jax.preparation.clip_listing import list_clips
-from magicvideo_jax.preparation.data_set import ClipSamplingConfig, job_of, shards_of, split_of
 from magicvideo_jax.preparation.latent_encoder import open_latent_encoder
+from magicvideo_jax.preparation.shards import ClipSamplingConfig, job_of, shards_of, split_of
 
 TAESD = Path(__file__).parents[3] / "shared" / "assets" / "taesd"
 
@@ -61,6 +64,22 @@ def prepare(videos: Path, out: Path, *more: str, code: int = 0) -> subprocess.Co
     done = subprocess.run(command(videos, out, *more), check=False, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     return done
+
+
+def prepare_here(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `prepare`, without a process of its own."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["prepare", *arguments])
+        try:
+            verb.main()
+        except SystemExit as end:
+            return int(end.code or 0), out.getvalue(), err.getvalue()
+    return 0, out.getvalue(), err.getvalue()
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -104,12 +123,12 @@ def test_every_other_clip_is_in_the_split_of_its_name_with_its_captions(whole, v
 
 def test_latents_are_those_of_the_vae_applied_afresh(whole, videos):
     records, encoder = open_records(whole), open_latent_encoder("embedded", argument="--vae")
-    look = ClipSamplingConfig(frames=8, sizes=((32, 32),), validation=0.3, per_shard=3)
+    sampling = ClipSamplingConfig(frames=8, sizes=((32, 32),), validation=0.3, per_shard=3)
     by_name = {
         entry.name: entry for entry in list_clips(videos, videos.parent / "captions.csv").entries
     }
     for i in range(2):
-        decoded = decode(job_of(by_name[records[i]["name"].decode()], look))
+        decoded = decode(job_of(by_name[records[i]["name"].decode()], sampling))
         afresh = encoder.batches(1)(decoded.frames[None])[0]
         np.testing.assert_allclose(records[i]["latents"], afresh, atol=2e-2, rtol=2e-3)
         assert records[i]["fps"] == np.float32(decoded.fps)
@@ -117,7 +136,7 @@ def test_latents_are_those_of_the_vae_applied_afresh(whole, videos):
 
 @pytest.mark.skipif(not TAESD.is_dir(), reason="shared/assets/taesd is not here")
 def test_taesd_encodes_too(videos, tmp_path):
-    prepare(videos, tmp_path / "set", f"--vae={TAESD}")
+    assert prepare_here(*command(videos, tmp_path / "set", f"--vae={TAESD}")[3:])[0] == 0
     record = open_records(tmp_path / "set")[0]
     mean, log_variance = np.split(record["latents"].astype(np.float32), 2, axis=-1)
     assert mean.shape == (8, 4, 4, 4)
@@ -126,7 +145,7 @@ def test_taesd_encodes_too(videos, tmp_path):
 
 
 def test_frames_instead_of_latents(videos, tmp_path):
-    prepare(videos, tmp_path / "set", "--pixels")
+    assert prepare_here(*command(videos, tmp_path / "set", "--pixels")[3:])[0] == 0
     frames = from_png(open_records(tmp_path / "set")[0]["frames"])
     assert frames.shape == (8, 32, 32, 3)
     assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 0.5
@@ -134,16 +153,20 @@ def test_frames_instead_of_latents(videos, tmp_path):
 
 def test_a_second_run_keeps_what_is_there(whole, videos):
     before = {path: path.stat().st_mtime_ns for path in whole.glob("clips-*")}
-    said = prepare(videos, whole)
-    assert "used     10 clips" in said.stdout
+    code, said, _ = prepare_here(*command(videos, whole)[3:])
+    assert code == 0
+    assert "used     10 clips" in said
     assert before == {path: path.stat().st_mtime_ns for path in whole.glob("clips-*")}
 
 
-def test_two_processes_make_what_one_makes(whole, videos, tmp_path):
+def test_two_processes_make_what_one_makes(videos, tmp_path):
+    assert prepare_here(*command(videos, tmp_path / "one", "--pixels")[3:])[0] == 0
     out = tmp_path / "set"
-    running = [subprocess.Popen(command(videos, out, f"--part={i}/2")) for i in range(2)]
+    running = [
+        subprocess.Popen(command(videos, out, "--pixels", f"--part={i}/2")) for i in range(2)
+    ]
     assert [process.wait() for process in running] == [0, 0]
-    assert content(out) == content(whole)
+    assert content(out) == content(tmp_path / "one")
 
 
 def test_the_processes_of_a_job_make_what_one_makes(whole, videos, tmp_path, free_port):
@@ -193,8 +216,11 @@ def test_a_run_killed_20_times_ends_with_the_same_bytes(videos, tmp_path, more):
 
 
 def test_check_says_what_would_happen_and_writes_only_a_sheet(videos, tmp_path):
-    said = prepare(videos, tmp_path / "set", "--check").stdout
+    code, said, _ = prepare_here(*command(videos, tmp_path / "set", "--check")[3:])
+    assert code == 0
     assert "clips       14" in said
+    assert "captions.csv, read as a table of video and caption" in said
+    assert "left out    nothing" in said
     assert "skipped     empty.mp4: is empty" in said
     assert [path.name for path in tmp_path.iterdir()] == ["set-check.png"]
 
@@ -211,24 +237,42 @@ def test_check_says_what_would_happen_and_writes_only_a_sheet(videos, tmp_path):
         (["--part=2/2"], "--part=2/2"),
         (["--validation=1"], "--validation=1.0"),
         (["--text=nothing"], "--text=nothing: there is nothing at this path"),
-        (["--text=embedded", "--pixels"], "--text: kept beside latents"),
+        (["--text=embedded", "--pixels"], "--text: its states are stored beside latents"),
         (["--vae=nothing"], "--vae=nothing: there is nothing at this path"),
-        (["--captions=no.csv"], "--captions=no.csv: no such file"),
+        (["--fps=nan-nan"], "--fps=nan-nan: give the lower rate first"),
+        (["--fps=1-inf"], "--fps=1-inf: give the lower rate first"),
+        (["--seed=-1"], "--seed=-1: give 0 or more"),
+        (["--size=100000"], "--size=100000x100000: give at most"),
+        (["--timeout=nan"], "--timeout=nan: give at least 1 second"),
+        (["--workers=0"], "--workers=0: give at least 1"),
+        (["--videos="], "--videos is empty: give a path"),
+        (["--videos=gs://bucket/clips"], "--videos=gs://bucket/clips: only local paths"),
+        (["--out=gs://bucket/set"], "--out=gs://bucket/set: only local paths"),
+        (["--out=/", "--check"], "--out=/: give a new folder"),
+        (["--captions="], "--captions is empty: give a path"),
+        (["--video_column=clip"], "--video_column=clip: --captions="),
+        (["--captions=no.csv"], "no.csv: no such file"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(videos, tmp_path, more, said):
-    done = prepare(videos, tmp_path / "set", *more, code=2)
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    code, _, err = prepare_here(*command(videos, tmp_path / "set", *more)[3:])
+    assert code == 2
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "set").exists()
 
 
 def test_a_set_is_not_mixed_with_another(whole, videos, tmp_path):
-    assert "was begun with another sizes" in prepare(videos, whole, "--size=64", code=2).stderr
     (tmp_path / "mine.txt").write_text("mine")
-    assert "there is something else in this folder" in prepare(videos, tmp_path, code=2).stderr
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in prepare(videos, tmp_path / "file", code=2).stderr
+    for out, more, said in (
+        (whole, "--size=64", "was begun with another sizes"),
+        (tmp_path, "--pixels", "this folder is not empty"),
+        (tmp_path / "file", "--pixels", "cannot be written: Not a directory"),
+    ):
+        code, _, err = prepare_here(*command(videos, out, more)[3:])
+        assert code == 2
+        assert said in err
 
 
 def test_shards_follow_from_names(videos):

@@ -17,13 +17,12 @@ from magicvideo_jax.runtime.preemption import Preempted, PreemptionListener
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.loop import TrainConfig, train_loop
 from magicvideo_jax.training.metrics_log import MetricsLog
-from magicvideo_jax.training.step import Compiled, train_step
+from magicvideo_jax.training.step import CompiledStep, train_step
 
 COMPILING = """
 import hashlib
 from magicvideo_jax.runtime.preemption import PreemptionListener
-interrupt = PreemptionListener()
-interrupt.listen()
+PreemptionListener().listen()
 print("listening", flush=True)
 hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes inside of one call of C, as XLA's compiler is
 """
@@ -50,9 +49,9 @@ def test_who_has_nothing_to_lose_leaves_at_once_even_out_of_a_compiler():
 @pytest.fixture
 def listening():
     before = signal.getsignal(signal.SIGTERM)
-    interrupt = PreemptionListener()
-    interrupt.listen()
-    yield interrupt
+    preemption = PreemptionListener()
+    preemption.listen()
+    yield preemption
     signal.signal(signal.SIGTERM, before)
     os.close(signal.set_wakeup_fd(-1))
 
@@ -67,7 +66,7 @@ class Numbers:
         if self.number == self.signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
         self.number += 1
-        return {"x": jax.numpy.full(4, self.number / 10)}
+        return {"x": jax.device_put(np.full(4, self.number / 10, np.float32))}
 
     def position(self):
         return {"number": self.number}
@@ -77,7 +76,7 @@ def objective(params, batch, key, step):
     return jax.numpy.square(params["w"]["kernel"].mean() - batch["x"].mean()), {}
 
 
-def run(workdir, *, steps=6, signal_at=None, interrupt=None, broken=False):
+def run(workdir, *, steps=6, signal_at=None, preemption=None, broken=False):
     """The real loop and step on a state of one array."""
 
     def quadratic(params, batch, key, number):
@@ -100,28 +99,28 @@ def run(workdir, *, steps=6, signal_at=None, interrupt=None, broken=False):
         with closing(MetricsLog(workdir, first=int(state.step))) as log:
             return train_loop(
                 state,
-                Compiled(step, state),
+                CompiledStep(step, state),
                 batches,
                 config=TrainConfig(steps=steps, batch_size=4, save_every=4, log_every=1),
                 experiment={},
                 checkpoints=checkpoints,
                 log=log,
                 preview=lambda state, number: None,
-                interrupt=interrupt or PreemptionListener(),
+                preemption=preemption or PreemptionListener(),
             )
 
 
-def test_steps_in_hand_are_saved_and_the_rest_is_as_if_nothing_had_been(tmp_path, listening):
+def test_unsaved_steps_are_saved_and_the_rest_is_as_if_nothing_had_been(tmp_path, listening):
     unbroken = run(tmp_path / "unbroken")
     with pytest.raises(Preempted, match=r"SIGTERM: step 3 of 6 is saved; .*75"):
-        run(tmp_path / "broken", signal_at=2, interrupt=listening)
+        run(tmp_path / "broken", signal_at=2, preemption=listening)
     assert there(tmp_path / "broken") == ["3"]
     jax.tree.map(np.testing.assert_array_equal, run(tmp_path / "broken"), unbroken)
 
 
 def test_a_signal_after_the_last_step_leaves_before_previews_and_scores(tmp_path, listening):
     with pytest.raises(Preempted, match="all steps are saved"):
-        run(tmp_path, signal_at=5, interrupt=listening)
+        run(tmp_path, signal_at=5, preemption=listening)
     assert there(tmp_path) == ["4", "6"]
     assert int(run(tmp_path).step) == 6
 

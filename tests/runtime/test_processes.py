@@ -1,13 +1,16 @@
-"""Processes that find one another, or say who is missing."""
+"""Processes that find one another, and train as one does."""
 
 import json
 import os
 import subprocess
 import sys
 
+import jax
 import pytest
 from conftest import ROOT
 
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.cluster import ClusterProcess, detect
 
 COUNT = """
@@ -67,14 +70,6 @@ def test_alone_nothing_is_waited_for():
     assert start().communicate()[0].strip() == "0 1 1 True"
 
 
-@pytest.mark.parametrize(("there", "missing"), [((0, 1), "2"), ((1, 2), "0"), ((0,), "1, 2")])
-def test_who_is_missing_is_said_by_everyone(free_port, there, missing):
-    for process in together(free_port, *there, number=3, timeout=6):
-        said = process.communicate()[1].strip().splitlines()[-1]
-        assert f"of 3: after 6 s these are missing: {missing}: look at" in said
-        assert process.returncode == 2
-
-
 def under_slurm(
     port: int, *indices: int, number: int, timeout: float = 60
 ) -> "list[subprocess.Popen[str]]":
@@ -102,11 +97,10 @@ def test_a_cluster_is_found(free_port):
     assert said == ["0 2 2 True", "1 2 2 False"]
 
 
-@pytest.mark.parametrize(("there", "missing"), [(0, "1"), (1, "0")])
-def test_who_is_missing_in_a_cluster_is_said(free_port, there, missing):
-    (process,) = under_slurm(free_port, there, number=2, timeout=4)
-    said = process.communicate()[1].strip().splitlines()[-1]
-    assert f"process {there} of 2: after 4 s these are missing: {missing}: look at" in said
+def test_who_is_missing_in_a_cluster_is_named(free_port):
+    (process,) = under_slurm(free_port, 1, number=2, timeout=2)
+    error = process.communicate()[1].strip().splitlines()[-1]
+    assert "process 1 of 2: after 2 s these are missing: 0: check their logs" in error
     assert process.returncode == 2
 
 
@@ -144,18 +138,10 @@ def test_a_place_in_gke(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "error"),
-    [("auto", "JAX finds no cluster here"), ("slurm", "MAGICVIDEO_CLUSTER=slurm: give auto")],
-)
-def test_no_cluster_is_said(said, error):
-    process = start(MAGICVIDEO_CLUSTER=said)
-    assert error in process.communicate()[1]
-    assert process.returncode == 2
-
-
-@pytest.mark.parametrize(
-    ("said", "error"),
+    ("variables", "words"),
     [
+        ({processes.CLUSTER: "auto"}, "JAX finds no cluster here"),
+        ({processes.CLUSTER: "slurm"}, "MAGICVIDEO_CLUSTER=slurm: give auto"),
         ({"JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"}, "JAX_NUM_PROCESSES=two"),
         (
             {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
@@ -163,26 +149,35 @@ def test_no_cluster_is_said(said, error):
         ),
         ({"JAX_NUM_PROCESSES": "2"}, "JAX_PROCESS_ID=: give a whole number"),
         (
-            {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1", "JAX_COORDINATOR_ADDRESS": "here"},
+            {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1", processes.COORDINATOR: "here"},
             "give host:port",
         ),
+        ({processes.HEARTBEAT_TIMEOUT: "9"}, "MAGICVIDEO_HEARTBEAT_TIMEOUT=9: give at least 10"),
+        ({processes.START_TIMEOUT: "soon"}, "MAGICVIDEO_START_TIMEOUT=soon: give a whole number"),
     ],
 )
-def test_half_a_job_is_named(said, error):
-    process = start(**{"JAX_COORDINATOR_ADDRESS": "localhost:1", **said})
-    assert error in process.communicate()[1]
-    assert process.returncode == 2
+def test_half_a_job_is_named(variables, words, monkeypatch):
+    if processes.CLUSTER not in variables:
+        variables = {processes.COORDINATOR: "localhost:1", **variables}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=words):
+        processes.join()
 
 
-def test_what_would_run_is_printed():
-    script = ROOT / "launch" / "local.sh"
-    said = subprocess.run(
-        [script, "--dry-run", "2", "true", "x"], check=True, capture_output=True, text=True
-    ).stdout
-    assert said.splitlines() == [
-        f"JAX_COORDINATOR_ADDRESS=localhost:8476 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID={i} true x"
-        for i in range(2)
-    ]
+def test_verbs_of_one_process_are_refused_where_there_are_several(monkeypatch):
+    processes.refuse_several("sample")
+    monkeypatch.setenv(processes.CLUSTER, "auto")
+    with pytest.raises(UserError, match="MAGICVIDEO_CLUSTER=auto: sample runs in one process"):
+        processes.refuse_several("sample")
+    monkeypatch.setenv(processes.COUNT, "1")
+    processes.refuse_several("sample")
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_the_question_between_steps_is_asked_where_implicit_transfers_are_forbidden(flag):
+    with jax.transfer_guard("disallow"):
+        assert bool(jax.device_get(processes.any_process_async(flag))) is flag
 
 
 def test_the_first_failure_is_the_job_s():

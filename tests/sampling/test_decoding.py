@@ -16,12 +16,12 @@ from magicvideo_jax.models.bind import Network
 from magicvideo_jax.models.layers import upsample
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
 from magicvideo_jax.sampling.decoding import (
-    Decode,
     DecodeConfig,
+    StreamingDecode,
+    blending_weights,
     decode_clips,
-    in_tiles,
-    ramps,
-    starts,
+    tile_starts,
+    tiled,
 )
 
 BOTH = pytest.mark.parametrize(
@@ -29,7 +29,7 @@ BOTH = pytest.mark.parametrize(
 )
 
 
-def decoder(network: Network, params) -> Decode:
+def decoder(network: Network, params) -> StreamingDecode:
     return partial(network.method(AutoencoderKL.decode_next), params)
 
 
@@ -89,7 +89,7 @@ def test_memory_does_not_grow_with_the_clip(config: VAEConfig):
     assert many < 1.02 * few
 
 
-def blur(z: jax.Array, past: None) -> tuple[jax.Array, None]:
+def blur(z: jax.Array, cache: None) -> tuple[jax.Array, None]:
     """A convolutional decoder: a pixel depends on the latents next to its own."""
     kernel = jnp.ones((3, 3, 3, 3)) / 27
     images = upsample(z.reshape(-1, *z.shape[2:]))
@@ -102,13 +102,13 @@ def blur(z: jax.Array, past: None) -> tuple[jax.Array, None]:
 def test_tiles_of_a_convolutional_decoder_equal_the_whole():
     """Exactly, but for the pixels next to where a tile ends."""
     z = latents(1, 2, 21, 30, 3)
-    tiled, whole = np.asarray(in_tiles(blur, 10, 4)(z, None)[0]), np.asarray(blur(z, None)[0])
-    assert tiled.shape == whole.shape == (1, 2, 42, 60, 3)
+    blended, whole = np.asarray(tiled(blur, 10, 4)(z, None)[0]), np.asarray(blur(z, None)[0])
+    assert blended.shape == whole.shape == (1, 2, 42, 60, 3)
 
     def far(side: int) -> np.ndarray:
         ends = [
             2 * end
-            for start in starts(side, 10, 4)
+            for start in tile_starts(side, 10, 4)
             for end in (start, start + 10)
             if 0 < end < side
         ]
@@ -118,23 +118,23 @@ def test_tiles_of_a_convolutional_decoder_equal_the_whole():
 
     inside = np.ix_(far(21), far(30))
     assert far(30).mean() > 0.8
-    np.testing.assert_allclose(tiled[0, 0][inside], whole[0, 0][inside], rtol=0, atol=1e-6)
-    assert np.abs(tiled - whole).max() < 0.15 * np.abs(whole).max()
+    np.testing.assert_allclose(blended[0, 0][inside], whole[0, 0][inside], rtol=0, atol=1e-6)
+    assert np.abs(blended - whole).max() < 0.15 * np.abs(whole).max()
 
 
 def test_tiles_fade_into_each_other():
     """Where each tile has a brightness of its own (as norms over the tile give it), no edge shows: the steps from
     pixel to pixel are those of a line over the overlap."""
 
-    def with_brightness(z: jax.Array, past: None) -> tuple[jax.Array, None]:
+    def with_brightness(z: jax.Array, cache: None) -> tuple[jax.Array, None]:
         return jnp.broadcast_to(
             upsample(z).mean(axis=(2, 3), keepdims=True), upsample(z).shape
         ), None
 
     z = jnp.broadcast_to(jnp.linspace(-1, 1, 26)[None, None, None, :, None], (1, 1, 10, 26, 3))
-    x = np.asarray(in_tiles(with_brightness, 10, 2)(z, None)[0])
+    x = np.asarray(tiled(with_brightness, 10, 2)(z, None)[0])
     tiles = np.array(
-        [np.linspace(-1, 1, 26)[start : start + 10].mean() for start in starts(26, 10, 2)]
+        [np.linspace(-1, 1, 26)[start : start + 10].mean() for start in tile_starts(26, 10, 2)]
     )
     assert np.abs(np.diff(x, axis=3)).max() < 1.01 * np.diff(tiles).max() / 4
     assert x.min() == pytest.approx(tiles.min())
@@ -145,9 +145,9 @@ def test_tiles_fade_into_each_other():
     ("side", "tile", "overlap"), [(5, 8, 4), (8, 8, 4), (9, 8, 4), (31, 8, 3), (64, 16, 8)]
 )
 def test_weights_of_tiles_sum_to_one(side: int, tile: int, overlap: int):
-    found = starts(side, tile, overlap)
+    found = tile_starts(side, tile, overlap)
     total, size = np.zeros(side), min(side, tile)
-    for start, weight in zip(found, ramps(side, found, size), strict=True):
+    for start, weight in zip(found, blending_weights(side, found, size), strict=True):
         total[start : start + size] += weight
         assert (weight > 0).all()
     np.testing.assert_allclose(total, 1)
@@ -158,17 +158,17 @@ def test_tiles_of_a_video_decoder_in_chunks_equal_its_tiles_whole():
     network = vae(LEAST)
     params, z = random_params(network.shapes), latents(1, 6, 6, 9, 4)
     decode = decoder(network, params)
-    tiled = quick(
+    in_tiles = quick(
         partial(decode_clips, decode=decode, config=DecodeConfig(frames=2, tile=6, overlap=2))
     )(z)
-    whole = quick(lambda z: in_tiles(decode, 6, 2)(z, None)[0])(z)
+    whole = quick(lambda z: tiled(decode, 6, 2)(z, None)[0])(z)
     expected = np.clip(np.asarray(whole), -1, 1) * 127.5 + 127.5
-    np.testing.assert_allclose(tiled, expected, rtol=0, atol=0.51)
+    np.testing.assert_allclose(in_tiles, expected, rtol=0, atol=0.51)
 
 
 @pytest.mark.parametrize(
     "fields", [{"frames": 0}, {"tile": -1}, {"tile": 8, "overlap": 5}, {"tile": 8, "overlap": 0}]
 )
 def test_parts_that_make_no_sense_are_refused(fields: dict):
-    with pytest.raises(UserError, match=r"decode\."):
+    with pytest.raises(UserError, match=r"^(frames|tile)=.*: give"):
         DecodeConfig(**fields)

@@ -207,6 +207,36 @@ def test_a_seal_leaves_out_what_it_is_told_to(tmp_path):
     assert find_corruption(tmp_path) == "seal.json is not what was written"
 
 
+def test_what_the_system_refuses_to_read_is_named(tmp_path):
+    save(tmp_path, 2)
+    checksums = tmp_path / "checkpoints" / "2" / "seal.json"
+    checksums.unlink()
+    checksums.mkdir()
+    assert find_corruption(checksums.parent) == "seal.json cannot be read (Is a directory)"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "checkpoints").touch()
+    with pytest.raises(UserError, match=r"other/checkpoints cannot be read: Not a directory"):
+        Checkpoints(tmp_path / "other")
+
+
+def test_a_checkpoint_of_another_model_is_one_line(tmp_path):
+    save(tmp_path, 2)
+    shape = places().params["w"]["kernel"]
+    for other in (shape.update(shape=(32, 49)), {"more": shape}):
+        wanted = places()._replace(ema={"w": {"kernel": other}})
+        with pytest.raises(UserError, match=r"checkpoints/2 cannot be restored into this run \("):
+            Saved(tmp_path).restore_ema(wanted.ema)
+
+
+def test_a_lock_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "run.lock").symlink_to("/dev/full")
+    with (
+        pytest.raises(UserError, match=f"--workdir={tmp_path}: cannot write there: "),
+        hold_run_lock(tmp_path),
+    ):
+        pass
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -16,10 +16,10 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.training.metrics_log import MetricsLog, summary
-from magicvideo_jax.training.objectives import DenoisingConfig, joint, spread_times
-from magicvideo_jax.training.optimizer import Freeze, OptimConfig, make_optimizer, trains
+from magicvideo_jax.training.objectives import DenoisingConfig, joint_objective, stratified_times
+from magicvideo_jax.training.optimizer import Freeze, OptimConfig, is_trained, make_optimizer
 from magicvideo_jax.training.state import fresh_state
-from magicvideo_jax.training.step import Compiled, accumulated, train_step
+from magicvideo_jax.training.step import CompiledStep, accumulate_gradients, train_step
 
 
 def objective(params, batch, key, step):
@@ -86,7 +86,7 @@ def test_accumulated_parts_make_the_same_step():
     optimizer = make_optimizer(OptimConfig(lr=1e-2, warmup=1), steps=10)
     batch = batch_of(0)
     whole, _ = stepper(optimizer)(start(optimizer), batch)
-    parts, metrics = stepper(optimizer, accumulated(objective, 4))(start(optimizer), batch)
+    parts, metrics = stepper(optimizer, accumulate_gradients(objective, 4))(start(optimizer), batch)
     np.testing.assert_allclose(parts.params["net"]["w"], whole.params["net"]["w"], rtol=1e-6)
     assert metrics["error"].shape == ()
 
@@ -109,7 +109,7 @@ def test_a_step_compiles_once_for_a_shape():
         return objective(params, batch, key, step)
 
     state = start(optimizer)
-    step = Compiled(
+    step = CompiledStep(
         partial(train_step, objective=watched, optimizer=optimizer, ema_decay=0.9, seed=0), state
     )
     for seed in range(4):
@@ -138,7 +138,7 @@ def test_a_joint_batch_weighs_its_two_parts():
             {"loss_of": jnp.float32(value)},
         )
 
-    loss, metrics = joint(part(2), part(10), DenoisingConfig(image_share=0.25))(
+    loss, metrics = joint_objective(part(2), part(10), DenoisingConfig(image_share=0.25))(
         {}, {"video": 1, "image": 1}, key_for(0, 0, "x"), 0
     )
     assert (loss, metrics["video_loss"], metrics["image_loss"]) == (4, 2, 10)
@@ -176,11 +176,11 @@ def test_a_report_leaves_out_steps_that_were_not_finite():
     ],
 )
 def test_freeze_modes(path, trained_in):
-    assert {freeze for freeze in Freeze if trains(freeze, path)} == trained_in
+    assert {freeze for freeze in Freeze if is_trained(freeze, path)} == trained_in
 
 
 def test_times_are_uniform_and_every_batch_has_of_all():
-    drawn = np.stack([spread_times(jax.random.key(i), 8, 1000) for i in range(400)])
+    drawn = np.stack([stratified_times(jax.random.key(i), 8, 1000) for i in range(400)])
     assert (drawn.min(), drawn.max()) >= (0, 990)
     assert drawn.max() < 1000
     np.testing.assert_array_equal(np.sort(drawn // 125, axis=1), np.tile(np.arange(8), (400, 1)))
@@ -190,7 +190,7 @@ def test_times_are_uniform_and_every_batch_has_of_all():
 def test_shifted_times_have_more_noise():
     """Half of the times lie above k / (k + 1)."""
     drawn = np.concatenate(
-        [spread_times(jax.random.key(i), 8, 1000, shift=3.0) for i in range(400)]
+        [stratified_times(jax.random.key(i), 8, 1000, shift=3.0) for i in range(400)]
     )
     assert abs(np.median(drawn) - 750) < 10
     assert drawn.max() < 1000
@@ -208,8 +208,22 @@ def test_temporal_parts_may_have_a_rate_of_their_own():
 
 @pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"temporal_lr": -1e-3}, {"warmup": 10}])
 def test_rates_out_of_range_are_named(wrong):
-    with pytest.raises(UserError, match=f"config.optim.{next(iter(wrong))}="):
+    with pytest.raises(UserError, match=f"{next(iter(wrong))}="):
         make_optimizer(OptimConfig(**wrong), steps=10)
+
+
+def test_weight_decay_may_spare_all_but_kernels():
+    """Without a gradient, AdamW moves what decays by lr x weight_decay, and nothing else."""
+    names = ("kernel", "bias", "scale", "embedding", "positions")
+    params = {"unet": {"layer": {name: jnp.ones(3) for name in names}}}
+    still = jax.tree.map(jnp.zeros_like, params)
+    for kernels_only in (False, True):
+        config = OptimConfig(lr=1e-2, warmup=0, weight_decay=0.1, decay_kernels_only=kernels_only)
+        optimizer = make_optimizer(config, steps=10)
+        updates, _ = optimizer.update(still, optimizer.init(params), params)
+        moved = {name for name, leaf in updates["unet"]["layer"].items() if np.any(leaf)}
+        assert moved == ({"kernel"} if kernels_only else set(names))
+        np.testing.assert_allclose(updates["unet"]["layer"]["kernel"], -1e-3, rtol=1e-5)
 
 
 def test_reports_reach_tensorboard_and_wandb(tmp_path, monkeypatch):

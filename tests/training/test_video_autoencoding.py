@@ -10,25 +10,25 @@ import pytest
 from tiny import quick, random_params
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.keys import named
+from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.discriminator import Discriminator, DiscriminatorConfig
-from magicvideo_jax.training.adversarial import balanced, hinge
+from magicvideo_jax.training.adversarial import balance_gradients, hinge_losses
 from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, make_optimizer
 from magicvideo_jax.training.video_autoencoding import (
-    VideoVAEConfig,
-    drawn_frames,
-    video_autoencoding,
+    VideoAutoencodingConfig,
+    random_frames,
+    video_autoencoding_objective,
 )
 
 KEY = jax.random.key(0)
 RIVAL = bind(
     lambda keys: Discriminator(DiscriminatorConfig(width=4, layers=2, groups=2), keys=keys)
 )
-CONFIG = VideoVAEConfig(lpips=0.0, adversarial=0.5, adversarial_from=3)
+CONFIG = VideoAutoencodingConfig(lpips=0.0, adversarial=0.5, adversarial_from=3)
 
 
 def clips(*shape: int, seed: int = 0) -> jax.Array:
@@ -58,9 +58,9 @@ def decode(params: Params, z: jax.Array) -> jax.Array:
 
 
 def gradients(
-    config: VideoVAEConfig, step: int
+    config: VideoAutoencodingConfig, step: int
 ) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Params]:
-    objective = video_autoencoding(
+    objective = video_autoencoding_objective(
         encode, decode, config, discriminate=judge if config.adversarial else None
     )
     loss = jax.value_and_grad(objective, has_aux=True)
@@ -71,7 +71,7 @@ def test_the_second_loss_pulls_with_a_share_of_the_first_ones_strength():
     x, first, second = clips(4, 5), clips(4, 5, seed=1), 1e3 * clips(4, 5, seed=2)
 
     def pulled(weight: float) -> jax.Array:
-        _, back = jax.vjp(lambda x: balanced(x, jnp.float32(weight)), x)
+        _, back = jax.vjp(lambda x: balance_gradients(x, jnp.float32(weight)), x)
         return back((first, second))[0]
 
     np.testing.assert_array_equal(pulled(0.0), first)
@@ -84,21 +84,21 @@ def test_the_second_loss_pulls_with_a_share_of_the_first_ones_strength():
 
 def test_without_a_gradient_of_its_own_the_second_loss_changes_nothing():
     x, first = clips(3), clips(3, seed=1)
-    _, back = jax.vjp(lambda x: balanced(x, jnp.float32(1.0)), x)
+    _, back = jax.vjp(lambda x: balance_gradients(x, jnp.float32(1.0)), x)
     np.testing.assert_array_equal(back((first, jnp.zeros(3)))[0], first)
 
 
 def test_hinge_losses_are_those_of_their_equation_and_hold_the_other_player_fixed():
     made, true = clips(1, 3, 8, 8, 3), clips(1, 3, 8, 8, 3, seed=1)
     params = players()
-    fools, tells_apart = hinge(judge, params, made, true)
+    fools, tells_apart = hinge_losses(judge, params, made, true)
     of_made, of_true = np.asarray(judge(params, made)), np.asarray(judge(params, true))
     assert fools == pytest.approx(-of_made.mean(), rel=1e-5)
     expected = (np.maximum(0, 1 - of_true).mean() + np.maximum(0, 1 + of_made).mean()) / 2
     assert tells_apart == pytest.approx(expected, rel=1e-5)
     for which, of_params, of_clips in ((0, False, True), (1, True, False)):
         gradient = jax.grad(
-            lambda p, m, which=which: hinge(judge, p, m, true)[which], argnums=(0, 1)
+            lambda p, m, which=which: hinge_losses(judge, p, m, true)[which], argnums=(0, 1)
         )(params, made)
         assert (
             any(np.any(leaf) for leaf in jax.tree.leaves(gradient[0][DISCRIMINATOR])) is of_params
@@ -123,16 +123,19 @@ def test_the_discriminator_sees_frames_and_what_changed():
     )  # the frame itself is as it was: the change into it is not
 
 
-@pytest.mark.parametrize("fields", [{"layers": 0}, {"width": 6}, {"width": 0}])
-def test_discriminators_that_cannot_be_are_refused(fields: dict):
-    with pytest.raises(UserError, match=r"model\.discriminator"):
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [({"layers": 0}, "layers=0"), ({"width": 6}, "groups=4"), ({"width": 0}, "width=0")],
+)
+def test_discriminators_that_cannot_be_are_refused(fields: dict, said: str):
+    with pytest.raises(UserError, match=said):
         DiscriminatorConfig(**{"groups": 4, **fields})
 
 
 def test_the_loss_is_that_of_its_equation():
     (loss, metrics), _ = gradients(replace(CONFIG, frame_difference_weight=0.3), step=9)
     params, x = players(), np.asarray(to_float(pixels(2, 3, 8, 8, 3)))
-    error = np.asarray(decode(params, encode(params, jnp.array(x), named(KEY, "vae")))) - x
+    error = np.asarray(decode(params, encode(params, jnp.array(x), subkey(KEY, "vae")))) - x
     l1, difference = np.abs(error).mean(), np.abs(error[:, 1:] - error[:, :-1]).mean()
     assert loss == pytest.approx(l1 + 0.3 * difference, rel=1e-5)
     assert metrics["l1"] == pytest.approx(l1, rel=1e-5)
@@ -154,19 +157,19 @@ def test_the_contest_rests_before_its_step_and_never_reaches_the_encoder():
 
 
 def test_lpips_is_taken_of_different_frames_of_each_clip():
-    drawn = np.asarray(drawn_frames(KEY, 50, 6, number=3))
+    drawn = np.asarray(random_frames(KEY, 50, 6, number=3))
     assert drawn.shape == (50, 3)
     assert all(len(set(row)) == 3 for row in drawn.tolist())
     assert {tuple(sorted(row)) for row in drawn.tolist()} > {tuple(sorted(drawn[0].tolist()))}
-    assert drawn_frames(KEY, 2, 2, number=5).shape == (2, 2)
+    assert random_frames(KEY, 2, 2, number=5).shape == (2, 2)
 
     def distance(made: jax.Array, true: jax.Array) -> jax.Array:
         return jnp.square(made - true).mean(axis=(1, 2, 3))
 
-    objective = video_autoencoding(
-        encode, decode, VideoVAEConfig(lpips=2.0, frames_per_clip=3), distance=distance
+    objective = video_autoencoding_objective(
+        encode, decode, VideoAutoencodingConfig(lpips=2.0, frames_per_clip=3), distance=distance
     )
-    plain = video_autoencoding(encode, decode, VideoVAEConfig(lpips=0.0))
+    plain = video_autoencoding_objective(encode, decode, VideoAutoencodingConfig(lpips=0.0))
     inputs = players(), {"pixels": pixels(2, 3, 8, 8, 3)}, KEY, jnp.int32(0)
     (loss, metrics), (base, _) = objective(*inputs), plain(*inputs)
     assert loss == pytest.approx(float(base + 2 * metrics["lpips"]), rel=1e-5)
@@ -179,14 +182,14 @@ def test_some_frames_are_decoded_as_images_too():
     def as_images(params: Params, z: jax.Array) -> jax.Array:
         return params["vae"]["scale"] * z - params["vae"]["shift"]
 
-    config = VideoVAEConfig(lpips=0.0, image_weight=2.0, frames_per_clip=3)
-    both = video_autoencoding(encode, decode, config, decode_images=as_images)
-    plain = video_autoencoding(encode, decode, config)
+    config = VideoAutoencodingConfig(lpips=0.0, image_weight=2.0, frames_per_clip=3)
+    both = video_autoencoding_objective(encode, decode, config, decode_images=as_images)
+    plain = video_autoencoding_objective(encode, decode, config)
     inputs = players(), {"pixels": pixels(2, 3, 8, 8, 3)}, KEY, 0
     (loss, metrics), (base, _) = both(*inputs), plain(*inputs)
     params, x = players(), to_float(pixels(2, 3, 8, 8, 3))
     expected = jnp.abs(
-        as_images(params, encode(params, x, named(KEY, "vae"))) - x
+        as_images(params, encode(params, x, subkey(KEY, "vae"))) - x
     ).mean()  # all frames: three of three
     assert metrics["l1_images"] == pytest.approx(float(expected), rel=1e-5)
     assert loss == pytest.approx(float(base + 2 * expected), rel=1e-5)

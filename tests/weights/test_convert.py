@@ -31,7 +31,7 @@ from magicvideo_jax.convert import convert
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.diffusion.process import Prediction
-from magicvideo_jax.models.temporal import Position, TemporalConfig
+from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.weights import write_folders as folders
 from magicvideo_jax.weights.components import component_weights
@@ -256,8 +256,8 @@ def test_single_files_that_do_not_fit_are_refused(tmp_path, edit, words):
 @pytest.mark.parametrize(
     ("name", "temporal"),
     [
-        ("unet", TemporalConfig(frames=3, position=Position.LEARNED)),
-        ("vae", TemporalDecoderConfig(places=(0, 2), window=4, position=Position.NONE)),
+        ("unet", TemporalConfig(frames=3, position=PositionEncoding.LEARNED)),
+        ("vae", TemporalDecoderConfig(places=(0, 2), window=4, position=PositionEncoding.NONE)),
     ],
     ids=["unet", "vae"],
 )

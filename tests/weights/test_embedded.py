@@ -7,7 +7,7 @@ import pytest
 from test_configs import config_of
 
 import magicvideo_jax as mv
-from magicvideo_jax.data.drawn.shape_clips import held_out_images
+from magicvideo_jax.data.drawn.shape_clips import held_out_image_scenes
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.experiment.config import Component, EvaluateConfig, read_experiment
 from magicvideo_jax.experiment.held_out import open_held_out
@@ -40,7 +40,7 @@ def test_they_are_whole_and_small():
 
 
 def test_pictures_show_what_unseen_captions_say():
-    scenes = held_out_images(0, 16)
+    scenes = held_out_image_scenes(0, 16)
     scores = caption_accuracy(drawn([s.image_caption for s in scenes]), [s.truth for s in scenes])
     assert scores["colour"] == 1, scores
     assert scores["shape"] >= 0.8, scores
@@ -65,7 +65,7 @@ def test_the_video_vae_flickers_less_than_the_decoder_of_images():
 
 @pytest.mark.slow
 def test_pictures_of_64_unseen_captions():
-    scenes = held_out_images(0, 64)
+    scenes = held_out_image_scenes(0, 64)
     scores = caption_accuracy(drawn([s.image_caption for s in scenes]), [s.truth for s in scenes])
     print("this project's sampler:", scores)
     assert min(scores["shape"], scores["colour"]) >= 0.9, scores
@@ -80,7 +80,7 @@ def test_diffusers_draws_64_unseen_captions_from_them():
         str(EMBEDDED["embedded"]), torch_dtype=torch.float32
     )
     pipe.set_progress_bar_config(disable=True)
-    scenes = held_out_images(0, 64)
+    scenes = held_out_image_scenes(0, 64)
     made = []
     for first in range(0, 64, 16):
         generator = torch.Generator().manual_seed(first)

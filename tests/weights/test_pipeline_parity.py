@@ -76,7 +76,7 @@ def test_twenty_guided_steps_end_at_the_latents_of_diffusers(second, prediction,
         output_type="latent",
     ).images
 
-    plan = make_solver_table(
+    table = make_solver_table(
         SampleConfig(sampler=sampler, steps=STEPS), replace(noise, prediction_type=prediction)
     )
 
@@ -85,7 +85,7 @@ def test_twenty_guided_steps_end_at_the_latents_of_diffusers(second, prediction,
         told = Condition(networks.encode_text(params, ids))
         null = Condition(networks.encode_text(params, null_ids))
         denoise = guided(lambda *inputs: networks.denoise(params, *inputs), GUIDANCE, null)
-        return run_sampler(denoise, initial_latents(plan, z), told, plan=plan)
+        return run_sampler(denoise, initial_latents(table, z), told, table=table)
 
     ours = run(
         params, jax.numpy.asarray(eps)[:, None], tokenizer(PROMPTS), tokenizer([""] * len(PROMPTS))

@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.models.clip_text import VIT_H_PENULTIMATE, VIT_L
-from magicvideo_jax.models.temporal import Mixing, Position, TemporalConfig
+from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, TemporalMixing
 from magicvideo_jax.models.unet import SD1, SD2, UNetConfig, UNetLevelConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights import components as parts
@@ -88,12 +88,12 @@ def test_compvis_names_agree_with_an_independent_map():
     assert _layers(text) | counted == _independent("text")
 
 
-@pytest.mark.parametrize("mixing", list(Mixing))
+@pytest.mark.parametrize("mixing", list(TemporalMixing))
 def test_what_a_video_network_adds_keeps_our_names(mixing):
     tiny = UNetConfig(
         levels=(UNetLevelConfig(32, 2), UNetLevelConfig(32, 0)), middle_heads=2, blocks=1, context=8
     )
-    temporal = TemporalConfig(frames=2, mixing=mixing, position=Position.LEARNED)
+    temporal = TemporalConfig(frames=2, mixing=mixing, position=PositionEncoding.LEARNED)
     video = UNetConfig(**{**vars(tiny), "temporal": temporal})
     image, shapes = (
         flatten(parts.UNET.network(tiny).shapes),

@@ -7,12 +7,12 @@ coverage is one half minus its distance to the outline in pixels, clipped to [0,
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from magicvideo_jax.data.drawn.scene import CANVAS, PAINT, Pattern, Pose, Scene, Shape, pose
+from magicvideo_jax.data.drawn.scene import CANVAS, PAINT, Pattern, Pose, Scene, Shape, pose_at
 
 Plane = Float[np.ndarray, "t h w"]
 
 
-def outline(shape: Shape, x: Plane, y: Plane) -> Plane:
+def outline_distance(shape: Shape, x: Plane, y: Plane) -> Plane:
     """Signed distance to the outline, exact near it."""
     match shape:
         case Shape.CIRCLE:
@@ -61,7 +61,7 @@ def coverage(shape: Shape, tilt: float, at: Pose, *, size: int) -> Plane:
     radius, width = (v.astype(np.float32)[:, None, None] for v in (at.radius, at.width))
     cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
     x, y = right / (radius * width), down / radius
-    distance = outline(shape, x * cos + y * sin, y * cos - x * sin) * radius
+    distance = outline_distance(shape, x * cos + y * sin, y * cos - x * sin) * radius
     if np.any(
         np.abs(at.width) < 1
     ):  # squeezing a shape squeezes distances too: measure how fast they change
@@ -93,11 +93,11 @@ def background(scene: Scene, size: int) -> Float[np.ndarray, "h w c"]:
     return dark + (darker - dark) * mix[..., None].astype(np.float32)
 
 
-def draw(
+def draw_scene(
     scene: Scene, seconds: Float[np.ndarray, "t"], *, size: int = int(CANVAS)
 ) -> UInt8[np.ndarray, "t h w c"]:
     """The scene at each of these moments, `size` x `size` pixels."""
-    at, scale = pose(scene, seconds), size / CANVAS
+    at, scale = pose_at(scene, seconds), size / CANVAS
     at = Pose(at.x * scale, at.y * scale, at.radius * scale, at.width)
     covered = coverage(scene.truth.shape, scene.tilt, at, size=size)[..., None]
     behind = background(scene, size)

@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Float
 
 CANVAS = 64.0
-MARGIN = 1.5
+FRAME_MARGIN = 1.5
 FPS = range(6, 10)
 """Frame rates that clips are drawn at; 16 frames then take 1.7 to 2.5 seconds."""
 DEFAULT_FPS = 8.0
 DEFAULT_FRAMES = 16
-LONGEST = (DEFAULT_FRAMES - 1) / FPS.start
+MOTION_SECONDS = (DEFAULT_FRAMES - 1) / FPS.start
 """Seconds a travelling or changing shape has room for. In a longer clip it then comes to rest."""
-EDGE_ON = 0.35
+EDGE_ON_WIDTH = 0.35
 """Width of a turning shape seen from its side, as a part of its full width: it is a coin, not a sheet."""
 
 
@@ -127,9 +127,9 @@ class Pose(NamedTuple):
     width: Float[np.ndarray, "t"]
 
 
-def pose(scene: Scene, seconds: Float[np.ndarray, "t"]) -> Pose:
+def pose_at(scene: Scene, seconds: Float[np.ndarray, "t"]) -> Pose:
     """The law of motion."""
-    motion, rest = scene.truth.motion, np.minimum(seconds, LONGEST)
+    motion, rest = scene.truth.motion, np.minimum(seconds, MOTION_SECONDS)
     x, y = np.full_like(seconds, scene.x), np.full_like(seconds, scene.y)
     radius, width = np.full_like(seconds, scene.radius), np.ones_like(seconds)
     rounds = scene.phase + scene.rate * seconds
@@ -148,7 +148,7 @@ def pose(scene: Scene, seconds: Float[np.ndarray, "t"]) -> Pose:
             radius = radius * np.exp(-scene.rate * rest)
         case Motion.TURNING:
             facing = np.cos(np.pi * rounds)
-            width = np.copysign(np.hypot(facing, EDGE_ON * (1 - np.abs(facing))), facing)
+            width = np.copysign(np.hypot(facing, EDGE_ON_WIDTH * (1 - np.abs(facing))), facing)
         case Motion.STILL:
             pass
         case _:

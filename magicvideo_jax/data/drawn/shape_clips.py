@@ -13,21 +13,21 @@ import numpy as np
 from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.data.drawn.drawing import draw
+from magicvideo_jax.data.drawn.drawing import draw_scene
 from magicvideo_jax.data.drawn.scene import (
     CANVAS,
     DEFAULT_FPS,
     DEFAULT_FRAMES,
     FPS,
-    LONGEST,
-    MARGIN,
+    FRAME_MARGIN,
+    MOTION_SECONDS,
     Colour,
     Motion,
     Pattern,
     Scene,
     Shape,
     Truth,
-    pose,
+    pose_at,
 )
 from magicvideo_jax.data.drawn.wording import LARGE, SMALL, caption_clip, caption_image, vocabulary
 
@@ -44,14 +44,14 @@ __all__ = [
     "ShapeClips",
     "ShapeImages",
     "Truth",
-    "clip",
-    "clip_of",
-    "held_out",
-    "held_out_images",
-    "image",
-    "image_of",
-    "scene",
-    "still_of",
+    "clip_at",
+    "draw_clip",
+    "draw_image",
+    "draw_still",
+    "held_out_image_scenes",
+    "held_out_scenes",
+    "image_at",
+    "scene_at",
     "truths",
     "vocabulary",
 ]
@@ -104,7 +104,7 @@ def truths(split: DrawnSplit) -> tuple[Truth, ...]:
     return tuple(t for t in every if (t in chosen) == (split is DrawnSplit.HELD_OUT))
 
 
-def scene(seed: int, index: int, split: DrawnSplit = DrawnSplit.TRAIN) -> Scene:
+def scene_at(seed: int, index: int, split: DrawnSplit = DrawnSplit.TRAIN) -> Scene:
     """The scene at one place of an endless, random-access stream."""
     rng = _rng(seed, index, split.value)
     return _invent(
@@ -112,18 +112,18 @@ def scene(seed: int, index: int, split: DrawnSplit = DrawnSplit.TRAIN) -> Scene:
     )
 
 
-def held_out(seed: int, number: int) -> list[Scene]:
+def held_out_scenes(seed: int, number: int) -> list[Scene]:
     """Distinct scenes of held-out triples, every triple once before any comes again."""
     return _each_once(seed, number, truths(DrawnSplit.HELD_OUT))
 
 
-def held_out_images(seed: int, number: int) -> list[Scene]:
+def held_out_image_scenes(seed: int, number: int) -> list[Scene]:
     """Scenes whose `image_caption` has a wording never trained on for that shape and colour; every pair of shape and
     colour once before any comes again."""
     return _each_once(seed, number, tuple(Truth(s, c, Motion.STILL) for s in Shape for c in Colour))
 
 
-def clip_of(scene: Scene, *, frames: int = DEFAULT_FRAMES, size: int = int(CANVAS)) -> DrawnClip:
+def draw_clip(scene: Scene, *, frames: int = DEFAULT_FRAMES, size: int = int(CANVAS)) -> DrawnClip:
     """Frame i shows the moment i / fps. `dataclasses.replace(scene, fps=...)` looks at the same motion at another rate.
 
     Errors: `UserError` where `frames`, `size` or the scene's fps cannot be drawn.
@@ -132,27 +132,29 @@ def clip_of(scene: Scene, *, frames: int = DEFAULT_FRAMES, size: int = int(CANVA
         raise UserError(
             f"a drawn clip needs frames >= 1, size >= 16 and fps > 0, not frames={frames}, size={size}, fps={scene.fps}"
         )
-    pixels = draw(scene, np.arange(frames) / scene.fps, size=size)
+    pixels = draw_scene(scene, np.arange(frames) / scene.fps, size=size)
     return DrawnClip(pixels, scene.caption, *scene.truth, scene.fps)
 
 
-def image_of(scene: Scene, *, size: int = int(CANVAS)) -> DrawnClip:
+def draw_image(scene: Scene, *, size: int = int(CANVAS)) -> DrawnClip:
     """One frame of the scene, captioned with shape and colour alone. Its moment follows from the scene; a turning shape
     is shown from its front."""
-    moment = 0.0 if scene.truth.motion is Motion.TURNING else (scene.x * 7.77) % 1.0 * LONGEST
-    pixels = draw(scene, np.array([moment]), size=size)
+    moment = (
+        0.0 if scene.truth.motion is Motion.TURNING else (scene.x * 7.77) % 1.0 * MOTION_SECONDS
+    )
+    pixels = draw_scene(scene, np.array([moment]), size=size)
     return DrawnClip(pixels, scene.image_caption, *scene.truth, scene.fps)
 
 
-def still_of(scene: Scene, *, size: int = int(CANVAS)) -> DrawnClip:
+def draw_still(scene: Scene, *, size: int = int(CANVAS)) -> DrawnClip:
     """One frame of the clip under the clip's own caption, early ones more often: what moves left is then mostly seen on
     the right, so that a text-to-image model has a use for the words for motion, and yet anywhere on its way."""
     moment = ((scene.y * 7.77) % 1.0) ** 2 * (DEFAULT_FRAMES - 1) / scene.fps
-    pixels = draw(scene, np.array([moment]), size=size)
+    pixels = draw_scene(scene, np.array([moment]), size=size)
     return DrawnClip(pixels, scene.caption, *scene.truth, scene.fps)
 
 
-def clip(
+def clip_at(
     seed: int,
     index: int,
     *,
@@ -161,15 +163,15 @@ def clip(
     size: int = int(CANVAS),
 ) -> DrawnClip:
     """The clip at one place of the stream."""
-    return clip_of(scene(seed, index, split), frames=frames, size=size)
+    return draw_clip(scene_at(seed, index, split), frames=frames, size=size)
 
 
-def image(
+def image_at(
     seed: int, index: int, *, split: DrawnSplit = DrawnSplit.TRAIN, size: int = int(CANVAS)
 ) -> DrawnClip:
-    """The picture at one place of the stream, a clip of one frame: of every other scene it is `still_of`."""
-    drawn = scene(seed, index, split)
-    return still_of(drawn, size=size) if index % 2 else image_of(drawn, size=size)
+    """The picture at one place of the stream, a clip of one frame: of every other scene it is `draw_still`."""
+    drawn = scene_at(seed, index, split)
+    return draw_still(drawn, size=size) if index % 2 else draw_image(drawn, size=size)
 
 
 @dataclass(frozen=True)
@@ -189,9 +191,9 @@ class ShapeClips:
         return self.length
 
     def __getitem__(self, index: int) -> DrawnClip:
-        drawn = scene(self.seed, _place(index, self.length), self.split)
+        drawn = scene_at(self.seed, _place(index, self.length), self.split)
         seen = drawn if self.fps is None else replace(drawn, fps=self.fps)
-        made = clip_of(seen, frames=self.frames, size=self.size)
+        made = draw_clip(seen, frames=self.frames, size=self.size)
         share = self.uncaptioned_fraction
         is_uncaptioned = share and _rng(self.seed, index, 4).random() < share
         return replace(made, caption="") if is_uncaptioned else made
@@ -210,7 +212,7 @@ class ShapeImages:
         return self.length
 
     def __getitem__(self, index: int) -> DrawnClip:
-        return image(self.seed, _place(index, self.length), split=self.split, size=self.size)
+        return image_at(self.seed, _place(index, self.length), split=self.split, size=self.size)
 
 
 def _place(index: int, length: int) -> int:
@@ -276,8 +278,8 @@ def _invent(rng: np.random.Generator, truth: Truth, *, unseen: bool) -> Scene:
 def _put_in_frame(scene: Scene, right: float, down: float) -> Scene:
     """Moved to a place, this far right and down, where the whole motion stays inside the frame. Of what is free the
     middle two fifths are used: a motion has much the same path in every clip, which minutes of training can learn."""
-    path = pose(scene, np.linspace(0, LONGEST, 26))
-    reach = path.radius + MARGIN
+    path = pose_at(scene, np.linspace(0, MOTION_SECONDS, 26))
+    reach = path.radius + FRAME_MARGIN
 
     def place(along, share: float) -> float:
         low, high = -np.min(along - reach), CANVAS - np.max(along + reach)

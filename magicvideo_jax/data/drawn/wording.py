@@ -122,7 +122,7 @@ def unused_image_template(shape: Shape, colour: Colour) -> int:
     return hashlib.sha256(f"{colour} {shape}".encode()).digest()[0] % len(IMAGE_TEMPLATES)
 
 
-def fill(template: str, *, it: str, moving: str, moves: str, where: str) -> str:
+def fill_template(template: str, *, it: str, moving: str, moves: str, where: str) -> str:
     """A template in words, with "an" before a vowel."""
     text = template.format(it=it, moving=moving, moves=moves, where=where)
     return re.sub(r"\ba (?=[aeiou])", "an ", text)
@@ -134,7 +134,7 @@ def caption_clip(
     """A caption of a clip; one time in two with a word for its size where `sizes` has some."""
     template = CLIP_TEMPLATES[rng.integers(len(CLIP_TEMPLATES))]
     moving, moves = MOTIONS[truth.motion][rng.integers(len(MOTIONS[truth.motion]))]
-    return fill(
+    return fill_template(
         template,
         it=_name(rng, truth, sizes),
         moving=moving,
@@ -155,7 +155,7 @@ def caption_image(
     left_out = unused_image_template(truth.shape, truth.colour)
     other = (left_out + 1 + int(rng.integers(len(IMAGE_TEMPLATES) - 1))) % len(IMAGE_TEMPLATES)
     template = IMAGE_TEMPLATES[left_out if unseen else other]
-    return fill(
+    return fill_template(
         template, it=_name(rng, truth, sizes), moving="", moves="", where=_place(rng, pattern)
     )
 

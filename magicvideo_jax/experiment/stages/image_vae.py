@@ -21,10 +21,10 @@ from magicvideo_jax.experiment.stages.stage import (
     refuse_video_options,
 )
 from magicvideo_jax.experiment.stages.text_to_video import check_freeze
-from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.sampling.decoding import decode_clips
-from magicvideo_jax.training.objectives import autoencoding
+from magicvideo_jax.training.objectives import autoencoding_objective
 from magicvideo_jax.training.step import Objective
 
 PREVIEW_IMAGES = 8
@@ -50,7 +50,7 @@ class ImageVAE(Stage):
         self, experiment: Experiment, networks: Networks, tokenize: Tokenize | None
     ) -> Objective:
         decode = partial(networks.decode_unscaled, as_images=True)
-        return autoencoding(networks.moments, decode, experiment.autoencoding)
+        return autoencoding_objective(networks.moments, decode, experiment.autoencoding)
 
     def evaluator(
         self,
@@ -114,6 +114,6 @@ class ImageVAEEvaluator:
             batch = images[first : first + size]
             padding = np.repeat(batch[-1:], size - len(batch), axis=0)
             pixels, mean = self._reconstruct(params, np.concatenate([batch, padding]))
-            decoded.append(fetch(pixels)[: len(batch)])
-            latents.append(fetch(mean)[: len(batch)])
+            decoded.append(fetch_to_host(pixels)[: len(batch)])
+            latents.append(fetch_to_host(mean)[: len(batch)])
         return images, np.concatenate(decoded), float(np.concatenate(latents).std())

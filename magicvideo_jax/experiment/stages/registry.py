@@ -2,7 +2,7 @@
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.evaluation.metrics import METRICS
-from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.config import Experiment, check_experiment, check_networks
 from magicvideo_jax.experiment.stages.image_vae import ImageVAE
 from magicvideo_jax.experiment.stages.stage import Stage
 from magicvideo_jax.experiment.stages.text_to_image import TextToImage
@@ -19,6 +19,15 @@ def stage_of(experiment: Experiment) -> Stage:
     if experiment.stage not in STAGES:
         raise UserError(f"config.stage={experiment.stage}: give one of {', '.join(STAGES)}")
     return STAGES[experiment.stage]
+
+
+def check_fitted(experiment: Experiment) -> None:
+    """Check a config whose networks have the sizes of the weights: what fields say together, the stage, and whether the
+    networks fit each other. Errors: `UserError` naming the field."""
+    check_experiment(experiment)
+    check_stage(experiment)
+    if stage_of(experiment).reads_captions:
+        check_networks(experiment.model)
 
 
 def check_stage(experiment: Experiment) -> None:

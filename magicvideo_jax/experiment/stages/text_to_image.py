@@ -8,8 +8,8 @@ from magicvideo_jax.experiment.stages.prompt_evaluator import PromptEvaluator
 from magicvideo_jax.experiment.stages.stage import Evaluator, Stage, refuse_video_options
 from magicvideo_jax.experiment.stages.text_to_video import (
     check_freeze,
-    denoising_objective,
     held_out_denoising,
+    unet_objective,
 )
 from magicvideo_jax.training.step import Objective
 
@@ -32,7 +32,7 @@ class TextToImage(Stage):
     def objective(
         self, experiment: Experiment, networks: Networks, tokenize: Tokenize | None
     ) -> Objective:
-        return denoising_objective(experiment, networks, tokenize, as_images=True)
+        return unet_objective(experiment, networks, tokenize, as_images=True)
 
     def evaluator(
         self,

@@ -9,7 +9,7 @@ from magicvideo_jax.experiment.held_out import HeldOut
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.stages.prompt_evaluator import PromptEvaluator
 from magicvideo_jax.experiment.stages.stage import Evaluator, Stage
-from magicvideo_jax.training.objectives import denoising, joint
+from magicvideo_jax.training.objectives import denoising_objective, joint_objective
 from magicvideo_jax.training.optimizer import Freeze
 from magicvideo_jax.training.step import Objective
 
@@ -36,11 +36,11 @@ class TextToVideo(Stage):
     def objective(
         self, experiment: Experiment, networks: Networks, tokenize: Tokenize | None
     ) -> Objective:
-        clips = denoising_objective(experiment, networks, tokenize)
+        clips = unet_objective(experiment, networks, tokenize)
         if not experiment.data.joint_images:
             return clips
-        images = denoising_objective(experiment, networks, tokenize, as_images=True)
-        return joint(clips, images, experiment.denoising)
+        images = unet_objective(experiment, networks, tokenize, as_images=True)
+        return joint_objective(clips, images, experiment.denoising)
 
     def evaluator(
         self,
@@ -50,7 +50,7 @@ class TextToVideo(Stage):
         held_out: HeldOut,
     ) -> Evaluator:
         assert tokenize is not None
-        objective = denoising_objective(held_out_denoising(experiment), networks, tokenize)
+        objective = unet_objective(held_out_denoising(experiment), networks, tokenize)
         return PromptEvaluator(
             experiment,
             networks,
@@ -61,7 +61,7 @@ class TextToVideo(Stage):
         )
 
 
-def denoising_objective(
+def unet_objective(
     experiment: Experiment,
     networks: Networks,
     tokenize: Tokenize | None,
@@ -70,7 +70,7 @@ def denoising_objective(
 ) -> Objective:
     """Eq. 1 of `training/objectives.py` for an experiment's networks, noise and weights."""
     assert tokenize is not None
-    return denoising(
+    return denoising_objective(
         networks.denoising_networks(),
         experiment.model.noise,
         experiment.denoising,

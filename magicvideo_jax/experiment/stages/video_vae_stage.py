@@ -25,13 +25,13 @@ from magicvideo_jax.experiment.stages.stage import (
     refuse_video_options,
 )
 from magicvideo_jax.models.lpips import has_lpips, lpips
-from magicvideo_jax.parallel.batch import fetch
+from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.runtime.progress import say
-from magicvideo_jax.sampling.decoding import Decode, decode_clips
+from magicvideo_jax.sampling.decoding import StreamingDecode, decode_clips
 from magicvideo_jax.training.optimizer import Freeze
 from magicvideo_jax.training.step import Objective
-from magicvideo_jax.training.video_autoencoding import video_autoencoding
+from magicvideo_jax.training.video_autoencoding import video_autoencoding_objective
 
 IMAGE, WITHOUT_TEMPORAL, VIDEO = "image", "stills", "video"
 """The image decoder that training began with, the trained one without temporal layers, and with them."""
@@ -84,7 +84,7 @@ class VideoVAE(Stage):
     ) -> Objective:
         config = experiment.video_vae
         decode_images = partial(networks.decode, as_images=True)
-        return video_autoencoding(
+        return video_autoencoding_objective(
             networks.encode,
             networks.decode,
             config,
@@ -196,7 +196,7 @@ class VideoVAEEvaluator:
         self, params: Params, pixels: UInt8[np.ndarray, "b t h w 3"]
     ) -> Float[np.ndarray, "b t h2 w2 c"]:
         """The mean of q(z | x), unscaled."""
-        return fetch(self._encode(params, pixels))
+        return fetch_to_host(self._encode(params, pixels))
 
     def _decoders(
         self, params: Params
@@ -204,8 +204,8 @@ class VideoVAEEvaluator:
         """Functions from unscaled latents to pixels, by name."""
         image = {} if self._image_decoder is None else {IMAGE: self._image_decoder}
         return image | {
-            WITHOUT_TEMPORAL: lambda z: fetch(self._decode_frames(params, z)),
-            VIDEO: lambda z: fetch(self._decode(params, z)),
+            WITHOUT_TEMPORAL: lambda z: fetch_to_host(self._decode_frames(params, z)),
+            VIDEO: lambda z: fetch_to_host(self._decode(params, z)),
         }
 
 
@@ -228,7 +228,7 @@ def _initial_image_decoder(experiment: Experiment) -> Callable[[Any], np.ndarray
     return lambda z: np.asarray(clips(jnp.asarray(z)))
 
 
-def _frame_decoder(networks: Networks, params: Params) -> Decode:
+def _frame_decoder(networks: Networks, params: Params) -> StreamingDecode:
     """Decoding without temporal layers, frame by frame."""
 
     def decode(z: jax.Array, past: Any) -> tuple[jax.Array, Any]:

@@ -1,5 +1,12 @@
-"""A run's metrics.jsonl as a picture: loss, loss by diffusion time, gradient norm, and what else a stage reports."""
+"""Curves of runs as a picture: loss, loss by diffusion time, gradient norm, and what else a stage reports.
 
+    python benchmarks/curves.py WORKDIR [WORKDIR ..] [--metric loss] [--out FILE.png]
+
+One work folder gives a panel for each metric; several give one metric of each on one axis. Needs matplotlib
+(requirements-dev.txt), which the package does not; TensorBoard and W&B show the same numbers while a run goes on.
+"""
+
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,9 +19,11 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import atomic_write
+from magicvideo_jax.runtime.exit import exit_with
+from magicvideo_jax.training.metrics_log import read_lines
 
 Lines = Sequence[Mapping[str, float | int]]
-"""The lines of metrics.jsonl, as `training.metrics.read_lines` reads them."""
+"""The lines of metrics.jsonl, as `training.metrics_log.read_lines` reads them."""
 Series = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]
 """Steps and values."""
 
@@ -32,6 +41,32 @@ PANELS = {
 BY_TIME = "loss_by_time/"
 SMOOTHED_OVER = 0.05
 """The share of a curve that one point of its smoothed form averages."""
+
+
+def main() -> None:
+    """Draw the curves of the work folders on the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdirs", nargs="+", type=Path)
+    parser.add_argument("--metric", default="loss", help="the metric to compare several runs by")
+    parser.add_argument("--out", type=Path, help="default: curves.png in the first work folder")
+    asked = parser.parse_args()
+    exit_with(lambda: draw(asked.workdirs, asked.out, metric=asked.metric))
+
+
+def draw(workdirs: Sequence[Path], out: Path | None, *, metric: str) -> None:
+    """Draw one run's panels, or compare several runs. Errors: `UserError` for a folder without a log."""
+    for folder in workdirs:
+        if not (folder / "metrics.jsonl").is_file():
+            raise UserError(f"{folder}: not a work folder of train (no metrics.jsonl)")
+    runs = {str(folder): read_lines(folder / "metrics.jsonl") for folder in workdirs}
+    path = out or workdirs[0] / "curves.png"
+    if len(workdirs) == 1:
+        plot_curves(runs[str(workdirs[0])], path)
+    else:
+        compare_curves(runs, path, metric=metric)
+    print(path)
 
 
 def plot_curves(lines: Lines, path: str | Path) -> None:
@@ -85,7 +120,7 @@ def series(lines: Lines, name: str) -> Series:
 
 
 def smooth(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """The running mean over a window about each point, as much of it as there is at the ends: it does not lag."""
+    """The mean over a window centred on each point, cut at the ends; centred, it does not lag."""
     reach = int(SMOOTHED_OVER * len(values) / 2)
     places = np.arange(len(values))
     low, high = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
@@ -132,7 +167,7 @@ def _scale(axes: Axes, values: Float[np.ndarray, "n"]) -> None:
 
 
 def _figure(number: int) -> Figure:
-    """Panels from left to right, two a row from four on. A `Figure` of its own: pyplot's global state is the user's."""
+    """A figure of panels, two a row from four on, made without pyplot and its global state."""
     columns = number if number < 4 else -(-number // 2)
     rows = -(-number // columns)
     figure = Figure(figsize=(4.6 * columns, 3.2 * rows), dpi=110, layout="constrained")
@@ -153,3 +188,7 @@ def _save(figure: Figure, path: str | Path) -> None:
 
 def _place(name: str) -> int:
     return int(name.removeprefix(BY_TIME))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,14 +1,15 @@
 """Curves are drawn from whatever a run has logged."""
 
+import json
 import os
 import sys
 
 import numpy as np
 import pytest
+from curves import compare_curves, main, plot_curves, series, smooth
 from PIL import Image
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.training.curves import compare_curves, plot_curves, series, smooth
 
 
 def logged(number: int, level: float = 1.0) -> list[dict[str, float]]:
@@ -59,7 +60,7 @@ def test_a_run_is_three_panels_without_pyplot(tmp_path):
     ],
     ids=["one line", "two lines", "zeros", "no loss", "vae", "gaps"],
 )
-def test_what_is_missing_is_left_out(tmp_path, lines):
+def test_missing_metrics_are_left_out(tmp_path, lines):
     plot_curves(lines, tmp_path / "curves.png")
     assert np.min(drawn(tmp_path / "curves.png")) < 100
 
@@ -96,3 +97,24 @@ def test_errors_are_named(tmp_path):
     with pytest.raises(UserError, match=r"curves\.png cannot be written: Not a directory"):
         plot_curves(logged(3), tmp_path / "file" / "curves.png")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_one_work_folder_gives_its_panels_and_several_give_a_comparison(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        lines = "".join(json.dumps(line) + "\n" for line in logged(5))
+        (tmp_path / name / "metrics.jsonl").write_text(lines)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["curves.py", "one"])
+    main()
+    monkeypatch.setattr(sys, "argv", ["curves.py", "one", "two", "--out=both.png"])
+    main()
+    assert drawn(tmp_path / "one" / "curves.png").shape != drawn(tmp_path / "both.png").shape
+
+
+def test_a_folder_without_a_log_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["curves.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert f"{tmp_path}: not a work folder" in capsys.readouterr().err

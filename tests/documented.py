@@ -1,0 +1,168 @@
+"""Commands and programs in README.md and docs/, and how each is run in a test.
+
+Every command matches a rule of `RULES`, the first that fits; a new kind of command needs a new rule. Commands run as
+they are written, in a scratch folder that looks like a checkout. Names that stand for people's files are replaced by
+`STAND_INS`, what a command reads is made by `MADE_BY` or `FILES`, and `SMALL` scales training down by config fields
+alone. What needs a cloud, root or days runs with --dry-run, --quick or --help, or only has the files checked that it
+names.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+class How(Enum):
+    """How a command is run."""
+
+    VERB = "in this process, with more arguments"
+    HELP = "with --help in place of its arguments"
+    DRY_RUN = "with --dry-run after its program"
+    NAMED_FILES = "not at all: the files of the checkout that it names are there"
+    REQUIREMENTS = "not at all: the requirements files that it names can be read"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A kind of command: `pattern` is searched for in its text, `more` is appended to it."""
+
+    pattern: str
+    how: How
+    more: str = ""
+    is_slow: bool = False
+
+
+_STEP = "--config.train.steps=1 --config.train.batch_size=1 --config.optim.warmup=0"
+_SCORES = "--config.sample.steps=1 --config.evaluate.clips=1 --config.evaluate.batch_size=1"
+SMALL = f"{_STEP} {_SCORES} --config.data.frames=2"
+_VIDEO = f"{SMALL} --config.evaluate.metrics=\"('motion',)\""
+_VIDEO_VAE = f"{SMALL} --config.model.vae.temporal.places=(0,1)"
+_DRAWN = "--config.init_from=sd15 --config.data.size=16"
+
+RULES = (
+    Rule(r"^make \S+$", How.DRY_RUN),
+    Rule(r"^pip install ", How.REQUIREMENTS),
+    Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/t2v\.py(:long)? ",
+        How.VERB,
+        f"{_VIDEO} {_DRAWN} --config.vae_from= --config.data.precompute_examples=1",
+    ),
+    Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/t2v\.py:sd15 ",
+        How.VERB,
+        f"{_VIDEO} --config.data.size=32",
+    ),
+    Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/video_vae\.py ",
+        How.VERB,
+        f"{_VIDEO_VAE} {_DRAWN}",
+        is_slow=True,
+    ),
+    Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/video_vae\.py:sd15 ",
+        How.VERB,
+        f"{_VIDEO_VAE} --config.data.size=32",
+        is_slow=True,
+    ),
+    Rule(r"^python -m magicvideo_jax\.convert runs/video_vae ", How.VERB, is_slow=True),
+    Rule(r"^python -m magicvideo_jax\.prepare ", How.VERB, "--size=32 --workers=1"),
+    Rule(r"^python -m magicvideo_jax\.sample ", How.VERB, "--steps=1"),
+    Rule(r"^python -m magicvideo_jax\.evaluate ", How.VERB, "--clips=1"),
+    Rule(r"^python -m magicvideo_jax\.plan .*--table --topology", How.VERB, "--fsdp=1,8"),
+    Rule(r"^python -m magicvideo_jax\.plan .*--table\b", How.VERB, "--topology=v5e:2x4 --fsdp=1,8"),
+    Rule(r"^python -m magicvideo_jax\.plan .*--quick\b", How.VERB),
+    Rule(r"^python -m magicvideo_jax\.plan ", How.VERB, "--quick"),
+    Rule(r"^python -m magicvideo_jax\.convert ", How.VERB),
+    Rule(r"^python benchmarks/", How.HELP),
+    Rule(r"^launch/local\.sh ", How.DRY_RUN),
+    Rule(r"^launch/tpu_vm\.sh ", How.DRY_RUN),
+    Rule(r"^(sbatch|gcloud|kubectl|export|pytest|\.|python -m timeit) ", How.NAMED_FILES),
+    Rule(r"^apt-get install [\w-]+; pytest ", How.NAMED_FILES),
+)
+
+STAND_INS = (
+    (r"--videos=DIR\b", "--videos=clips"),
+    (r"--captions=FILE\b", "--captions=clips.csv"),
+    (r"\bprepare (.*)--out=DIR\b", r"prepare \1--out=clips_set"),
+    (r"\b(SD_)?WEIGHTS\b", "sd15"),
+    (r"\bSOURCE TARGET\b", "sd15 back"),
+    (r"(configs/video_vae\.py) --workdir=DIR\b", r"\1 --workdir=runs/video_vae"),
+    (r"--workdir=DIR\b", "--workdir=runs/demo"),
+)
+"""Patterns of what stands for people's own files, and names that `MADE_BY` and `FILES` know."""
+
+FILES = ("clips", "clips.csv", "v1-5-pruned.safetensors", "TOKENIZER_FOLDER")
+"""What people bring: two clips with captions, and a tiny Stable Diffusion in one file."""
+
+_PREPARE = "python -m magicvideo_jax.prepare --videos=clips --captions=clips.csv"
+_CONVERT = "python -m magicvideo_jax.convert v1-5-pruned.safetensors"
+_TRAIN = "python -m magicvideo_jax.train"
+MADE_BY = {
+    "sd15": f"{_CONVERT} sd15 --tokenizer TOKENIZER_FOLDER",
+    "stable-diffusion-v1-5": f"{_CONVERT} stable-diffusion-v1-5 --tokenizer TOKENIZER_FOLDER",
+    "clips_set": f"{_PREPARE} --out=clips_set --vae=sd15 --size=256",
+    "clips_pixels": f"{_PREPARE} --out=clips_pixels --pixels --size=256 --frames=48",
+    "runs/demo": f"{_TRAIN} --config=configs/t2v.py --workdir=runs/demo",
+    "runs/sd15": f"{_TRAIN} --config=configs/t2v.py:sd15 --workdir=runs/sd15 --config.init_from=sd15 "
+    "--config.data.sources=\"({'path': 'clips_set'},)\"",
+    "runs/video_vae": f"{_TRAIN} --config=configs/video_vae.py --workdir=runs/video_vae",
+}
+"""What documented commands make for others, by a command of the same kinds."""
+
+NOT_YET = {
+    "README.md": ("--topology=v5e:16x16 --quick",),
+    "docs/pods.md": ("pytest tests/test_launch.py", "pytest --slow tests/test_launch_slurm.py"),
+    "docs/video_vae.md": ("pytest --slow tests/test_models_video_vae.py",),
+}
+"""Parts of commands that do not work as they are written. Take out what is mended; add nothing."""
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`([^`\n]+)`")
+_IS_COMMAND = re.compile(
+    r"python -m (magicvideo_jax|timeit)\b.*|python benchmarks/.*|make [\w-]+|pip install .*|launch/\S+ \S+ \S.*"
+    r"|(pytest|sbatch|gcloud|kubectl) .*"
+)
+_COMMENT = re.compile(r"(?:^|\s+)# ?\s.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A command or a program of a document."""
+
+    document: str
+    line: int
+    language: str
+    text: str
+
+    @property
+    def rule(self) -> Rule | None:
+        """The first rule that fits a command."""
+        return next((rule for rule in RULES if re.search(rule.pattern, self.text)), None)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it is known not to work as it is written."""
+        return any(part in self.text for part in NOT_YET.get(self.document, ()))
+
+
+def pieces(path: Path) -> Iterator[Piece]:
+    """The commands of a document, fenced and inline, and its Python programs, in their order."""
+    document, text = path.relative_to(ROOT).as_posix(), path.read_text()
+    for fence in _FENCE.finditer(text):
+        line = text[: fence.start()].count("\n") + 2
+        if fence[1] == "python":
+            yield Piece(document, line, "python", fence[2])
+        elif fence[1] == "sh":
+            for command in _COMMENT.sub("", fence[2]).replace("\\\n", " ").splitlines():
+                if command.strip():
+                    yield Piece(document, line, "sh", " ".join(command.split()))
+    # Fences become empty lines: an inline command is outside of them, and keeps its line number.
+    rest = _FENCE.sub(lambda fence: "\n" * fence[0].count("\n"), text)
+    for span in _SPAN.finditer(rest):
+        if _IS_COMMAND.fullmatch(span[1]):
+            yield Piece(document, rest[: span.start()].count("\n") + 1, "sh", span[1])
