@@ -1,5 +1,6 @@
 """`convert` takes what is missing from elsewhere, a VAE alone, and nothing that sampling could not read."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from test_convert import _convert
-from tiny_pipeline import FILES, change, single_file_of, states, tiny_folder
+from tiny_pipeline import FILES, change, change_json, single_file_of, states, tiny_folder
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.open import open_weights
@@ -76,3 +77,19 @@ def test_a_tokenizer_that_cannot_be_read_is_not_converted(tmp_path):
     with pytest.raises(UserError, match="CLIP's tokenizer cannot be read"):
         _convert(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_infinity_in_a_schedulers_settings_is_kept(tmp_path):
+    """diffusers' multistep solvers have it; JSON proper does not."""
+    source = shutil.copytree(tiny_folder(), tmp_path / "source")
+    change_json(source / "scheduler/scheduler_config.json", lambda_min_clipped=-np.inf)
+    _convert(source, tmp_path / "out", to="diffusers")
+    said = json.loads((tmp_path / "out/scheduler/scheduler_config.json").read_text())
+    assert said["lambda_min_clipped"] == -np.inf
+
+
+def test_a_converted_vae_is_replaced_when_asked(tmp_path):
+    for _ in range(2):
+        _convert(tiny_folder() / "vae", tmp_path / "out", overwrite=True)
+    with pytest.raises(UserError, match="--overwrite"):
+        _convert(tiny_folder() / "vae", tmp_path / "out")

@@ -46,7 +46,7 @@ class WeightFormat(Protocol):
     `open.FORMATS`."""
 
     name: str
-    """For the message that lists what can be opened."""
+    """Name of the form, in the message that lists what can be opened."""
 
     def matches(self, path: Path) -> bool:
         """Whether the file or folder has this form. Looks at names and keys, reads no weight."""
