@@ -1,1 +1,3 @@
-"""What every file may use: shared types, named random keys, parameter trees, pixels, files and errors."""
+"""What every file may use: shared types, named random keys, parameter trees, pixels, files and
+errors.
+"""

@@ -1,7 +1,7 @@
 """Named random keys: every key is folded from a seed, a step and a purpose.
 
-The same seed, step and purpose give the same numbers, on any number of devices and after any resume. No key is used
-twice, split or returned.
+The same seed, step and purpose give the same numbers, on any number of devices and after any
+resume. No key is used twice, split or returned.
 """
 
 import zlib

@@ -44,7 +44,10 @@ def size_in_bytes(tree: Any) -> int:
 def split_by_path(
     tree: Mapping[str, Any], is_selected: Callable[[str], bool]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split a tree into the leaves whose dotted path is selected and the rest. `merge` is the inverse."""
+    """Split a tree into the leaves whose dotted path is selected and the rest.
+
+    `merge` is the inverse.
+    """
     flat = flatten(tree)
     return (
         unflatten({path: leaf for path, leaf in flat.items() if is_selected(path)}),

@@ -1,7 +1,8 @@
 """Types that are shared between rooms.
 
-Axes, in this order everywhere: `b` batch, `t` frame, `h w` space, `c` channel; `l` token, `d` embedding,
-`n` head. `time` is diffusion time, never frames. Latents are `z`, pixels `x`, noise `eps`, text states `text`.
+Axes, in this order everywhere: `b` batch, `t` frame, `h w` space, `c` channel; `l` token, `d`
+embedding, `n` head. `time` is diffusion time, never frames. Latents are `z`, pixels `x`, noise
+`eps`, text states `text`.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable

@@ -1,1 +1,4 @@
-"""Diffusion as pure functions: schedule, process, guidance, samplers and loss. A network is a `Denoise` function."""
+"""Diffusion as pure functions: schedule, process, guidance, samplers and loss.
+
+A network is a `Denoise` function.
+"""

@@ -4,8 +4,8 @@
     e' = e std(e_c) / std(e)                                                  (2)  Lin et al. 2305.08891, eq. 14, 15
     phi e' + (1 - phi) e                                                      (3)  its eq. 16
 
-e_c is the conditional, e_u the unconditional prediction. The w of 2207.12598 is one less than the `scale` of eq. 1,
-which is Stable Diffusion's convention.
+e_c is the conditional, e_u the unconditional prediction. The w of 2207.12598 is one less than the
+`scale` of eq. 1, which is Stable Diffusion's convention.
 """
 
 from typing import Any
@@ -28,11 +28,12 @@ def guided(
     *,
     rescale: float | Float[Array, ""] = 0.0,
 ) -> Denoise:
-    """Apply classifier-free guidance to a denoiser (eq. 1), both predictions in one batch of twice the size.
+    """Apply classifier-free guidance to a denoiser (eq. 1 to 3).
 
-    `scale` is w of eq. 1; the number 1 returns `denoise` itself. `null_condition` is the conditioning of the
-    unconditional prediction (the empty or the negative prompt), with the shapes of the condition or a batch axis of 1.
-    `rescale` is phi of eq. 3. Both may be traced scalars, so that other values compile nothing.
+    Both predictions run as one batch of twice the size. `scale` is w of eq. 1; the number 1, not
+    traced, returns `denoise` itself. `null_condition` is the conditioning of the unconditional
+    prediction (the empty or the negative prompt), with the shapes of the condition or a batch axis
+    of 1. `rescale` is phi of eq. 3. Both numbers may be traced, so that all values share a program.
 
     Errors: `UserError` where `rescale` is outside [0, 1].
     """
@@ -61,7 +62,10 @@ def guided(
 def _interleave(
     unconditional: Float[Array, "..."], conditional: Float[Array, "b *axes"]
 ) -> Float[Array, "b2 *axes"]:
-    """Both conditions of each example in neighbouring rows, so that a sharded batch moves nothing between devices."""
+    """Interleave the conditions of both predictions, example by example.
+
+    A sharded batch then moves nothing between devices.
+    """
     shape = conditional.shape
     pairs = jnp.stack([jnp.broadcast_to(unconditional, shape), conditional], axis=1)
     return pairs.reshape(-1, *shape[1:])

@@ -4,7 +4,8 @@
     SNR = alpha^2 / sigma^2                                                   (2)
     w   = min(SNR, gamma) for x_0,  / SNR for eps,  / (SNR + 1) for v         (3)  Hang et al. 2303.09556, section 3.4
 
-Losses stay per example, so that an objective can average them and also report them by diffusion time.
+Losses stay per example, so that an objective can average them and also report them by diffusion
+time.
 """
 
 import jax.numpy as jnp
@@ -24,7 +25,9 @@ def per_example_mse(
 def min_snr_weight(
     kind: Prediction, *, alpha: Float[Array, "b"], sigma: Float[Array, "b"], gamma: float = 5.0
 ) -> Float[Array, "b"]:
-    """Min-SNR loss weight (eq. 3), rearranged to be defined at alpha = 0: w is 0 there for x_0 and v, 1 for eps."""
+    """Min-SNR loss weight (eq. 3), rearranged to be defined at alpha = 0: w is 0 there for x_0 and
+    v, 1 for eps.
+    """
     signal, noise = jnp.square(alpha), jnp.square(sigma)
     match kind:
         case Prediction.X0:

@@ -1,7 +1,7 @@
 """Configuration of a noise schedule and its samplers.
 
-Fields and enum values have the names of diffusers' `scheduler_config.json`, so that such a file maps field by field.
-The defaults are those of Stable Diffusion 1.x.
+Fields and enum values have the names of diffusers' `scheduler_config.json`, so that such a file
+maps field by field. The defaults are those of Stable Diffusion 1.x.
 """
 
 import enum
@@ -41,7 +41,8 @@ class NoiseScheduleConfig:
     steps_offset: int = 1
     """Offset added to the times of `LEADING`."""
     set_alpha_to_one: bool = False
-    """Whether DDIM's last step ends at clean latents (abar = 1) or at the noise level of time 0."""
+    """Whether DDIM's last step ends at clean latents (abar = 1) or at the noise level of time 0.
+    """
     clip_sample: bool = False
     """Whether samplers clip their estimate of z_0. Meant for pixels: latents are unbounded."""
     clip_sample_range: float = 1.0

@@ -5,7 +5,8 @@
     z_0 = (z_t - sigma eps) / alpha                                           (3)  eq. 1 solved, given eps
     z_0 = alpha z_t - sigma v                                                 (4)  eq. 1 and 2 solved, given v
 
-`alpha` and `sigma` are scalars or have one entry per example. All functions compute in and return float32.
+`alpha` and `sigma` are scalars or have one entry per example. All functions compute in and return
+float32.
 """
 
 import enum
@@ -63,7 +64,10 @@ def to_x0(
     alpha: Coefficient,
     sigma: Coefficient,
 ) -> Float[Array, "b *axes"]:
-    """Clean latents implied by a network's output (eq. 3, 4). For eps they are undefined at alpha = 0."""
+    """Clean latents implied by a network's output (eq. 3, 4).
+
+    For eps they are undefined at alpha = 0.
+    """
     output, z = _float32(output), _float32(z)
     alpha, sigma = _align(alpha, z), _align(sigma, z)
     match kind:

@@ -2,9 +2,9 @@
 
     z <- a z + b x_0 + c x_0' + d noise     (solvers.py, eq. 1),  x_0 implied by the network's output (process.py)
 
-Latents are carried in float32 whatever their type, because rounding to bfloat16 at every step accumulates. The
-network receives the input's type, and the result has it. The noise of an example at step i is
-`normal(fold_in(subkey(key, "sampler noise"), i))`, in float32.
+Latents are carried in float32 whatever their type, because rounding to bfloat16 at every step
+accumulates. The network receives the input's type, and the result has it. The noise of an example
+at step i is `normal(fold_in(subkey(key, "sampler noise"), i))`, in float32.
 """
 
 from typing import Any
@@ -23,7 +23,9 @@ from magicvideo_jax.diffusion.solvers import SolverTable
 def initial_latents(
     table: SolverTable, eps: Float[Array, "b *axes"], z0: Float[Array, "b *axes"] | None = None
 ) -> Float[Array, "b *axes"]:
-    """Latents at the first row of a table: scaled noise `eps`, or `z0` corrupted by it to the first noise level."""
+    """Latents at the first row of a table: scaled noise `eps`, or `z0` corrupted by it to the
+    first noise level.
+    """
     if z0 is None:
         return (table.start_scale * eps.astype(jnp.float32)).astype(eps.dtype)
     alpha, sigma = jnp.asarray(table.steps.alpha[0]), jnp.asarray(table.steps.sigma[0])
@@ -38,7 +40,9 @@ def run_sampler(
     table: SolverTable,
     keys: Key[Array, "b"] | None = None,
 ) -> Float[Array, "b *axes"]:
-    """Clean latents from `z`, which `initial_latents` gives. A stochastic table needs one key per example.
+    """Clean latents from `z`, which `initial_latents` gives.
+
+    A stochastic table needs one key per example.
 
     Errors: `UserError` where the table is stochastic and there are no keys.
     """

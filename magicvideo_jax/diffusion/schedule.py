@@ -21,7 +21,10 @@ from magicvideo_jax.diffusion.noise_config import BetaSchedule, NoiseScheduleCon
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """Noise schedule over times 0 (nearly clean) to T - 1 (nearly noise). `alphas_cumprod[t]` is abar_t."""
+    """Noise schedule over times 0 (nearly clean) to T - 1 (nearly noise).
+
+    `alphas_cumprod[t]` is abar_t.
+    """
 
     alphas_cumprod: Float64[np.ndarray, "T"]
 
@@ -54,7 +57,9 @@ def cosine(times: int) -> Schedule:
 
 
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
-    """Shift and scale alpha_t so that the last is 0 and the first is unchanged (Lin et al. 2305.08891, algorithm 1)."""
+    """Shift and scale alpha_t so that the last is 0 and the first is unchanged (Lin et al.
+    2305.08891, algorithm 1).
+    """
     alpha = np.sqrt(schedule.alphas_cumprod)
     return Schedule(((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2)
 

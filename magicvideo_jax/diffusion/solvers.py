@@ -2,21 +2,23 @@
 
     z_next = a z + b x_0 + c x_0' + d noise       (x_0: the network's estimate, x_0': the previous one)      (1)
 
-A first-order step from (alpha, sigma) to (alpha_n, sigma_n) that adds noise of standard deviation s is
+A first-order step from (alpha, sigma) to (alpha_n, sigma_n) that adds noise of standard deviation
+s is
 
     z_next = alpha_n x_0 + sqrt(sigma_n^2 - s^2) eps + s noise                (2)  DDIM: Song et al. 2010.02502, eq. 12
     s      = eta (sigma_n / sigma) sqrt(1 - alpha^2 / alpha_n^2)              (3)  its eq. 16
 
-and, with eps = (z - alpha x_0) / sigma, it has a = sqrt(sigma_n^2 - s^2) / sigma, b = alpha_n - a alpha, d = s.
-eta = 1 is the ancestral step of DDPM (2006.11239, eq. 7, with the smaller variance); eta = 0 is Euler's step in
-z / alpha and sigma / alpha (Karras et al. 2206.00364, algorithm 1) and DPM-Solver++ of first order. The second order,
-multistep "2M" (Lu et al. 2211.01095, algorithm 2), extrapolates x_0 in lambda = log(alpha / sigma):
+and, with eps = (z - alpha x_0) / sigma, it has a = sqrt(sigma_n^2 - s^2) / sigma, b = alpha_n - a
+alpha, d = s. eta = 1 is the ancestral step of DDPM (2006.11239, eq. 7, with the smaller variance);
+eta = 0 is Euler's step in z / alpha and sigma / alpha (Karras et al. 2206.00364, algorithm 1) and
+DPM-Solver++ of first order. The second order, multistep "2M" (Lu et al. 2211.01095, algorithm 2),
+extrapolates x_0 in lambda = log(alpha / sigma):
 
     x_0 + (x_0 - x_0') h / (2 h')  in place of x_0,   h, h': this and the previous step in lambda         (4)
 
-So samplers differ in eta, in the order, and in the noise levels between which they step. Latents are variance
-preserving throughout: Euler's are diffusers' divided by sqrt(1 + sigma^2). Tables are computed in float64 and stored
-in float32.
+So samplers differ in eta, in the order, and in the noise levels between which they step. Latents
+are variance preserving throughout: Euler's are diffusers' divided by sqrt(1 + sigma^2). Tables are
+computed in float64 and stored in float32.
 """
 
 from dataclasses import dataclass, replace
@@ -53,8 +55,8 @@ class SolverRows(NamedTuple):
 class SolverTable:
     """A sampler with a fixed number of steps.
 
-    It is a pytree whose numbers are traced, so that one jitted function serves all tables of one length whose metadata
-    agree; `with_noise` makes them agree.
+    It is a pytree whose numbers are traced, so that samplers with the same number of steps share
+    a program where their metadata agree (`with_noise` makes them agree).
     """
 
     steps: SolverRows
@@ -64,7 +66,7 @@ class SolverTable:
     clip: float | None
     """Bound to which estimates of z_0 are clipped, or None."""
     start_scale: Any = 1.0
-    """Scale of the unit noise that sampling starts from: a number or a traced scalar."""
+    """Scale (a scalar) of the unit noise that sampling starts from."""
 
 
 jax.tree_util.register_dataclass(
@@ -77,9 +79,9 @@ jax.tree_util.register_dataclass(
 def ddim(settings: NoiseScheduleConfig, steps: int, *, eta: float = 0.0) -> SolverTable:
     """DDIM with `eta` from 0 (deterministic) to 1 (as much noise as DDPM).
 
-    A step ends floor(T / S) earlier, as in diffusers. This is the next time of `LEADING` and within one of the next
-    time of `TRAILING`, but not the next time of `LINSPACE`; `euler` is the consistent choice there. Clipping z_0
-    changes eps too (diffusers' `use_clipped_model_output`).
+    A step ends floor(T / S) earlier, as in diffusers. This is the next time of `LEADING` and
+    within one of the next time of `TRAILING`, but not the next time of `LINSPACE`; `euler` is the
+    consistent choice there. Clipping z_0 changes eps too (diffusers' `use_clipped_model_output`).
 
     Errors: `UserError` where `eta` is outside [0, 1], or `steps` does not fit the schedule.
     """
@@ -127,15 +129,17 @@ def dpm_solver(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
 
 
 def with_noise(table: SolverTable) -> SolverTable:
-    """The same sampler, marked as one that draws noise at every step; a deterministic one adds none of it."""
+    """Table marked as stochastic. A deterministic sampler then draws noise and adds none of it."""
     return replace(table, is_stochastic=True)
 
 
 def image_to_image_table(table: SolverTable, strength: float) -> SolverTable:
-    """The last steps of a table, to edit latents that `initial_latents` corrupts to its first noise level.
+    """Last steps of a table, for editing latents.
 
-    `strength` in (0, 1] is the fraction of the steps to keep, as in diffusers' image-to-image pipelines. A step has
-    the same noise as in the full table.
+    `initial_latents` corrupts the latents to edit to the first noise level of the table.
+
+    `strength` in (0, 1] is the fraction of the steps to keep, as in diffusers' image-to-image
+    pipelines. A step has the same noise as in the full table.
 
     Errors: `UserError` where no step is left.
     """
@@ -183,7 +187,9 @@ def _next_levels(abar: Float64[np.ndarray, "s"]) -> Float64[np.ndarray, "s"]:
 
 
 def _positive(settings: NoiseScheduleConfig) -> Float64[np.ndarray, "T"]:
-    """abar without zeros, so that sigma / alpha is finite. 2^-24 in place of 0 is diffusers' choice."""
+    """abar without zeros, so that sigma / alpha is finite. 2^-24 in place of 0 is diffusers'
+    choice.
+    """
     return np.maximum(
         schedule_of(settings).alphas_cumprod, 2.0**-24 if settings.rescale_betas_zero_snr else 0.0
     )

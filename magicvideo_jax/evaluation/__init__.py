@@ -1,1 +1,1 @@
-"""One metric a file, each `run(generate, batches)` yielding `(name, value)`."""
+"""Metrics of clips, one per file."""

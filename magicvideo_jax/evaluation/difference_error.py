@@ -1,4 +1,4 @@
-"""Do frames change as those of the source do? What a decoder adds to the change from frame to frame is flicker."""
+"""Error of frame differences: the flicker that a decoder adds to the change from frame to frame."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,10 +7,12 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import Clips
 
 
-def difference_error(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
-    """mean |(made_k - made_{k-1}) - (true_k - true_{k-1})| of each clip, in levels: 0 where an error stays the same
-    from frame to frame. Errors: `UserError` for single frames."""
-    if made.shape[1] < 2:
+def difference_error(decoded: Clips, source: Clips) -> Float[np.ndarray, "b"]:
+    """mean |(x'_k - x'_{k-1}) - (x_k - x_{k-1})| of each clip, in levels.
+
+    It is 0 for an error that is the same in all frames. Errors: `UserError` for single frames.
+    """
+    if decoded.shape[1] < 2:
         raise UserError("frame differences of clips of one frame: give two frames or more")
-    residual = made.astype(np.float64) - true
+    residual = decoded.astype(np.float64) - source
     return np.abs(np.diff(residual, axis=1)).mean(axis=(1, 2, 3, 4))

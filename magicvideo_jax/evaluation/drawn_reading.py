@@ -1,8 +1,10 @@
-"""Reads shape, colour and motion back from the pixels of a clip of one bright shape on a dark background.
+"""Recognition of shape, colour and motion in a clip of one bright shape on a dark background,
+without learning.
 
-Nothing here is learned or told: brightness parts the shape from its background; the mean colour inside is compared with
-the paints; what is seen face-on is compared with every outline; and the path, size and proportions over the frames
-are one of the motions' laws. It holds up under blur and noise, since it also reads what a model has drawn.
+Brightness separates the shape from its background. The mean colour inside is compared with the
+palette, face-on views are compared with the outline of each shape, and the path, size and
+proportions over the frames determine the motion. Blur and noise are tolerated, because generated
+clips have them.
 """
 
 from functools import cache
@@ -15,15 +17,20 @@ from magicvideo_jax.data.drawn.drawing import coverage
 from magicvideo_jax.data.drawn.scene import CANVAS, HEADING, PAINT, Colour, Motion, Pose, Shape
 
 MIN_CONTRAST = 60.0
-"""A clip whose brightest parts pass its background by less than this (of 255) shows nothing."""
+"""Minimum difference in level between the brightest parts and the background of a clip that shows
+a shape."""
 BEST_FRAMES = 6
-"""Frames that a shape is read from: those that show it largest and face-on."""
+"""Number of frames, the largest and most face-on, from which a shape is recognised."""
 VIEW_SIDE = 27
-"""Pixels of a normalised view, which spans 2.7 square roots of the shape's area around its centre of mass."""
+"""Side of a normalised view in pixels. It spans 2.7 square roots of the shape's area around its
+centre of mass."""
 
 
 class Reading(NamedTuple):
-    """What is to be seen; None where there is nothing, or for the motion of a single frame."""
+    """Recognised content of a clip.
+
+    All are None for an empty clip, `motion` also for one or two frames.
+    """
 
     shape: Shape | None
     colour: Colour | None
@@ -31,7 +38,9 @@ class Reading(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Per frame: area, centre of mass, and spread about it along either axis, in px of a canvas 64 wide."""
+    """Area, centre of mass and standard deviation about it per frame, in pixels of a canvas 64
+    wide.
+    """
 
     area: Float[np.ndarray, "t"]
     x: Float[np.ndarray, "t"]
@@ -41,22 +50,22 @@ class Moments(NamedTuple):
 
 
 def read_clip(clip: UInt8[np.ndarray, "t h w c"]) -> Reading:
-    """What a clip shows; of a clip of one frame, shape and colour."""
+    """Recognise the content of a clip, or shape and colour of a single frame."""
     covered = segment_shape(clip)
     if covered is None:
         return Reading(None, None, None)
-    found = measure_moments(covered)
-    seen = found.area > 0.05 * np.max(
-        found.area
-    )  # frames where the shape has all but vanished say nothing
-    covered, found = covered[seen], Moments(*(value[seen] for value in found))
-    motion = read_motion(found) if len(found.area) > 2 else None
-    return Reading(read_shape(covered, found), read_colour(clip[seen], covered), motion)
+    moments = measure_moments(covered)
+    is_visible = moments.area > 0.05 * np.max(moments.area)
+    covered, moments = covered[is_visible], Moments(*(value[is_visible] for value in moments))
+    motion = read_motion(moments) if len(moments.area) > 2 else None
+    return Reading(read_shape(covered, moments), read_colour(clip[is_visible], covered), motion)
 
 
 def segment_shape(clip: UInt8[np.ndarray, "t h w c"]) -> Float[np.ndarray, "t h w"] | None:
-    """How much of each pixel the shape covers: its brightest channel, between the background's and the paint's. None
-    where nothing stands out."""
+    """Coverage of each pixel by the shape in [0, 1], or None where nothing stands out.
+
+    It is the brightest channel, relative to the background and the brightest parts.
+    """
     value = np.max(clip, axis=-1).astype(np.float32)
     low, high = np.median(value), np.percentile(value, 99.5)
     if high - low < MIN_CONTRAST:
@@ -66,7 +75,7 @@ def segment_shape(clip: UInt8[np.ndarray, "t h w c"]) -> Float[np.ndarray, "t h 
 
 
 def measure_moments(covered: Float[np.ndarray, "t h w"]) -> Moments:
-    """Area, centre and spread of every frame."""
+    """Moments of the coverage of every frame."""
     scale = CANVAS / covered.shape[-1]
     x, y = (
         scale * (np.arange(side, dtype=np.float32) + 0.5)
@@ -81,7 +90,7 @@ def measure_moments(covered: Float[np.ndarray, "t h w"]) -> Moments:
 
 
 def read_colour(clip: UInt8[np.ndarray, "t h w c"], covered: Float[np.ndarray, "t h w"]) -> Colour:
-    """The paint nearest to the mean colour of what is wholly covered."""
+    """Colour of the palette that is nearest to the mean of fully covered pixels."""
     inside = covered > 0.8
     mean = clip[inside if np.any(inside) else covered > 0].astype(np.float32).mean(axis=0)
     return min(
@@ -89,20 +98,23 @@ def read_colour(clip: UInt8[np.ndarray, "t h w c"], covered: Float[np.ndarray, "
     )
 
 
-def read_motion(found: Moments) -> Motion:
-    """The law that the frames obey: proportions that change are a turning, a size that changes is growth, and the rest
-    is told by the path of the centre."""
-    frames = np.linspace(-0.5, 0.5, len(found.area))
-    proportion = np.log(found.wide / found.high)
+def read_motion(moments: Moments) -> Motion:
+    """Motion of a shape: changing proportions mean turning, changing size means growing or
+    shrinking.
+
+    All other motions follow from the path of the centre.
+    """
+    frames = np.linspace(-0.5, 0.5, len(moments.area))
+    proportion = np.log(moments.wide / moments.high)
     if np.std(proportion) > 0.17:
         return Motion.TURNING
-    growth = np.polyfit(frames, np.log(found.area), 1)[
+    growth = np.polyfit(frames, np.log(moments.area), 1)[
         0
     ]  # twice the log of the size's ratio, last to first frame
     if abs(growth) > 0.45:
         return Motion.GROWING if growth > 0 else Motion.SHRINKING
 
-    path = np.stack([found.x, found.y]) - np.array([[found.x.mean()], [found.y.mean()]])
+    path = np.stack([moments.x, moments.y]) - np.array([[moments.x.mean()], [moments.y.mean()]])
     if np.max(np.ptp(path, axis=1)) < 4:
         return Motion.STILL
     velocity = np.polyfit(frames, path.T, 1)[0]
@@ -117,29 +129,31 @@ def read_motion(found: Moments) -> Motion:
     return Motion.CIRCLING if across > 0.4 * along else Motion.BOUNCING
 
 
-def read_shape(covered: Float[np.ndarray, "t h w"], found: Moments) -> Shape:
-    """The outline whose best view overlaps most, over the frames that show the shape largest and face-on."""
-    face_on = found.area * np.minimum(found.wide / np.max(found.wide), 1) ** 2
+def read_shape(covered: Float[np.ndarray, "t h w"], moments: Moments) -> Shape:
+    """Shape whose best view overlaps most, averaged over the `BEST_FRAMES` best frames."""
+    face_on = moments.area * np.minimum(moments.wide / np.max(moments.wide), 1) ** 2
     best = np.argsort(-face_on)[:BEST_FRAMES]
-    views = normalised_views(covered[best], Moments(*(value[best] for value in found)))
+    views = normalised_views(covered[best], Moments(*(value[best] for value in moments)))
     scores = {}
     for shape in Shape:
         known = known_views(shape)
-        both = np.minimum(views[:, None], known[None]).sum(axis=(-1, -2))
-        either = np.maximum(views[:, None], known[None]).sum(axis=(-1, -2))
-        scores[shape] = float(np.mean(np.max(both / either, axis=1)))
+        intersection = np.minimum(views[:, None], known[None]).sum(axis=(-1, -2))
+        union = np.maximum(views[:, None], known[None]).sum(axis=(-1, -2))
+        scores[shape] = float(np.mean(np.max(intersection / union, axis=1)))
     return max(scores, key=lambda shape: scores[shape])
 
 
 def normalised_views(
-    covered: Float[np.ndarray, "t h w"], found: Moments
+    covered: Float[np.ndarray, "t h w"], moments: Moments
 ) -> Float[np.ndarray, "t s s"]:
-    """Every frame seen at one size, centred: bilinear samples `SIDE` x `SIDE` around the centre of mass."""
+    """Frames resampled around their centres of mass to one apparent size: `VIEW_SIDE` x
+    `VIEW_SIDE`, bilinear.
+    """
     scale, (height, width) = covered.shape[-1] / CANVAS, covered.shape[-2:]
     grid = 2.7 * (np.arange(VIEW_SIDE) / (VIEW_SIDE - 1) - 0.5)
-    reach = np.sqrt(found.area)[:, None] * grid
+    reach = np.sqrt(moments.area)[:, None] * grid
     x, y = (np.clip((middle[:, None] + reach) * scale - 0.5, 0, side - 1.001)
-            for middle, side in ((found.x, width), (found.y, height)))  # fmt: skip
+            for middle, side in ((moments.x, width), (moments.y, height)))  # fmt: skip
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     right, down = (x - left)[:, None, :], (y - top)[:, :, None]
     frame, row, column = np.arange(len(covered))[:, None, None], top[:, :, None], left[:, None, :]
@@ -152,7 +166,9 @@ def normalised_views(
 
 @cache
 def known_views(shape: Shape) -> Float[np.ndarray, "v s s"]:
-    """A shape's normalised views: tilted to either side, turned a little, and from its back."""
+    """Normalised reference views of a shape: tilted to either side, turned a little, and from the
+    back.
+    """
     drawn = [
         coverage(
             shape,

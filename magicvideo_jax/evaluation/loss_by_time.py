@@ -1,7 +1,7 @@
-"""How well a network denoises what it has not seen: its loss, and the loss in each bin of diffusion time.
+"""Denoising loss on held-out data: its mean, and the loss in each bin of diffusion time.
 
-Shows where a model is weak: little noise is texture, much noise is what is where and how it moves. Of one network
-through its training, or of two that predict the same quantity in the same latents; otherwise not to be compared.
+Low noise levels show texture, high ones layout and motion. Values are comparable between networks
+that predict the same quantity in the same latents.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,18 +17,20 @@ def loss_by_time(
     *,
     rounds: int = 4,
 ) -> Iterator[tuple[str, float]]:
-    """Yields `(name, loss)`: mean, then time_0 (least noise) to time_9, where a bin was met at all.
+    """Yield `(name, loss)`: the mean, then time_0 (least noise) to time_9.
 
-    `measure(batch, number)` draws times and noise of its own for each number and gives `time_bin_loss` and
-    `time_bin_count`, sums and numbers of losses in equal bins of time.
+    Empty bins are left out.
+
+    `measure(batch, number)` draws new times and noise for each number. It gives `time_bin_loss`
+    and `time_bin_count`: sum and number of losses in equal bins of time.
     """
     batches = list(batches)
     losses, counts = np.zeros(()), np.zeros(())
     for number in range(rounds * len(batches)):
-        found = measure(batches[number % len(batches)], number)
-        losses = losses + np.asarray(found["time_bin_loss"], np.float64)
-        counts = counts + np.asarray(found["time_bin_count"], np.float64)
+        binned = measure(batches[number % len(batches)], number)
+        losses = losses + np.asarray(binned["time_bin_loss"], np.float64)
+        counts = counts + np.asarray(binned["time_bin_count"], np.float64)
     yield "mean", float(losses.sum() / counts.sum())
-    for place, (loss, count) in enumerate(zip(losses, counts, strict=True)):
+    for index, (loss, count) in enumerate(zip(losses, counts, strict=True)):
         if count:
-            yield f"time_{place}", float(loss / count)
+            yield f"time_{index}", float(loss / count)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
+from magicvideo_jax.core.types import Clips
 from magicvideo_jax.data.drawn.scene import Truth
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.evaluation.difference_error import difference_error
@@ -25,8 +26,6 @@ from magicvideo_jax.runtime.progress import say
 
 Scores = dict[str, float | dict[str, float]]
 """Metric values by name; a metric of several numbers has them by name in turn."""
-
-Clips = UInt8[np.ndarray, "b t h w 3"]
 
 
 @dataclass(frozen=True)

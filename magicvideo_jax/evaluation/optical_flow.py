@@ -1,9 +1,10 @@
-"""Where does each pixel come from? Optical flow by Lucas & Kanade (1981), coarse to fine.
+"""Optical flow by Lucas & Kanade (1981), coarse to fine, without learned weights.
 
-    sum_window (I_x d_x + I_y d_y + I_t)^2 -> min     solved for d at each pixel; v <- v + d, a few times at each size
+    sum_window (I_x d_x + I_y d_y + I_t)^2 -> min     solved for d at each pixel; v <- v + d, repeated at each scale
 
-I: the earlier frame, warped by v so far. For frames whose neighbours differ by a few pixels, as a yardstick that needs
-no learned weights; where nothing shows which way a surface goes, v stays near 0.
+I is the earlier frame, warped by the current v. Motion of a few pixels per frame is recovered; v
+stays near 0 where gradients do not determine it. Metrics based on it are not comparable with
+published ones that use learned flow.
 """
 
 import numpy as np
@@ -14,18 +15,20 @@ GreyFrame = Float[np.ndarray, "h w"]
 Flow = Float[np.ndarray, "2 h w"]
 
 COARSEST_SIDE = 12
-"""Pixels of the shorter side of the coarsest size."""
+"""Minimum shorter side of the coarsest scale, in pixels."""
 ITERATIONS = 5
+"""Updates per scale."""
 WINDOW = 2.0
-"""Deviation of the window, in pixels."""
+"""Standard deviation of the Gaussian window, in pixels."""
 REGULARISATION = 4.0
-"""Square of a gradient, in levels per pixel, below which flow is held back."""
+"""Added to the squared gradients, in (levels per pixel)^2: smaller gradients have little
+influence."""
 MAX_UPDATE = 1.0
-"""Pixels by which one round changes the flow at most: a larger step is a guess."""
+"""Bound on each update, in pixels, beyond which the linearisation is not valid."""
 
 
 def optical_flow(earlier: GreyFrame, later: GreyFrame) -> Flow:
-    """`v` along (h, w), in pixels, with later(p) = earlier(p + v)."""
+    """Flow v along (h, w), in pixels, such that later(p) = earlier(p + v)."""
     pyramid = [(earlier, later)]
     while min(pyramid[-1][0].shape) >= 2 * COARSEST_SIDE:
         earlier, later = (_half(frame) for frame in pyramid[-1])
@@ -40,22 +43,22 @@ def optical_flow(earlier: GreyFrame, later: GreyFrame) -> Flow:
 
 
 def warp(frame: Float[np.ndarray, "h w *c"], v: Flow) -> Float[np.ndarray, "h w *c"]:
-    """`frame` at p + v, between pixels along lines; beyond the border, the border."""
-    places = np.indices(v.shape[1:]) + v
+    """Frame at p + v, with bilinear interpolation and edge padding."""
+    positions = np.indices(v.shape[1:]) + v
     if frame.ndim == 2:
-        return map_coordinates(frame, places, order=1, mode="nearest")
+        return map_coordinates(frame, positions, order=1, mode="nearest")
     return np.stack([warp(frame[..., i], v) for i in range(frame.shape[-1])], axis=-1)
 
 
 def _half(frame: GreyFrame) -> Float[np.ndarray, "h2 w2"]:
-    """Every second pixel of the smoothed frame."""
+    """Smoothed frame at half the resolution."""
     return np.asarray(
         zoom(gaussian_filter(frame, 1.0), 0.5, order=1, grid_mode=True, mode="nearest")
     )
 
 
 def _step(before: GreyFrame, after: GreyFrame) -> Flow:
-    """d of the equation."""
+    """Update d that minimises the equation."""
     along_h, along_w = (np.gradient((before + after) / 2, axis=axis) for axis in (0, 1))
     change = before - after
 
@@ -73,7 +76,7 @@ def _step(before: GreyFrame, after: GreyFrame) -> Flow:
 
 
 def _resized(v: Flow, shape: tuple[int, ...]) -> Float[np.ndarray, "2 h2 w2"]:
-    """The flow of another size of the same frame."""
+    """Flow at another resolution of the same frame."""
     scales = [new / old for new, old in zip(shape, v.shape[1:], strict=True)]
     if scales == [1, 1]:
         return v

@@ -1,9 +1,10 @@
-"""How alike is the structure of frames? Structural similarity (Wang et al. 2004, eq. 13).
+"""Structural similarity of frames (Wang et al. 2004, eq. 13).
 
     SSIM(x, y) = (2 m_x m_y + c_1)(2 s_xy + c_2) / ((m_x^2 + m_y^2 + c_1)(s_x^2 + s_y^2 + c_2))
 
-Means m, variances s^2 and the covariance s_xy are of a Gaussian window (deviation 1.5, 11 x 11 pixels) around each
-pixel and channel, mirrored beyond the frame's border; c_1 = (0.01 * 255)^2, c_2 = (0.03 * 255)^2.
+Means m, variances s^2 and the covariance s_xy are weighted by a Gaussian window (standard
+deviation 1.5, 11 x 11 pixels) around each pixel and channel, with mirror padding; c_1 = (0.01 *
+255)^2, c_2 = (0.03 * 255)^2.
 """
 
 import numpy as np
@@ -16,9 +17,9 @@ WINDOW_RADIUS, WINDOW_STD = 5, 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
-def ssim(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
-    """The mean over each clip: 1 for equal clips."""
-    x, y = made.astype(np.float64), true.astype(np.float64)
+def ssim(decoded: Clips, source: Clips) -> Float[np.ndarray, "b"]:
+    """Mean SSIM of each clip: 1 for equal clips."""
+    x, y = decoded.astype(np.float64), source.astype(np.float64)
     mean_x, mean_y = _windowed(x), _windowed(y)
     variance_x, variance_y = _windowed(x * x) - mean_x**2, _windowed(y * y) - mean_y**2
     covariance = _windowed(x * y) - mean_x * mean_y
@@ -28,7 +29,7 @@ def ssim(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
 
 
 def _windowed(x: Float[np.ndarray, "b t h w c"]) -> Float[np.ndarray, "b t h w c"]:
-    """Weighted means over the windows."""
+    """Means weighted by the window around each pixel."""
     weights = np.exp(-0.5 * (np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1) / WINDOW_STD) ** 2)
     weights /= weights.sum()
     for axis in (2, 3):

@@ -1,7 +1,11 @@
-"""Does a decoded frame show what the one before showed, moved as the source moves? (Lai et al. 1808.00449, eq. 9)
+"""Warping error: inconsistency of consecutive decoded frames under the motion of the source
+(1808.00449, eq. 9).
 
-E = mean_k mean_{p in M_k} | made_k(p) - made_{k-1}(p + v_k(p)) |,      v_k: flow of the source, true_k to true_{k-1}
-M_k = { p : |true_k(p) - true_{k-1}(p + v_k(p))| < 16 levels }: where the source itself can be followed
+    E = mean_k mean_{p in M_k} |x'_k(p) - x'_{k-1}(p + v_k(p))|
+    M_k = {p : |x_k(p) - x_{k-1}(p + v_k(p))| < 16}
+
+x' is the decoded clip, x the source, and v_k the flow of the source from frame k to k - 1. M_k
+excludes pixels, such as occluded ones, whose change the flow does not explain.
 """
 
 import numpy as np
@@ -12,27 +16,34 @@ from magicvideo_jax.core.types import Clips
 from magicvideo_jax.evaluation.optical_flow import optical_flow, warp
 
 MAX_SOURCE_ERROR = 16.0
-"""Levels that the source may differ from its own warped frame."""
+"""Largest difference in levels between the source and its warped previous frame where the flow
+counts as valid."""
 
 
-def warped_error(made: Clips, true: Clips) -> Float[np.ndarray, "b"]:
-    """E of each clip, in levels. The source itself has some: compare decoders of the same clips. Errors: `UserError`
-    for single frames."""
-    if made.shape[1] < 2:
+def warped_error(decoded: Clips, source: Clips) -> Float[np.ndarray, "b"]:
+    """E of each clip, in levels.
+
+    It is not 0 for the source itself, so compare decoders on the same clips.
+
+    Errors: `UserError` for single frames.
+    """
+    if decoded.shape[1] < 2:
         raise UserError("warped frames of clips of one frame: give two frames or more")
     return np.array(
         [
-            _of_clip(m.astype(np.float64), t.astype(np.float64))
-            for m, t in zip(made, true, strict=True)
+            _error_of_clip(d.astype(np.float64), s.astype(np.float64))
+            for d, s in zip(decoded, source, strict=True)
         ]
     )
 
 
-def _of_clip(made: Float[np.ndarray, "t h w c"], true: Float[np.ndarray, "t h w c"]) -> float:
+def _error_of_clip(
+    decoded: Float[np.ndarray, "t h w c"], source: Float[np.ndarray, "t h w c"]
+) -> float:
     errors = []
-    for k in range(1, len(made)):
-        v = optical_flow(true[k - 1].mean(axis=-1), true[k].mean(axis=-1))
-        is_followed = np.abs(true[k] - warp(true[k - 1], v)).mean(axis=-1) < MAX_SOURCE_ERROR
-        error = np.abs(made[k] - warp(made[k - 1], v)).mean(axis=-1)
-        errors.append(error[is_followed].mean() if is_followed.any() else 0.0)
+    for k in range(1, len(decoded)):
+        v = optical_flow(source[k - 1].mean(axis=-1), source[k].mean(axis=-1))
+        is_valid = np.abs(source[k] - warp(source[k - 1], v)).mean(axis=-1) < MAX_SOURCE_ERROR
+        error = np.abs(decoded[k] - warp(decoded[k - 1], v)).mean(axis=-1)
+        errors.append(error[is_valid].mean() if is_valid.any() else 0.0)
     return float(np.mean(errors))

@@ -1,1 +1,4 @@
-"""The networks: the only Flax in the project. `bind` turns a module into functions of a plain dict of parameters."""
+"""The networks: the only Flax in the project.
+
+`bind` turns a module into functions of a plain dict of parameters.
+"""

@@ -1,11 +1,12 @@
-"""Attention, softmax(q k^T / sqrt(d)) v (Vaswani et al. 1706.03762, eq. 1), in the form that is fast where it runs.
+"""Attention, softmax(q k^T / sqrt(d)) v (Vaswani et al. 1706.03762, eq. 1), by platform.
 
     keys       CPU                        CUDA                        TPU and others
     <= 32      plain                      plain                       plain
     <= 128     plain                      cuDNN, else plain           plain
     more       one head at a time         cuDNN, else plain           plain
 
-Every form computes `_attend_heads`' formula: scores, softmax and its sum in float32, whatever the dtype.
+All implementations compute scores, softmax and its sum in float32, whatever the dtype, like
+`_attend_heads`.
 """
 
 import functools
@@ -17,12 +18,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-# 16 frames of a pixel, or fewer: a fused kernel pads to its tile of 64 or 128 and has nothing to save.
+# Temporal attention over 16 frames: a fused kernel would pad to its tile of 64 or 128 and save
+# nothing.
 SHORT_KEYS = 32
-# On two CPU cores, forward and backward, the plain form is as fast or faster up to 128 keys (77 of text among them),
-# equal at 256, and 2 to 3 times slower at 1,024, where its (b, n, l, m) scores have long left the cache.
+# On two CPU cores, forward and backward, the plain form is as fast or faster up to 128 keys (such
+# as 77 text tokens), equal at 256, and 2 to 3 times slower at 1,024, where its (b, n, l, m) scores
+# exceed the cache.
 PLAIN_KEYS_ON_CPU = 128
-# 4 MB of float32 scores: the 1,024 x 1,024 of a head at 256 px; more queries are walked through in pieces.
+# 4 MB of float32 scores, the 1,024 x 1,024 of one head at 256 px. More queries are processed in
+# pieces.
 MAX_SCORES = 1 << 20
 
 _log = logging.getLogger(__name__)
@@ -34,10 +38,13 @@ def attend(
     v: Float[Array, "*b m n d"],
     mask: Bool[Array, "#l #m"] | None = None,
 ) -> Float[Array, "*b l n d"]:
-    """Attention of `l` queries to `m` keys; `mask` is True where a query may look, and leaves it one key at least.
+    """Attention of `l` queries to `m` keys.
 
-    The CPU and CUDA forms are chosen when the program is lowered, not by the host's own devices: a train step that a
-    CPU host compiles ahead of time for a TPU must not hold the CPU's loop. cuDNN alone needs its GPU at hand.
+    `mask` is True where a query attends to a key, at least one per query.
+
+    The implementation is chosen when the program is lowered, not by the host's devices, so that a
+    step that a CPU host compiles ahead of time for a TPU does not contain the CPU's loop. Only
+    cuDNN needs its GPU to be present.
     """
     if mask is not None:
         mask = jnp.broadcast_to(mask, (q.shape[-3], k.shape[-3]))
@@ -54,18 +61,19 @@ def _attend_heads(
     v: Float[Array, "*b m d"],
     mask: Bool[Array, "l m"] | None,
 ) -> Float[Array, "*b l d"]:
-    """The formula itself. Dividing by the sum last costs `l d` divisions instead of `l m`."""
+    """Attention of each head, by its formula."""
     scores = jnp.einsum("...ld,...md->...lm", q, k, preferred_element_type=jnp.float32) / math.sqrt(
         q.shape[-1]
     )
     if mask is not None:
         scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, jnp.finfo(jnp.float32).min)
-    # The largest score cancels in the quotient, so no gradient need pass through it.
+    # The largest score cancels in the quotient, so its gradient is zero.
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    seen = jnp.einsum(
+    values = jnp.einsum(
         "...lm,...md->...ld", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
     )
-    return (seen / weights.sum(axis=-1, keepdims=True)).astype(q.dtype)
+    # Dividing last costs `l d` divisions instead of `l m`.
+    return (values / weights.sum(axis=-1, keepdims=True)).astype(q.dtype)
 
 
 def _plain(
@@ -74,7 +82,7 @@ def _plain(
     v: Float[Array, "*b m n d"],
     mask: Bool[Array, "l m"] | None,
 ) -> Float[Array, "*b l n d"]:
-    """All heads in two batched products: the form XLA shards and fuses by itself."""
+    """Attention of all heads in two batched products, which XLA shards and fuses by itself."""
     q, k, v = (jnp.swapaxes(x, -3, -2) for x in (q, k, v))
     return jnp.swapaxes(_attend_heads(q, k, v, mask), -3, -2)
 
@@ -85,11 +93,14 @@ def _head_by_head(
     v: Float[Array, "*b m n d"],
     mask: Bool[Array, "l m"] | None,
 ) -> Float[Array, "*b l n d"]:
-    """One head of one example at a time: its scores stay in the cache, the backward pass makes them anew."""
+    """Attention of one head of one example at a time, so that its scores stay in the cache.
+
+    The backward pass recomputes them.
+    """
     q, k, v = (jnp.swapaxes(x, -3, -2) for x in (q, k, v))
     rows = tuple(x.reshape(-1, *x.shape[-2:]) for x in (q, k, v))
-    seen = jax.lax.map(lambda row: _in_pieces(row[0], row[1], row[2], mask), rows)
-    return jnp.swapaxes(seen.reshape(q.shape), -3, -2)
+    values = jax.lax.map(lambda row: _in_pieces(row[0], row[1], row[2], mask), rows)
+    return jnp.swapaxes(values.reshape(q.shape), -3, -2)
 
 
 def _in_pieces(
@@ -98,16 +109,16 @@ def _in_pieces(
     v: Float[Array, "m d"],
     mask: Bool[Array, "l m"] | None,
 ) -> Float[Array, "l d"]:
-    """One head, in as many equal pieces of queries as keep a piece's scores below `MAX_SCORES`."""
+    """Attention of one head, in equal pieces of queries whose scores number at most `MAX_SCORES`."""
     pieces = math.ceil(len(q) * len(k) / MAX_SCORES)
     attend_piece = jax.checkpoint(_attend_heads)
     if pieces == 1:
         return attend_piece(q, k, v, mask)
     piece = math.ceil(len(q) / pieces)
-    rest = piece * pieces - len(q)  # queries of zeros, dropped below
+    padding = piece * pieces - len(q)  # queries of zeros, dropped below
 
     def split(x: Array) -> Array:
-        return jnp.pad(x, ((0, rest), (0, 0))).reshape(pieces, piece, -1)
+        return jnp.pad(x, ((0, padding), (0, 0))).reshape(pieces, piece, -1)
 
     parts = (split(q), None if mask is None else split(mask))
     return jax.lax.map(lambda part: attend_piece(part[0], k, v, part[1]), parts).reshape(
@@ -121,29 +132,32 @@ def _cudnn(
     v: Float[Array, "*b m n d"],
     mask: Bool[Array, "l m"] | None,
 ) -> Float[Array, "*b l n d"]:
-    """cuDNN's flash attention. In training it takes even lengths alone: an odd one (77 tokens of text) gets a row of
-    zeros, which it is told not to look at."""
+    """Flash attention of cuDNN.
+
+    Training requires even lengths: odd ones, such as 77 tokens, are padded and masked.
+    """
     queries, keys = q.shape[-3], k.shape[-3]
 
-    def even(x: Array) -> Array:
+    def pad_to_even(x: Array) -> Array:
         return jnp.pad(x.reshape(-1, *x.shape[-3:]), ((0, 0), (0, x.shape[-3] % 2), (0, 0), (0, 0)))
 
-    flat = [even(x) for x in (q, k, v)]
-    seen = jax.nn.dot_product_attention(
+    flat = [pad_to_even(x) for x in (q, k, v)]
+    values = jax.nn.dot_product_attention(
         *flat,
         mask=None if mask is None else mask[None, None],
         key_value_seq_lengths=jnp.full(len(flat[1]), keys, jnp.int32) if keys % 2 else None,
         implementation="cudnn",
     )
-    return seen[:, :queries].reshape(q.shape)
+    return values[:, :queries].reshape(q.shape)
 
 
 def _choose_on_cuda(q: Array, k: Array, *, masked: bool) -> Callable[..., Array]:
-    """cuDNN where it can run; else the plain form, with its reason in the log."""
+    """Implementation for CUDA: cuDNN where it can run, else the plain form, with the reason in the
+    log.
+    """
     queries, keys, d = q.shape[-3], k.shape[-3], q.shape[-1]
-    if (
-        keys <= SHORT_KEYS or jax.default_backend() != "gpu"
-    ):  # tracing cuDNN's form asks the local GPU what it can do
+    # Tracing cuDNN's form queries the local GPU, so that a host without one cannot compile it.
+    if keys <= SHORT_KEYS or jax.default_backend() != "gpu":
         return _plain
     capability = getattr(jax.devices()[0], "compute_capability", "0.0")  # absent on AMD
     if float(capability) < 8:
@@ -162,5 +176,5 @@ def _choose_on_cuda(q: Array, k: Array, *, masked: bool) -> Callable[..., Array]
 
 @functools.cache
 def _log_fallback(reason: str) -> None:
-    """Once a reason: attention is traced many times in one network."""
+    """Log a reason once, because attention is traced many times per network."""
     _log.warning("attention on plain XLA instead of cuDNN: %s", reason)

@@ -1,5 +1,7 @@
-"""Whichever auto-encoder a configuration names, as `vae.py` describes it: pixels in [-1, 1], unscaled latents, and the
-methods `encode`, `decode` and `decode_next`."""
+"""Auto-encoder of any kind that a configuration names, with the interface of `AutoencoderKL`.
+
+Pixels are in [-1, 1], latents unscaled; methods are `encode`, `decode` and `decode_next`.
+"""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -13,18 +15,21 @@ from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig, VAEKind
 from magicvideo_jax.models.video_vae import TemporalCache
 
 DETERMINISTIC_LOG_VARIANCE = -30.0
-"""The log-variance of an auto-encoder that knows none: e^-15 is no noise to speak of."""
+"""Log-variance of a deterministic encoder: a standard deviation of e^-15 is negligible."""
 
 
 def autoencoder(config: VAEConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32) -> nnx.Module:
-    """The network, fresh."""
+    """Auto-encoder with fresh parameters."""
     if config.kind is VAEKind.TAESD:
         return TAESDAutoencoder(config, keys=keys, dtype=dtype)
     return AutoencoderKL(config, keys=keys, dtype=dtype)
 
 
 class TAESDAutoencoder(nnx.Module):
-    """TAESD for AutoencoderKL: the parameters of `TAESD`, which speaks of pixels in [0, 1] and scaled latents."""
+    """TAESD with the interface of `AutoencoderKL` and the parameters of `TinyAutoencoder`.
+
+    TAESD itself has pixels in [0, 1] and scaled latents.
+    """
 
     def __init__(self, config: VAEConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
         self.encoder, self.decoder = (
@@ -36,20 +41,20 @@ class TAESDAutoencoder(nnx.Module):
     def encode(
         self, x: Float[Array, "*b h w 3"]
     ) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
-        """Mean, and a log-variance that is as good as none."""
+        """Mean of the latents, and `DETERMINISTIC_LOG_VARIANCE`."""
         mean = self.encoder(((x + 1) / 2).astype(self.dtype)).astype(jnp.float32) / self.scaling
         return mean, jnp.full_like(mean, DETERMINISTIC_LOG_VARIANCE)
 
     def decode(
         self, z: Float[Array, "*b h w z"], *, as_images: bool = False
     ) -> Float[Array, "*b h2 w2 3"]:
-        """See `AutoencoderKL.decode`."""
+        """Decode latents (see `AutoencoderKL.decode`)."""
         return _pixels(self.decoder(self._scaled(z), as_images=as_images))
 
     def decode_next(
         self, z: Float[Array, "b t h w z"], cache: TemporalCache | None
     ) -> tuple[Float[Array, "b t h2 w2 3"], TemporalCache | None]:
-        """See `AutoencoderKL.decode_next`."""
+        """Decode the frames that follow others (see `AutoencoderKL.decode_next`)."""
         if not hasattr(self.decoder, "temporal"):
             return self.decode(z), None
         x, cache = self.decoder.decode_next(self._scaled(z), cache)
@@ -58,7 +63,8 @@ class TAESDAutoencoder(nnx.Module):
     def _scaled(self, z: Array) -> Array:
         if z.shape[-1] != self.channels:
             raise UserError(
-                f"latents with {z.shape[-1]} channels: TAESD's have {self.channels}; decode with their VAE"
+                f"latents with {z.shape[-1]} channels: TAESD needs {self.channels}; "
+                "decode with the VAE of these latents"
             )
         return (z * self.scaling).astype(self.dtype)
 

@@ -1,4 +1,6 @@
-"""A Flax module as pure functions of a plain nested dict: what every other room sees of a network."""
+"""Flax modules as pure functions of plain nested dicts, the only form of a network outside
+`models/`.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,9 +13,10 @@ from magicvideo_jax.core.types import Params
 
 
 class Keys:
-    """A fresh key for every layer, from a plain counter.
+    """Random keys for layers, from a plain counter.
 
-    `nnx.Rngs` rewrites a counter variable at each draw, which under `eval_shape` takes ten times as long.
+    `nnx.Rngs` updates a counter variable at each draw, which takes ten times as long under
+    `eval_shape`.
     """
 
     def __init__(self, key: PRNGKeyArray):
@@ -25,20 +28,24 @@ class Keys:
 
 
 class Network(NamedTuple):
-    """A network without its parameters."""
+    """Network as functions, without parameters."""
 
     apply: Callable[..., Any]
-    """`apply(params, *inputs)`: the module's `__call__`."""
+    """`apply(params, *inputs)` calls the module."""
     init: Callable[[PRNGKeyArray], Params]
-    """`init(key)`: fresh float32 parameters; run it under `jax.jit(..., out_shardings=...)`."""
+    """`init(key)` gives fresh float32 parameters. Run it under `jax.jit(..., out_shardings=...)`.
+    """
     shapes: Params
-    """The parameters as `jax.ShapeDtypeStruct`."""
+    """Shapes of the parameters, as `jax.ShapeDtypeStruct`."""
     method: Callable[[Callable[..., Any]], Callable[..., Any]]
-    """`method(Module.name)`: another method of the module, like `apply`."""
+    """`method(Module.name)` gives a function like `apply` for another method of the module."""
 
 
 def bind(build: Callable[[Keys], nnx.Module]) -> Network:
-    """Split `build(keys)` into functions and shapes; nothing is allocated before `init` is called."""
+    """Convert the module that `build(keys)` makes to functions and shapes.
+
+    Only `init` allocates parameters.
+    """
     graph, abstract = nnx.split(nnx.eval_shape(lambda: build(Keys(jax.random.key(0)))))
 
     def init(key: PRNGKeyArray) -> Params:
@@ -56,7 +63,9 @@ def bind(build: Callable[[Keys], nnx.Module]) -> Network:
 
 
 def _to_params(state: Any) -> Params:
-    """List positions become strings, so that a path reads like PyTorch's: `down_blocks.0.resnets.1.conv1`."""
+    """Convert a state to nested dicts with string keys: paths read like PyTorch's,
+    `down_blocks.0.resnets.1.conv1`.
+    """
 
     def plain(node: Any) -> Any:
         return (

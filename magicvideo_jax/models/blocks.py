@@ -1,4 +1,5 @@
-"""The blocks of Stable Diffusion's U-Net and VAE, with MagicVideo's parts where a `TemporalConfig` asks for them.
+"""Blocks of Stable Diffusion's U-Net and VAE, with the temporal parts of MagicVideo that a
+`TemporalConfig` adds.
 
 MagicVideo's keyframe block (figure 3b):
 
@@ -6,7 +7,7 @@ MagicVideo's keyframe block (figure 3b):
                                     |                                                               (+) ->
                                     +-> self-attention -> adaptor'_i -> cross-attention -> GEGLU ----+
 
-Attribute names are diffusers' key names, so that a path in the parameters reads like the key of its weight.
+Attribute names are those of diffusers, so that parameter paths read like diffusers' weight keys.
 """
 
 import jax
@@ -27,7 +28,9 @@ from magicvideo_jax.models.temporal import (
 
 
 class ResnetBlock(nnx.Module):
-    """norm, SiLU, conv, (+ W emb), norm, SiLU, conv, + shortcut; a frame-wise adaptor after each convolution."""
+    """Residual block: norm, SiLU, conv, (+ W emb), norm, SiLU, conv, + shortcut; an adaptor after
+    each convolution.
+    """
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class ResnetBlock(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention from tokens to `context` (to themselves without one)."""
+    """Multi-head cross-attention from tokens to `context`, or self-attention without one."""
 
     def __init__(
         self,
@@ -102,7 +105,9 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """GEGLU (Shazeer 2002.05202): W_out (a * GELU(b)), [a, b] = W_in x, with the exact GELU."""
+    """GEGLU feed-forward (Shazeer 2002.05202): W_out (a * GELU(b)), [a, b] = W_in x, with the
+    exact GELU.
+    """
 
     def __init__(self, channels: int, *, keys: Keys):
         self.proj_in = Linear(channels, 8 * channels, keys=keys)
@@ -114,7 +119,9 @@ class FeedForward(nnx.Module):
 
 
 class TransformerBlock(nnx.Module):
-    """Self-attention within each frame, cross-attention to the text, feed-forward; pre-norm residuals."""
+    """Self-attention within each frame, cross-attention to the text, and feed-forward, as pre-norm
+    residuals.
+    """
 
     def __init__(
         self,
@@ -140,9 +147,10 @@ class TransformerBlock(nnx.Module):
         self, z: Float[Array, "b t h w c"], text: Float[Array, "b l d"], *, as_images: bool
     ) -> Float[Array, "b t h w c"]:
         b, t, h, w, c = z.shape
-        looked = self.attn1(self.norm1(z.reshape(b, t, h * w, c))).reshape(z.shape)
-        z = z + (self.adaptor(looked) if hasattr(self, "adaptor") and not as_images else looked)
-        # All frames of a clip read the same text: one long query per clip instead of t copies of the text.
+        attended = self.attn1(self.norm1(z.reshape(b, t, h * w, c))).reshape(z.shape)
+        z = z + (self.adaptor(attended) if hasattr(self, "adaptor") and not as_images else attended)
+        # All frames of a clip attend to the same text: one long query per clip instead of t copies
+        # of the text.
         z = z + self.attn2(self.norm2(z.reshape(b, t * h * w, c)), text).reshape(z.shape)
         if hasattr(self, "temporal") and not as_images:
             z = z + self.temporal(z)
@@ -150,7 +158,9 @@ class TransformerBlock(nnx.Module):
 
 
 class SpatialTransformer(nnx.Module):
-    """Transformer blocks over the pixels of each frame, and the temporal attention beside or behind them."""
+    """Transformer blocks over the pixels of each frame, with temporal attention in parallel or in
+    sequence.
+    """
 
     def __init__(
         self,
@@ -182,17 +192,17 @@ class SpatialTransformer(nnx.Module):
     def __call__(
         self, z: Float[Array, "b t h w c"], text: Float[Array, "b l d"], *, as_images: bool
     ) -> Float[Array, "b t h w c"]:
-        inside = self.proj_in(self.norm(z))
+        h = self.proj_in(self.norm(z))
         for block in self.transformer_blocks:
-            inside = block(inside, text, as_images=as_images)
-        seen = z + self.proj_out(inside)
+            h = block(h, text, as_images=as_images)
+        spatial = z + self.proj_out(h)
         if not hasattr(self, "temporal") or as_images:
-            return seen
-        return seen + self.temporal(z if self.parallel else seen)
+            return spatial
+        return spatial + self.temporal(z if self.parallel else spatial)
 
 
 class Downsampler(nnx.Module):
-    """A convolution with stride 2."""
+    """Downsampling by a convolution with stride 2."""
 
     def __init__(self, channels: int, *, padding: Padding, keys: Keys):
         self.conv = Conv(channels, channels, stride=2, padding=padding, keys=keys)
@@ -202,7 +212,10 @@ class Downsampler(nnx.Module):
 
 
 class Upsampler(nnx.Module):
-    """Nearest neighbour to twice the size (cut to `size` where the way down had rounded up), then a convolution."""
+    """Nearest-neighbour upsampling by 2, then a convolution.
+
+    `size` crops the result to the size on the way down, where that was odd.
+    """
 
     def __init__(self, channels: int, *, keys: Keys):
         self.conv = Conv(channels, channels, keys=keys)
@@ -210,5 +223,5 @@ class Upsampler(nnx.Module):
     def __call__(
         self, z: Float[Array, "*b h w c"], size: tuple[int, int] | None = None
     ) -> Float[Array, "*b h2 w2 c"]:
-        big = upsample(z)
-        return self.conv(big if size is None else big[..., : size[0], : size[1], :])
+        doubled = upsample(z)
+        return self.conv(doubled if size is None else doubled[..., : size[0], : size[1], :])

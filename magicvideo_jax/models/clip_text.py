@@ -1,7 +1,7 @@
-"""CLIP's text encoder: ViT-L/14's for Stable Diffusion 1.x, OpenCLIP ViT-H's for 2.x.
+"""CLIP text encoders: ViT-L/14's for Stable Diffusion 1.x, OpenCLIP ViT-H's for 2.x.
 
-Stable Diffusion 2.x reads OpenCLIP's penultimate layer: `layers` is one less than the released encoder has, and
-the final norm follows the last layer that is kept.
+Stable Diffusion 2.x uses OpenCLIP's penultimate layer: `layers` is one less than in the released
+encoder, and the final norm follows the last layer that is kept.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear, gelu
 
 
 class Activation(Enum):
-    """OpenAI's models were trained with the sigmoid approximation, OpenCLIP's with the exact GELU."""
+    """Activation of the MLP: OpenAI's models use the sigmoid approximation of GELU, OpenCLIP's the
+    exact one.
+    """
 
     QUICK_GELU = "quick_gelu"
     GELU = "gelu"
@@ -29,7 +31,7 @@ class Activation(Enum):
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The numbers of a text encoder; the defaults are CLIP ViT-L/14's."""
+    """Architecture of a text encoder. The defaults are CLIP ViT-L/14's."""
 
     width: int = 768
     layers: int = 12
@@ -52,10 +54,11 @@ VIT_H_PENULTIMATE = TextConfig(
 
 
 class CLIPTextEncoder(nnx.Module):
-    """Token ids -> text states, after the final norm; float32 out."""
+    """Text states of token ids, after the final norm, in float32."""
 
     def __init__(self, config: TextConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
-        # Far apart (CLIP began at 0.02): words that no picture tells apart, like left and right, stay different words.
+        # A larger std than CLIP's 0.02 keeps words distinct that no image distinguishes, such as
+        # left and right.
         self.token_embedding = Embedding(config.vocabulary, config.width, keys=keys, std=0.5)
         self.position_embedding = Embedding(config.tokens, config.width, keys=keys, std=0.1)
         self.layers = nnx.List([CLIPLayer(config, keys=keys) for _ in range(config.layers)])
@@ -71,7 +74,7 @@ class CLIPTextEncoder(nnx.Module):
 
 
 class CLIPLayer(nnx.Module):
-    """Pre-norm causal self-attention and an MLP."""
+    """Transformer layer: pre-norm causal self-attention and an MLP."""
 
     def __init__(self, config: TextConfig, *, keys: Keys):
         width = config.width

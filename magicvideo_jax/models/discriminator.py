@@ -1,8 +1,7 @@
-"""A patch discriminator of clips (Isola et al. 1611.07004): does each patch of a frame, and what it changed since the
-frame before, look real?
+"""Patch discriminator for clips (Isola et al. 1611.07004).
 
-A frame and its difference to the one before are six channels of one picture: the network sees motion and needs no
-convolution over time.
+Each frame and its difference to the previous one form an image of six channels, so that the
+network sees motion without convolutions over time.
 """
 
 from dataclasses import dataclass
@@ -22,13 +21,13 @@ _SLOPE = 0.2
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Each layer halves h and w and doubles the channels."""
+    """Architecture of a discriminator. Each layer halves h and w and doubles the channels."""
 
     width: int = 64
     """Channels of the first layer."""
     layers: int = 3
     groups: int = 8
-    """Of the norms, which all layers but the first have."""
+    """Groups of the group norms, which all layers except the first have."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "layers", "width")
@@ -36,7 +35,10 @@ class DiscriminatorConfig:
 
 
 class Discriminator(nnx.Module):
-    """Clips in about [-1, 1] to a score for every patch of every frame but the first: positive is real."""
+    """Scores of every patch of every frame except the first, for clips in [-1, 1].
+
+    Positive means real.
+    """
 
     def __init__(self, config: DiscriminatorConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
         widths = [config.width * 2**i for i in range(config.layers)]

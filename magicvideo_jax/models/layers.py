@@ -1,8 +1,8 @@
-"""Linear maps, convolutions and norms with every default written out.
+"""Linear layers, convolutions and norms that rely on no library default.
 
-Parameters are float32; a layer casts them to its input's dtype. Norms compute in float32. Leading axes are
-free (`*b`): frames are just another batch axis for everything here. Weights are laid out for XLA
-(`(in, out)`, `h w in out`); `weights/` turns them around.
+Parameters are float32; layers cast them to the type of their input. Norms compute in float32. All
+leading axes `*b` are batch axes, frames included. Kernels have XLA's layouts, `(in, out)` and `h w
+in out`; `weights/` transposes those of files.
 """
 
 from enum import Enum
@@ -17,7 +17,7 @@ from magicvideo_jax.parallel.constraints import gather_parameter
 
 
 class Linear(nnx.Module):
-    """`x W + b`. Fresh weights keep variance (LeCun), or are zeros."""
+    """Linear layer `x W + b`, initialised to keep the variance or to zeros."""
 
     def __init__(
         self, inputs: int, outputs: int, *, keys: Keys, bias: bool = True, zero: bool = False
@@ -32,21 +32,24 @@ class Linear(nnx.Module):
     def halves(
         self, x: Float[Array, "*b i"]
     ) -> tuple[Float[Array, "*b o2"], Float[Array, "*b o2"]]:
-        """The result cut in two along the channels. Each half is a product of its own: XLA:CPU takes three times as
-        long to compute both in one and cut that."""
+        """Both halves of the output channels.
+
+        They are separate products, because XLA:CPU takes three times as long for one product and a
+        split.
+        """
         middle = self.kernel.shape[-1] // 2
         return self._columns(x, slice(None, middle)), self._columns(x, slice(middle, None))
 
-    def _columns(self, x: Float[Array, "*b i"], chosen: slice) -> Float[Array, "*b o"]:
-        rows = x.reshape(-1, x.shape[-1])  # XLA:CPU fuses the bias of a plain matrix product only
-        y = rows @ gather_parameter(self.kernel[...].astype(x.dtype))[:, chosen]
+    def _columns(self, x: Float[Array, "*b i"], columns: slice) -> Float[Array, "*b o"]:
+        rows = x.reshape(-1, x.shape[-1])  # XLA:CPU fuses a bias only with 2-D products
+        y = rows @ gather_parameter(self.kernel[...].astype(x.dtype))[:, columns]
         if hasattr(self, "bias"):
-            y = y + broadcast_channels(self.bias[chosen], y)
+            y = y + broadcast_channels(self.bias[columns], y)
         return y.reshape(*x.shape[:-1], -1)
 
 
 class Padding(Enum):
-    """Rows and columns of zeros (before, after) around an image."""
+    """Zero padding of an image (before, after) along h and w."""
 
     NONE = (0, 0)
     EVEN = (1, 1)
@@ -54,7 +57,7 @@ class Padding(Enum):
 
 
 class Conv(nnx.Module):
-    """A square 2-D convolution: `size` 3 with stride 1 keeps h and w."""
+    """2-D convolution with a square kernel. By default it keeps h and w."""
 
     def __init__(
         self,
@@ -82,7 +85,8 @@ class Conv(nnx.Module):
             "HWIO",
         )
         if jax.default_backend() == "gpu":
-            # cuDNN's order. Unless the kernel is turned here, XLA turns its average and its moments in each step, too.
+            # cuDNN's order. Without this transpose XLA would also transpose the EMA and the
+            # moments in each step.
             kernel, order = jnp.transpose(kernel, (3, 0, 1, 2)), "OHWI"
         y = jax.lax.conv_general_dilated(
             images,
@@ -97,15 +101,15 @@ class Conv(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """Zero mean, unit variance over (h, w) and the channels of a group; every image by itself."""
+    """Group normalisation over (h, w) and the channels of a group, for each image separately."""
 
     def __init__(self, channels: int, *, groups: int, eps: float):
         self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
         self.groups, self.eps = groups, eps
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
-        # Sums over h, w first, over a group's channels after, and one scale and one shift per image and channel:
-        # less to move than a reshaped copy of x. Two passes, because E[x^2] - E[x]^2 cancels.
+        # Summing over (h, w) first, then over a group's channels, moves less memory than reshaping
+        # x. Two passes, because E[x^2] - E[x]^2 suffers from cancellation.
         y = x.astype(jnp.float32).reshape(*x.shape[:-3], -1, x.shape[-1])
         rows = y.shape[-2]
         y = y - broadcast_rows(self._over_group(sum_rows(y) / rows), rows)
@@ -114,16 +118,16 @@ class GroupNorm(nnx.Module):
         y = y * broadcast_rows(scale, rows) + broadcast_channels(self.bias[...], y)
         return y.reshape(x.shape).astype(x.dtype)
 
-    def _over_group(self, of_channels: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        """The mean over the channels of a group, for each of them."""
-        grouped = of_channels.reshape(*of_channels.shape[:-1], self.groups, -1)
+    def _over_group(self, per_channel: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        """Mean over each group, repeated for its channels."""
+        grouped = per_channel.reshape(*per_channel.shape[:-1], self.groups, -1)
         return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(
-            of_channels.shape
+            per_channel.shape
         )
 
 
 class LayerNorm(nnx.Module):
-    """Zero mean, unit variance over the last axis."""
+    """Layer normalisation over the last axis."""
 
     def __init__(self, channels: int, *, eps: float = 1e-5):
         self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
@@ -139,7 +143,7 @@ class LayerNorm(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """Rows of a table; fresh ones have this standard deviation."""
+    """Embedding table, initialised with a normal distribution of standard deviation `std`."""
 
     def __init__(self, rows: int, width: int, *, keys: Keys, std: float):
         self.embedding = nnx.Param(std * jax.random.normal(keys(), (rows, width)))
@@ -149,19 +153,25 @@ class Embedding(nnx.Module):
 
 
 def gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """x Phi(x), exact. By erf and not by erfc as `jax.nn.gelu` has it: half the time on CPU."""
+    """Exact GELU, x Phi(x).
+
+    It takes half as long on CPU as `jax.nn.gelu`, which uses erfc instead of erf.
+    """
     return 0.5 * x * (1 + jax.lax.erf(x * 2**-0.5))
 
 
 def upsample(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
-    """Every pixel twice along h and w (nearest neighbour)."""
+    """Nearest-neighbour upsampling by 2 along h and w."""
     *b, h, w, c = x.shape
     doubled = jnp.broadcast_to(x[..., :, None, :, None, :], (*b, h, 2, w, 2, c))
     return doubled.reshape(*b, 2 * h, 2 * w, c)
 
 
 def sinusoids(value: Float[Array, "b"], width: int) -> Float[Array, "b d"]:
-    """[cos(v w_i), sin(v w_i)], w_i = 10000^(-i / (d/2)): DDPM's embedding in Stable Diffusion's order; float32."""
+    """DDPM's sinusoidal embedding in Stable Diffusion's order, in float32.
+
+    [cos(v w_i), sin(v w_i)],   w_i = 10000^(-i / (d/2))
+    """
     frequency = jnp.exp(
         -jnp.log(10_000.0) * jnp.arange(width // 2, dtype=jnp.float32) / (width // 2)
     )
@@ -170,7 +180,9 @@ def sinusoids(value: Float[Array, "b"], width: int) -> Float[Array, "b d"]:
 
 
 class EmbeddingMLP(nnx.Module):
-    """`Linear(SiLU(Linear(sinusoids(v))))` in float32: the embedding of diffusion time, and of the frame rate."""
+    """Embedding of a number, `Linear(SiLU(Linear(sinusoids(v))))`, in float32: diffusion time or
+    frame rate.
+    """
 
     def __init__(self, inputs: int, width: int, *, keys: Keys, zero: bool = False):
         self.linear_1 = Linear(inputs, width, keys=keys)
@@ -184,29 +196,31 @@ class EmbeddingMLP(nnx.Module):
 def broadcast_channels(
     vector: Float[Array, "c"], like: Float[Array, "*b c"]
 ) -> Float[Array, "*b c"]:
-    """A vector of channels, repeated over everything else of `like` in its dtype."""
+    """Broadcast a vector of channels to the shape and type of `like`."""
     return broadcast_rows(vector.astype(like.dtype), like.size // like.shape[-1]).reshape(
         like.shape
     )
 
 
-# Both are products with ones, and each other's gradients. XLA makes a plain broadcast of the first; the second keeps
-# XLA:CPU from fusing what is summed into a loop of long strides: a training step takes two thirds of the time.
+# Both are products with ones and each other's gradients. XLA simplifies the first to a broadcast.
+# The second keeps XLA:CPU from fusing its input into a loop with long strides, which makes a
+# training step a third faster.
 def broadcast_rows(vector: Float[Array, "*b c"], rows: int) -> Float[Array, "*b r c"]:
-    """A vector, once in every row."""
+    """Broadcast a vector to `rows` rows."""
     ones = jnp.ones((rows,), vector.dtype)
     return jnp.einsum("r,...c->...rc", ones, vector, precision=jax.lax.Precision.HIGHEST)
 
 
 def sum_rows(x: Float[Array, "*b r c"]) -> Float[Array, "*b c"]:
-    """The sum over rows."""
+    """Sum over rows."""
     ones = jnp.ones((x.shape[-2],), x.dtype)
     return jnp.einsum("r,...rc->...c", ones, x, precision=jax.lax.Precision.HIGHEST)
 
 
 def _weight(shape: tuple[int, ...], fan_in: int, *, keys: Keys, zero: bool) -> Float[Array, "..."]:
-    # Three times the variance of PyTorch's default, with which a signal fades along a VAE's convolutions that no norm
-    # precedes: colours, which vary less than brightness, were learned last or never.
+    # Three times the variance of PyTorch's default, with which a signal fades along those
+    # convolutions of a VAE that follow no norm: colours, which vary less than brightness, were
+    # learned last or never.
     bound = (3 / fan_in) ** 0.5
     return (
         jnp.zeros(shape) if zero else jax.random.uniform(keys(), shape, minval=-bound, maxval=bound)

@@ -1,8 +1,9 @@
-"""TAESD: the tiny auto-encoder of Stable Diffusion's latents (github.com/madebyollin/taesd), for previews.
+"""TAESD: a tiny auto-encoder for Stable Diffusion's latents (github.com/madebyollin/taesd), for
+previews.
 
-Pixels in [0, 1]; latents already multiplied by the VAE's scaling. Layers sit at their place in the published
-sequential models, whose weight files name them by that place (`3.conv.0.weight`). Given a `TemporalDecoderConfig`,
-the decoder has the temporal layers of a VideoVAE.
+Pixels are in [0, 1]; latents are scaled. Layers have their indices in the published sequential
+models, which are the names in weight files (`3.conv.0.weight`). With a `TemporalDecoderConfig` the
+decoder has the temporal layers of a VideoVAE.
 """
 
 from functools import partial
@@ -24,11 +25,11 @@ from magicvideo_jax.models.video_vae import (
 
 _WIDTH, _LATENT, _LEVELS = 64, 4, 3
 DECODER_WIDTHS = (_WIDTH,) * (_LEVELS + 1)
-"""Channels of the decoder behind 0, 1 .. doublings."""
+"""Channels of the decoder after 0, 1 .. upsamplings."""
 
 
-class TAESD(nnx.Module):
-    """Both halves; each is also of use alone."""
+class TinyAutoencoder(nnx.Module):
+    """TAESD's encoder and decoder, which also work alone."""
 
     def __init__(
         self,
@@ -46,25 +47,25 @@ class TAESD(nnx.Module):
     def decode(
         self, z: Float[Array, "*b h w 4"], *, as_images: bool = False
     ) -> Float[Array, "*b h2 w2 3"]:
-        """See `AutoencoderKL.decode`."""
+        """Decode scaled latents (see `AutoencoderKL.decode`)."""
         return self.decoder(z.astype(self.dtype), as_images=as_images).astype(jnp.float32)
 
     def decode_next(
         self, z: Float[Array, "b t h w 4"], cache: TemporalCache | None
     ) -> tuple[Float[Array, "b t h2 w2 3"], TemporalCache | None]:
-        """See `AutoencoderKL.decode_next`."""
+        """Decode the frames that follow others (see `AutoencoderKL.decode_next`)."""
         if not hasattr(self.decoder, "temporal"):
             return self.decode(z), None
         x, cache = self.decoder.decode_next(z.astype(self.dtype), cache)
         return x.astype(jnp.float32), cache
 
     def __call__(self, x: Float[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
-        """Reconstruction."""
+        """Reconstruct images."""
         return self.decode(self.encode(x))
 
 
 class TAESDBlock(nnx.Module):
-    """relu(conv relu conv relu conv x + x)."""
+    """Residual block: relu(conv(relu(conv(relu(conv(x))))) + x)."""
 
     def __init__(self, *, keys: Keys):
         self.conv = nnx.List([Conv(_WIDTH, _WIDTH, keys=keys) for _ in range(3)])
@@ -75,28 +76,28 @@ class TAESDBlock(nnx.Module):
 
 
 class Clamp(nnx.Module):
-    """3 tanh(z / 3): keeps wild latents within what the decoder knows."""
+    """Soft clamp 3 tanh(z / 3), which bounds outliers of the latents."""
 
     def __call__(self, z: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         return 3 * jnp.tanh(z / 3)
 
 
 class ReLU(nnx.Module):
-    """A layer of its own here, as it takes a place in the decoder's numbering."""
+    """ReLU as a layer, because it has an index in the sequential decoder."""
 
     def __call__(self, z: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         return jax.nn.relu(z)
 
 
 class Upsample(nnx.Module):
-    """Nearest-neighbour upsampling; a place in the decoder's numbering."""
+    """Nearest-neighbour upsampling as a layer, because it has an index in the sequential decoder."""
 
     def __call__(self, z: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
         return upsample(z)
 
 
 class TAESDEncoder(nnx.Module):
-    """A stem and three halvings."""
+    """Encoder with three downsamplings."""
 
     def __init__(self, *, keys: Keys):
         layers: list[nnx.Module] = [Conv(3, _WIDTH, keys=keys), TAESDBlock(keys=keys)]
@@ -112,7 +113,7 @@ class TAESDEncoder(nnx.Module):
 
 
 class TAESDDecoder(nnx.Module):
-    """A stem and three doublings."""
+    """Decoder with three upsamplings."""
 
     def __init__(self, temporal: TemporalDecoderConfig | None = None, *, keys: Keys):
         layers: list[nnx.Module] = [Clamp(), Conv(_LATENT, _WIDTH, keys=keys), ReLU()]
@@ -133,11 +134,14 @@ class TAESDDecoder(nnx.Module):
     def decode_next(
         self, z: Float[Array, "b t h w 4"], cache: TemporalCache | None = None
     ) -> tuple[Float[Array, "b t h2 w2 3"], TemporalCache]:
-        """The frames of a clip that follow those of the `cache`; they meet behind the stem and behind doublings."""
-        places = [0, *range(3, len(self.layers), 5)]
-        stages = [partial(self._run, first=first, end=end) for first, end in pairwise(places)]
-        h, cache = self.temporal.run_blocks(stages, z, cache)
-        return self._run(h, places[-1], len(self.layers)), cache
+        """Decode the frames that follow those of the cache, or the first frames without one.
+
+        Temporal layers follow the stem and the upsamplings.
+        """
+        ends = [0, *range(3, len(self.layers), 5)]
+        blocks = [partial(self._run, first=first, end=end) for first, end in pairwise(ends)]
+        h, cache = self.temporal.run_blocks(blocks, z, cache)
+        return self._run(h, ends[-1], len(self.layers)), cache
 
     def _run(
         self, z: Float[Array, "*b h w c"], first: int, end: int

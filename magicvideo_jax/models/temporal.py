@@ -1,8 +1,9 @@
-"""What MagicVideo adds to an image network (arXiv 2211.11018, section 3): everything here begins as nothing.
+"""Temporal layers that MagicVideo adds to an image network (arXiv 2211.11018, section 3); all
+start as identities.
 
 Frame-wise adaptor:            z^i <- z^i (1 + S^i) + B^i,                S = B = 0 at start
 Directed temporal attention:   softmax(mask(q k^T / sqrt(d))) v W_o,      over the frames of one pixel, W_o = 0 at start
-                               mask: frame i sees frames j <= i only
+                               mask: frame i attends to frames j <= i
 """
 
 from dataclasses import dataclass
@@ -21,33 +22,35 @@ from magicvideo_jax.parallel.constraints import gather_parameter, shard_activati
 
 
 class TemporalMixing(Enum):
-    """How frames learn of one another."""
+    """Placement and kind of the layers that mix frames."""
 
     PARALLEL = "parallel"
-    """MagicVideo: temporal attention beside the spatial transformer, summed."""
+    """Temporal attention in parallel with the spatial transformer, summed (MagicVideo)."""
     SEQUENTIAL = "sequential"
     """Temporal attention after the spatial transformer."""
     LAVIE = "lavie"
-    """Inside the transformer block: self-attention, cross-attention, temporal attention, feed-forward (2309.15103)."""
+    """Temporal attention between cross-attention and feed-forward (LaVie 2309.15103)."""
     SHIFT = "shift"
-    """Latent-Shift (2304.08477): no parameters; a third of the channels comes from each neighbouring frame."""
+    """Temporal shift of two thirds of the channels, without parameters (Latent-Shift 2304.08477).
+    """
     NONE = "none"
-    """Frames do not meet (the paper's ablation: incoherent)."""
+    """Independent frames (the paper's ablation, which is incoherent)."""
 
 
 class TemporalMask(Enum):
-    """Which frames a frame sees."""
+    """Frames to which temporal attention attends."""
 
     DIRECTED = "directed"
-    """Frames j <= i, by an additive mask before the softmax."""
+    """Frames j <= i, by a mask before the softmax."""
     POST_SOFTMAX = "post_softmax"
-    """The paper's literal form: the softmax over all frames, then multiplied by the triangle."""
+    """The paper's equation taken literally: a softmax over all frames, then multiplied by the
+    triangular mask."""
     NONE = "none"
-    """All frames: bidirectional."""
+    """All frames (bidirectional)."""
 
 
 class PositionEncoding(Enum):
-    """What tells temporal attention where a frame stands."""
+    """Positional encoding of frames in temporal attention."""
 
     NONE = "none"
     LEARNED = "learned"
@@ -56,10 +59,11 @@ class PositionEncoding(Enum):
 
 @dataclass(frozen=True)
 class TemporalConfig:
-    """The temporal parts of a video network; the defaults are the paper's."""
+    """Temporal layers of a video network. The defaults are the paper's."""
 
     frames: int = 16
-    """Frames that adaptors (and learned positions) have rows for; shorter clips use the first rows."""
+    """Number of frames for which adaptors and learned positions have parameters. Shorter clips use
+    the first ones."""
     adaptors: bool = True
     mixing: TemporalMixing = TemporalMixing.PARALLEL
     mask: TemporalMask = TemporalMask.DIRECTED
@@ -70,7 +74,9 @@ class TemporalConfig:
 
 
 class FrameAdaptor(nnx.Module):
-    """A scale and a shift of the channels for every frame of the clip; the identity at start."""
+    """Learned scale and shift of the channels for each frame of a clip; the identity at
+    initialisation.
+    """
 
     def __init__(self, frames: int, channels: int):
         self.scale, self.shift = (
@@ -81,17 +87,18 @@ class FrameAdaptor(nnx.Module):
     def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
         b, t, h, w, c = z.shape
 
-        def of_frames(table: Float[Array, "f c"]) -> Float[Array, "b t h w c"]:
+        def broadcast(table: Float[Array, "f c"]) -> Float[Array, "b t h w c"]:
             rows = jnp.broadcast_to(gather_parameter(table)[None, :t], (b, t, c))
             return broadcast_rows(rows, h * w).reshape(z.shape)
 
-        # In float32: next to 1, bfloat16 knows no scale below 0.4 %.
-        y = z.astype(jnp.float32) * (1 + of_frames(self.scale[...])) + of_frames(self.shift[...])
+        # In float32, because bfloat16 cannot represent changes of a scale near 1 that are below
+        # 0.4 %.
+        y = z.astype(jnp.float32) * (1 + broadcast(self.scale[...])) + broadcast(self.shift[...])
         return y.astype(z.dtype)
 
 
 class TemporalAttention(nnx.Module):
-    """Attention over the frames at each pixel; returns what is to be added to z, zero at start."""
+    """Residual of attention over the frames at each pixel; zero at initialisation."""
 
     def __init__(self, config: TemporalConfig, channels: int, *, heads: int, keys: Keys):
         self.norm = LayerNorm(channels)
@@ -109,9 +116,10 @@ class TemporalAttention(nnx.Module):
     def attend_last(
         self, frames: Float[Array, "b f h w c"], t: int, mask: Bool[Array, "t f"] | None
     ) -> Float[Array, "b t h w c"]:
-        """What the last `t` of the frames see in all of them, where the mask lets them."""
+        """Residual of attention from the last `t` frames to all frames, under a mask."""
         count, h = frames.shape[1:3]
-        # Frames change places with pixels while these are one axis, which more devices divide than rows alone.
+        # Pixels are one axis while sharding moves from frames to pixels: more mesh sizes divide h
+        # w than h.
         flat = shard_activations(rearrange(frames, "b f h w c -> b f (h w) c"))
         tokens = self.norm(shard_activations(rearrange(flat, "b f p c -> b p f c")))
         if self.position is PositionEncoding.LEARNED:
@@ -126,14 +134,14 @@ class TemporalAttention(nnx.Module):
         )
         if self.position is PositionEncoding.ROPE:
             q, k = apply_rope(q, first=count - t), apply_rope(k)
-        seen = (
+        attended = (
             attend_directed_post_softmax(q, k, v)
             if self.mask is TemporalMask.POST_SOFTMAX
             else attend(q, k, v, mask)
         )
-        added = shard_activations(self.to_out(rearrange(seen, "b p t n d -> b p t (n d)")))
+        residual = shard_activations(self.to_out(rearrange(attended, "b p t n d -> b p t (n d)")))
         return rearrange(
-            shard_activations(rearrange(added, "b p t c -> b t p c")),
+            shard_activations(rearrange(residual, "b p t c -> b t p c")),
             "b t (h w) c -> b t h w c",
             h=h,
         )
@@ -143,14 +151,16 @@ class TemporalAttention(nnx.Module):
 
 
 def directed_mask(t: int) -> Bool[Array, "t t"]:
-    """Row i may look at columns j <= i."""
+    """Causal mask: row i attends to columns j <= i."""
     return jnp.tril(jnp.ones((t, t), bool))
 
 
 def attend_directed_post_softmax(
     q: Float[Array, "*b t n d"], k: Float[Array, "*b t n d"], v: Float[Array, "*b t n d"]
 ) -> Float[Array, "*b t n d"]:
-    """The paper's equation read literally: softmax(q k^T / sqrt(d)) times the triangle, rows no longer summing to 1."""
+    """Attention masked after the softmax, so that rows do not sum to 1
+    (`TemporalMask.POST_SOFTMAX`).
+    """
     scores = (
         jnp.einsum("...ind,...jnd->...nij", q, k, preferred_element_type=jnp.float32)
         * q.shape[-1] ** -0.5
@@ -166,14 +176,17 @@ def attend_directed_post_softmax(
 def apply_rope(
     x: Float[Array, "*b t n d"], *, first: int = 0, rotated: int = 32
 ) -> Float[Array, "*b t n d"]:
-    """Rotary positions over frames (Su et al. 2104.09864) on the first `rotated` channels of a head, like LaVie; the
-    position of the first frame is `first`."""
+    """Apply rotary position embedding over frames (Su et al. 2104.09864) to the first channels of
+    each head.
+
+    `rotated` is their number, as in LaVie; `first` is the position of the first frame.
+    """
     rotated = min(rotated, x.shape[-1] // 2 * 2)
     frequency = 10_000.0 ** (-jnp.arange(0, rotated, 2, dtype=jnp.float32) / rotated)
     angle = (first + jnp.arange(x.shape[-3], dtype=jnp.float32))[:, None] * frequency[None]
     angle = angle.reshape((1,) * (x.ndim - 3) + (x.shape[-3], 1, rotated // 2))
     even, odd = x[..., 0:rotated:2].astype(jnp.float32), x[..., 1:rotated:2].astype(jnp.float32)
-    turned = jnp.stack(
+    rotation = jnp.stack(
         [
             even * jnp.cos(angle) - odd * jnp.sin(angle),
             even * jnp.sin(angle) + odd * jnp.cos(angle),
@@ -181,12 +194,14 @@ def apply_rope(
         -1,
     )
     return jnp.concatenate(
-        [turned.reshape(*x.shape[:-1], rotated).astype(x.dtype), x[..., rotated:]], axis=-1
+        [rotation.reshape(*x.shape[:-1], rotated).astype(x.dtype), x[..., rotated:]], axis=-1
     )
 
 
 def temporal_shift(z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-    """A third of the channels from frame i-1, a third from frame i+1, the rest stays; zeros beyond the ends."""
+    """Take a third of the channels from frame i-1 and a third from frame i+1, with zeros beyond
+    the ends.
+    """
     third = z.shape[-1] // 3
     past, future, present = z[..., :third], z[..., third : 2 * third], z[..., 2 * third :]
     past = jnp.pad(past[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))

@@ -1,7 +1,8 @@
-"""Stable Diffusion's U-Net (1.x and 2.x), and with a `TemporalConfig`, MagicVideo's.
+"""U-Net of Stable Diffusion (1.x and 2.x) and, with a `TemporalConfig`, of MagicVideo.
 
-Without one (or called with `as_images`) the frames of a clip are images that share their text and time. The
-parts that a `TemporalConfig` adds are zero at start, so a video network begins as its image network, frame by frame.
+Without one, or with `as_images`, the frames of a clip are independent images that share their text
+and time. Temporal layers are identities at initialisation, so that a video network starts as its
+image network, frame by frame.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from magicvideo_jax.parallel.constraints import shard_activations
 
 @dataclass(frozen=True)
 class UNetLevelConfig:
-    """One resolution of the U-Net; `heads` = 0 means no attention there."""
+    """One resolution of the U-Net. `heads` = 0 means no attention."""
 
     width: int
     heads: int
@@ -37,7 +38,7 @@ class UNetLevelConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The numbers of a U-Net; the defaults are Stable Diffusion 1.x's."""
+    """Architecture of a U-Net. The defaults are Stable Diffusion 1.x's."""
 
     levels: tuple[UNetLevelConfig, ...] = (
         UNetLevelConfig(320, 8),
@@ -47,7 +48,7 @@ class UNetConfig:
     )
     middle_heads: int = 8
     blocks: int = 2
-    """Residual blocks a level on the way down; one more on the way up."""
+    """Residual blocks per level on the way down. The way up has one more."""
     channels_in: int = 4
     channels_out: int = 4
     context: int = 768
@@ -86,14 +87,14 @@ _EPS = 1e-5
 
 
 class Remat(Enum):
-    """What the backward pass may keep of a block's forward pass; the rest is computed again."""
+    """Activations of a block that are kept for the backward pass. All others are recomputed."""
 
     NONE = "none"
-    """Everything is kept."""
+    """All activations."""
     DOTS = "dots"
-    """Results of matrix products are kept."""
+    """Results of matrix products."""
     FULL = "full"
-    """Only the inputs of blocks are kept: least memory, about a third more arithmetic."""
+    """Only the inputs of blocks: least memory, about a third more computation."""
 
 
 _POLICY = {
@@ -103,7 +104,10 @@ _POLICY = {
 
 
 class VideoUNet(nnx.Module):
-    """eps_theta(z_t, t, text, fps). Computes in `dtype`; parameters, norms, softmax and embeddings in float32."""
+    """Denoising network eps_theta(z_t, t, text, fps).
+
+    It computes in `dtype`; parameters, norms, softmax and embeddings are in float32.
+    """
 
     def __init__(
         self,
@@ -120,7 +124,7 @@ class VideoUNet(nnx.Module):
         if config.temporal:
             self.fps_embedding = EmbeddingMLP(first, config.embedding, keys=keys, zero=True)
 
-        # Every feature map on the way down is read once on the way up, last first.
+        # Each feature map on the way down is a skip connection on the way up, in reverse order.
         skips, width = [first], first
         self.down_blocks = nnx.List([])
         for i, level in enumerate(config.levels):
@@ -170,7 +174,7 @@ class VideoUNet(nnx.Module):
         emb = self.time_embedding(time)
         if fps is not None and hasattr(self, "fps_embedding") and not as_images:
             emb = emb + self.fps_embedding(fps)
-        # SiLU here, once, and not in front of each block's projection of it.
+        # SiLU is applied once here instead of in each block before its projection.
         emb, text = jax.nn.silu(emb)[:, None].astype(self.dtype), text.astype(self.dtype)
 
         def run(stage: ResnetTransformerBlock, h: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -201,7 +205,7 @@ class VideoUNet(nnx.Module):
 
 
 class UNetLevel(nnx.Module):
-    """What happens at one resolution, and the way to the next."""
+    """Blocks at one resolution, and the resampling to the next."""
 
     def __init__(
         self,
@@ -214,7 +218,7 @@ class UNetLevel(nnx.Module):
 
 
 class ResnetTransformerBlock(nnx.Module):
-    """A residual block and, with `heads`, a transformer."""
+    """Residual block and, with `heads`, a spatial transformer."""
 
     def __init__(self, config: UNetConfig, inputs: int, outputs: int, *, heads: int, keys: Keys):
         self.resnet = ResnetBlock(

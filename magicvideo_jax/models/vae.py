@@ -1,5 +1,8 @@
-"""AutoencoderKL: Stable Diffusion's image VAE. Leading axes are free, so a clip is encoded frame by frame; and decoded
-so, unless the configuration has the temporal layers of a VideoVAE (`video_vae.py`)."""
+"""AutoencoderKL, Stable Diffusion's image VAE.
+
+All leading axes are batch axes: clips are encoded frame by frame, and also decoded frame by frame
+unless the configuration adds the temporal layers of a VideoVAE (`video_vae.py`).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,29 +28,30 @@ from magicvideo_jax.models.video_vae import (
 
 
 class VAEKind(Enum):
-    """Which network it is."""
+    """Architecture of an auto-encoder."""
 
     KL = "kl"
     """AutoencoderKL."""
     TAESD = "taesd"
-    """The tiny auto-encoder of Stable Diffusion's latents, whose numbers are fixed; the encoder knows no variance."""
+    """TAESD, a tiny auto-encoder of fixed size for Stable Diffusion's latents. Its encoder is
+    deterministic."""
 
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """The numbers of a VAE; the defaults are Stable Diffusion's."""
+    """Architecture of a VAE. The defaults are Stable Diffusion's."""
 
     kind: VAEKind = VAEKind.KL
     widths: tuple[int, ...] = (128, 256, 512, 512)
     blocks: int = 2
-    """Residual blocks a level in the encoder; one more in the decoder."""
+    """Residual blocks per level of the encoder. The decoder has one more."""
     channels: int = 3
     latent_channels: int = 4
     groups: int = 32
     scaling: float = 0.18215
-    """Latents of the diffusion model = scaling * latents of the VAE."""
+    """Factor from the latents of the VAE to those of the diffusion model."""
     temporal: TemporalDecoderConfig | None = None
-    """Makes a VideoVAE of it; none: the image VAE."""
+    """Temporal layers of a VideoVAE; None: an image VAE."""
 
     def __post_init__(self) -> None:
         not_empty(self, "widths")
@@ -64,24 +68,26 @@ class VAEConfig:
 
     @property
     def decoder_widths(self) -> tuple[int, ...]:
-        """Channels of the decoder behind 0, 1 .. up levels."""
+        """Channels of the decoder after 0, 1 .. up levels, which are the places of temporal
+        layers.
+        """
         if self.kind is VAEKind.TAESD:
             return TAESD_WIDTHS
         return self.widths[-1], *reversed(self.widths)
 
     @property
     def factor(self) -> int:
-        """Pixels a latent along h and w."""
+        """Pixels per latent along h and w."""
         return 2 ** (len(self.widths) - 1)
 
 
 _EPS = 1e-6
-# Variances beyond e^20 or below e^-30 are numerical accidents (the bounds of the published implementation).
+# Bounds of the published implementation, against numerical accidents.
 _LOG_VARIANCE = (-30.0, 20.0)
 
 
 class AutoencoderKL(nnx.Module):
-    """Pixels in [-1, 1] <-> a Gaussian over latents (not yet multiplied by `scaling`)."""
+    """Auto-encoder between pixels in [-1, 1] and Gaussians over unscaled latents."""
 
     def __init__(self, config: VAEConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
         latent = config.latent_channels
@@ -94,7 +100,7 @@ class AutoencoderKL(nnx.Module):
     def encode(
         self, x: Float[Array, "*b h w c"]
     ) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
-        """Mean and log-variance of q(z | x), float32."""
+        """Mean and log-variance of q(z | x), in float32."""
         moments = self.quant_conv(self.encoder(x.astype(self.dtype))).astype(jnp.float32)
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, *_LOG_VARIANCE)
@@ -102,8 +108,11 @@ class AutoencoderKL(nnx.Module):
     def decode(
         self, z: Float[Array, "*b h w z"], *, as_images: bool = False
     ) -> Float[Array, "*b h2 w2 c"]:
-        """Pixels in about [-1, 1], float32. A VideoVAE decodes whole clips (b t h w z); `as_images`, and images
-        (b h w z), pass its temporal layers by."""
+        """Pixels in about [-1, 1], in float32.
+
+        A VideoVAE applies its temporal layers to clips (b t h w z), except with `as_images`, and
+        not to images (b h w z). Errors: `UserError` where the number of latent channels is wrong.
+        """
         self._check(z)
         return self.decoder(self.post_quant_conv(z.astype(self.dtype)), as_images=as_images).astype(
             jnp.float32
@@ -112,8 +121,11 @@ class AutoencoderKL(nnx.Module):
     def decode_next(
         self, z: Float[Array, "b t h w z"], cache: TemporalCache | None
     ) -> tuple[Float[Array, "b t h2 w2 c"], TemporalCache | None]:
-        """The frames that follow those of the `cache` (none: the first), and the cache of the next; of an image VAE,
-        whose frames know of no others, there is none."""
+        """Decode the frames that follow those of the cache, and return the cache for the next
+        frames.
+
+        The cache is None before the first frame, and always for an image VAE.
+        """
         if not hasattr(self.decoder, "temporal"):
             return self.decode(z), None
         self._check(z)
@@ -124,16 +136,16 @@ class AutoencoderKL(nnx.Module):
         channels = self.post_quant_conv.kernel.shape[-2]
         if z.shape[-1] != channels:
             raise UserError(
-                f"latents with {z.shape[-1]} channels: this VAE's have {channels}; decode with their own"
+                f"latents with {z.shape[-1]} channels: this VAE needs {channels}; decode with the VAE of these latents"
             )
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
-        """Reconstruction from the mean."""
+        """Reconstruct images from the mean of their latents."""
         return self.decode(self.encode(x)[0])
 
 
 class VAEEncoder(nnx.Module):
-    """Pixels to the moments of the latents; pads only at the end when it halves."""
+    """Encoder from pixels to the moments of latents. Downsampling pads only at the end."""
 
     def __init__(self, config: VAEConfig, *, keys: Keys):
         widths, groups = config.widths, config.groups
@@ -162,7 +174,7 @@ class VAEEncoder(nnx.Module):
 
 
 class VAEDecoder(nnx.Module):
-    """Latents to pixels."""
+    """Decoder from latents to pixels."""
 
     def __init__(self, config: VAEConfig, *, keys: Keys):
         widths, groups = tuple(reversed(config.widths)), config.groups
@@ -185,19 +197,19 @@ class VAEDecoder(nnx.Module):
     ) -> Float[Array, "*b h2 w2 c"]:
         if hasattr(self, "temporal") and not as_images and z.ndim == 5:
             return self.decode_next(z)[0]
-        for stage in self._stages():
-            z = stage(z)
+        for block in self._blocks():
+            z = block(z)
         return self._pixels(z)
 
     def decode_next(
         self, z: Float[Array, "b t h w z"], cache: TemporalCache | None = None
     ) -> tuple[Float[Array, "b t h2 w2 c"], TemporalCache]:
-        """The frames of a clip that follow those of the `cache`."""
-        h, cache = self.temporal.run_blocks(self._stages(), z, cache)
+        """Decode the frames that follow those of the cache, or the first frames without one."""
+        h, cache = self.temporal.run_blocks(self._blocks(), z, cache)
         return self._pixels(h), cache
 
-    def _stages(self) -> list[Callable[[Array], Array]]:
-        """Each ends at a place of temporal layers."""
+    def _blocks(self) -> list[Callable[[Array], Array]]:
+        """Parts of the network between the places of temporal layers."""
         return [lambda z: self.mid_block(self.conv_in(z)), *self.up_blocks]
 
     def _pixels(self, h: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c2"]:
@@ -205,7 +217,7 @@ class VAEDecoder(nnx.Module):
 
 
 class VAELevel(nnx.Module):
-    """Residual blocks at one resolution, and the way to the next."""
+    """Residual blocks at one resolution, and the resampling to the next."""
 
     def __init__(self, resnets: list[ResnetBlock], resample: Downsampler | Upsampler | None):
         self.resnets = nnx.List(resnets)
@@ -219,7 +231,7 @@ class VAELevel(nnx.Module):
 
 
 class VAEMiddle(nnx.Module):
-    """Residual block, single-head self-attention over the pixels, residual block."""
+    """Residual block, single-head self-attention over the pixels, and residual block."""
 
     def __init__(self, width: int, *, groups: int, keys: Keys):
         self.resnets = nnx.List(_resnets([width, width], width, groups=groups, keys=keys))

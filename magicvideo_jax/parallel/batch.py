@@ -18,8 +18,10 @@ from magicvideo_jax.parallel.mesh import batch_shards, replicated
 def check_batch(
     batch_size: int, mesh: Mesh | AbstractMesh, *, accumulate: int = 1, frames: int = 1
 ) -> None:
-    """Errors: `UserError` for a global batch, or clips of `frames` frames, that the mesh does not divide; and for more
-    than one clip at once where devices share a clip."""
+    """Check that a mesh divides a global batch, and clips of `frames` frames.
+
+    Devices that share a clip process one clip at a time. Errors: `UserError` naming the field.
+    """
     shards = batch_shards(mesh) * accumulate
     if batch_size < 1 or batch_size % shards:
         raise UserError(
@@ -36,16 +38,18 @@ def check_batch(
         )
     at_once = batch_size // shards
     if at_once > 1:
-        # Layers within frames see clips as images in a row, each on several devices: XLA would gather them.
+        # Layers within frames merge the axes (b t), for which XLA would gather sharded frames.
         raise UserError(
-            f"config.train.batch_size={batch_size}: with mesh.frames={ways} devices take one clip "
-            f"at a time: give {shards}, or train.accumulate={accumulate * at_once}"
+            f"config.train.batch_size={batch_size}: with mesh.frames={ways} devices process one "
+            f"clip at a time: give {shards}, or train.accumulate={accumulate * at_once}"
         )
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh, shape: Sequence[int]) -> NamedSharding:
-    """The sharding of an array of a batch: the examples over `data` and `fsdp`, and of clips (b t h w c) the frames
-    over `frames`. Single images stay whole."""
+    """Sharding of a batch array: examples over `data` and `fsdp`, frames of clips over `frames`.
+
+    Arrays with five axes (b t h w c) and more than one frame are clips.
+    """
     is_clips = len(shape) == 5 and shape[1] > 1
     axes = (BATCH_AXES, FRAMES_AXIS) if is_clips else (BATCH_AXES,)
     return NamedSharding(mesh, PartitionSpec(*axes))
@@ -53,15 +57,19 @@ def batch_sharding(mesh: Mesh | AbstractMesh, shape: Sequence[int]) -> NamedShar
 
 @functools.cache
 def local_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, "n"]:
-    """The rows of a global batch that this host's devices hold, ascending: hosts may share rows (and split frames)."""
-    here = (
-        batch_sharding(mesh, (batch_size,)).addressable_devices_indices_map((batch_size,)).values()
-    )
-    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in here]))
+    """Rows of a global batch that the devices of this process hold, in ascending order.
+
+    Processes hold the same rows where they share the frames of clips.
+    """
+    sharding = batch_sharding(mesh, (batch_size,))
+    local = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in local]))
 
 
 def shard_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
-    """Global arrays from the rows of this process, which are numpy arrays in the order of `local_rows`."""
+    """Global arrays from the rows of this process, which are numpy arrays in the order of
+    `local_rows`.
+    """
     rows = local_rows(batch_size, mesh)
 
     def put(x: np.ndarray) -> jax.Array:
@@ -77,7 +85,8 @@ def shard_batch(batch: Any, mesh: Mesh, batch_size: int) -> Any:
 
 
 def fetch_to_host(x: jax.Array | np.ndarray, rows: int | None = None) -> np.ndarray:
-    """A global array, or its first `rows` rows, as numpy on every process; numpy arrays pass through.
+    """A global array, or its first `rows` rows, as numpy on every process; numpy arrays pass
+    through.
 
     Where several processes share the array, every device holds all that is fetched.
     """

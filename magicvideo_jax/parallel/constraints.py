@@ -1,9 +1,11 @@
 """Sharding constraints on activations and on parameters where they are used.
 
-They refer to the mesh of `jax.set_mesh` around tracing, and do nothing without one or on a single device.
+They refer to the mesh of `jax.set_mesh` around tracing, and do nothing without one or on a single
+device.
 
-Layers within frames shard the frames of a clip over devices, layers across frames shard its pixels. XLA inserts an
-all-to-all where one follows the other; without constraints it would gather whole clips.
+Layers within frames shard the frames of a clip over devices, layers across frames shard its
+pixels. XLA inserts an all-to-all where one follows the other; without constraints it would gather
+whole clips.
 """
 
 import jax
@@ -15,8 +17,11 @@ BATCH_AXES, FRAMES_AXIS = ("data", "fsdp"), "frames"
 
 
 def shard_activations(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]:
-    """Shard clips over the batch axes of the mesh and their second axis, frames or pixels, over the frames axis, where
-    that divides it: single images stay whole."""
+    """Shard activations by clip, and the second axis over the devices that share a clip.
+
+    The second axis is frames or pixels. Where `frames` does not divide it, as for single images,
+    it is not sharded.
+    """
     if not _is_sharded():
         return x
     ways = jax.sharding.get_abstract_mesh().shape[FRAMES_AXIS]
@@ -25,7 +30,8 @@ def shard_activations(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]
 
 
 def gather_parameter(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Gather a sharded parameter where it is used; its gradient is reduced to the shards without being gathered.
+    """Gather a sharded parameter where it is used; its gradient is reduced to the shards without
+    being gathered.
 
     Without this XLA might move the activations instead, whose size grows with the batch.
     """
@@ -37,7 +43,8 @@ def _gathered(parameter: Array) -> Array:
     return jax.lax.with_sharding_constraint(parameter, PartitionSpec())
 
 
-# The constraint's own transpose would also gather the gradient: an all-reduce of all of it, then a slice.
+# The constraint's own transpose would also gather the gradient: an all-reduce of all of it, then a
+# slice.
 _gathered.defvjp(lambda parameter: (_gathered(parameter), None), lambda _, gradient: (gradient,))
 
 

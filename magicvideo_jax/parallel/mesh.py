@@ -1,4 +1,6 @@
-"""The device mesh: the model is replicated over `data`, parameters are sharded over `fsdp`, frames over `frames`."""
+"""The device mesh: the model is replicated over `data`, parameters are sharded over `fsdp`, frames
+over `frames`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +17,10 @@ from magicvideo_jax.core.errors import UserError
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Number of devices along each mesh axis. One axis may be -1: all devices that the others leave."""
+    """Number of devices along each mesh axis.
+
+    One axis may be -1: all devices that the others leave.
+    """
 
     data: int = -1
     fsdp: int = 1
@@ -35,8 +40,8 @@ class MeshConfig:
 def make_mesh(shape: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Mesh over the given devices, or all devices, in the order that suits their network.
 
-    Of several TPU slices each holds complete copies of the model, so that only `data` crosses the slower network
-    between slices.
+    Of several TPU slices each holds complete copies of the model, so that only `data` crosses the
+    slower network between slices.
 
     Errors: `UserError` where the sizes do not fit the devices or the slices.
     """
@@ -44,7 +49,8 @@ def make_mesh(shape: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     sizes = _resolved(shape, len(devices), slices)
     within = (sizes["data"] // slices, sizes["fsdp"], sizes["frames"])
-    # A mesh axis may use part of a torus' side, such as fsdp=8 on 16x16, which `jax.make_mesh` refuses except on v5e.
+    # A mesh axis may use part of a torus' side, such as fsdp=8 on 16x16, which `jax.make_mesh`
+    # refuses except on v5e.
     if slices > 1:
         arranged = create_hybrid_device_mesh(
             within, (slices, 1, 1), devices, allow_split_physical_axes=True
@@ -55,7 +61,10 @@ def make_mesh(shape: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def abstract_mesh(shape: MeshConfig, devices: int, slices: int = 1) -> AbstractMesh:
-    """Mesh of a number of devices that need not exist, to compute shardings. Errors: those of `make_mesh`."""
+    """Mesh of a number of devices that need not exist, to compute shardings.
+
+    Errors: those of `make_mesh`.
+    """
     sizes = _resolved(shape, devices, slices)
     return AbstractMesh(
         tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes)

@@ -1,1 +1,3 @@
-"""Plans for machines that are not present: TPU topologies, compiled programs, memory, FLOPs and collectives."""
+"""Plans for machines that are not present: TPU topologies, compiled programs, memory, FLOPs and
+collectives.
+"""

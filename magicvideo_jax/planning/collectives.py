@@ -1,7 +1,8 @@
-"""Collective operations of a compiled program and the bytes that they send, parsed from its HLO text.
+"""Collective operations of a compiled program and the bytes that they send, parsed from its HLO
+text.
 
-Bytes that a chip sends by the ring algorithm in a group of g chips, where the full array of the operation (the
-gathered or the reduced one) has n bytes:
+Bytes that a chip sends by the ring algorithm in a group of g chips, where the full array of the
+operation (the gathered or the reduced one) has n bytes:
 
     all-gather, reduce-scatter, all-to-all    n (g - 1) / g
     all-reduce                                2 n (g - 1) / g
@@ -57,7 +58,9 @@ class Collective:
 
 
 def find_collectives(program: str, devices: int) -> list[Collective]:
-    """Collective operations in the text of a compiled program (`compiled.as_text()`) for `devices` devices."""
+    """Collective operations in the text of a compiled program (`compiled.as_text()`) for `devices`
+    devices.
+    """
     by_name, entry = split_computations(program)
     operations: dict[tuple[str, str], Collective] = {}
     for name, times in _calls(by_name, entry, 1):
@@ -120,7 +123,8 @@ def _rounds(loop: str, condition: list[str]) -> int:
 
 
 def _group_size(line: str, devices: int) -> int:
-    """Size of the replica groups, written as `{{0,1},{2,3}}`, `[2,4]<=[8]` or `mesh['a'=2,'b'=4] {'b'}`.
+    """Size of the replica groups, written as `{{0,1},{2,3}}`, `[2,4]<=[8]` or `mesh['a'=2,'b'=4]
+    {'b'}`.
 
     Without any, all devices form one group.
     """

@@ -1,6 +1,7 @@
 """FLOPs of a traced program: the matrix products and convolutions of its jaxpr.
 
-XLA's own count is of the compiled program: it includes recomputed products and sums, and counts a loop's body once.
+XLA's own count is of the compiled program: it includes recomputed products and sums, and counts a
+loop's body once.
 """
 
 import math
@@ -11,9 +12,9 @@ from typing import Any
 def count_flops(jaxpr: Any) -> int:
     """Multiplications and additions of all matrix products and convolutions of a jaxpr.
 
-    Products without a contraction (outer products, broadcasts) are not counted, and a `while` that is not a scan
-    counts once. Branches are implementations of one function here (`attend`): the cheapest one counts, which
-    recomputes least.
+    Products without a contraction (outer products, broadcasts) are not counted, and a `while` that
+    is not a scan counts once. Branches are implementations of one function here (`attend`): the
+    cheapest one counts, which recomputes least.
     """
     total = 0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -44,7 +45,10 @@ def _product_flops(equation: Any) -> int:
 
 
 def _convolution_flops(equation: Any) -> int:
-    """FLOPs of a convolution. The zeros of a dilated input (a strided convolution's gradient) do not count."""
+    """FLOPs of a convolution.
+
+    The zeros of a dilated input (a strided convolution's gradient) do not count.
+    """
     kernel, numbers = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
     _, inputs, *window = numbers.rhs_spec
     each = kernel[inputs] * math.prod(kernel[axis] for axis in window)

@@ -1,4 +1,6 @@
-"""Parser of HLO text (`compiled.as_text()`): computations of a program, and the largest arrays that it allocates."""
+"""Parser of HLO text (`compiled.as_text()`): computations of a program, and the largest arrays
+that it allocates.
+"""
 
 import math
 import re
@@ -62,7 +64,9 @@ def split_computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def array_bytes(dtype: str, shape: str, layout: str | None = None) -> int:
-    """Size of an array in bytes, padded to whole tiles where its layout has tiles (`3,2,1,0:T(8,128)`)."""
+    """Size of an array in bytes, padded to whole tiles where its layout has tiles
+    (`3,2,1,0:T(8,128)`).
+    """
     number = re.search(r"\d+", dtype)
     bits = _BITS.get(dtype) or (int(number[0]) if number else 0)  # tokens have none
     sides = [int(side) for side in shape.split(",") if side]
@@ -83,7 +87,8 @@ def branch_computations(line: str) -> list[str]:
 def largest_arrays(text: str, number: int) -> list[LargeArray]:
     """The `number` largest kinds of temporary arrays of a program, in descending order of size.
 
-    They need not be live at the same time: arrays may share memory. Values inside fusions are not allocated.
+    They need not be live at the same time: arrays may share memory. Values inside fusions are not
+    allocated.
     """
     by_name, entry = split_computations(text)
     arrays: dict[tuple[str, int], list[str]] = {}

@@ -1,4 +1,5 @@
-"""Memory, FLOPs and communication of a training or sampling program on a TPU topology that need not be present.
+"""Memory, FLOPs and communication of a training or sampling program on a TPU topology that need
+not be present.
 
 A quick plan is computed from shapes alone; a compiled plan runs XLA's TPU compiler.
 """
@@ -30,9 +31,9 @@ from magicvideo_jax.runtime.compilation import cache_folder, out_of_memory_messa
 
 PLATFORM = "tpu"
 
-# By default the compiler searches long for the best tiles of a convolution. A third of the time finds tiles that it
-# estimates at half the speed (docs/plans.md). Runs keep the default, whose memory may differ a little: no complete
-# step was compiled with it.
+# By default the compiler searches long for the best tiles of a convolution. A third of the time
+# finds tiles that it estimates at half the speed (docs/plans.md). Runs keep the default, whose
+# memory may differ a little: no complete step was compiled with it.
 _SHORT_SEARCH = {"xla_jf_convolution_performance_target": "0.5"}
 
 _LARGEST = 10
@@ -45,7 +46,8 @@ class Costs:
 
     fits: bool
     out_of_memory_message: str = ""
-    """XLA's message where the program does not fit: the memory that it needs, and its largest buffers."""
+    """XLA's message where the program does not fit: the memory that it needs, and its largest
+    buffers."""
     arguments: int = 0
     temporaries: int = 0
     outputs: int = 0
@@ -84,8 +86,9 @@ class ProgramPlan:
     memory: int
     """Memory of a chip."""
     parts: dict[str, int]
-    """Bytes that are live at once before activations. A step has `parameters`, `average`, `moments`, `frozen`,
-    `inputs` and `gradients`; sampling has `parameters`, `gathered` (an estimate) and `inputs`."""
+    """Bytes that are live at once before activations. A step has `parameters`, `average`,
+    `moments`, `frozen`, `inputs` and `gradients`; sampling has `parameters`, `gathered` (an
+    estimate) and `inputs`."""
     flops: int = 0
     """FLOPs of the traced program over all chips; 0 where it was not traced."""
     costs: Costs | None = None
@@ -99,7 +102,10 @@ class ProgramPlan:
 def quick_plan(
     experiment: Experiment, on: Topology, what: ProgramKind = ProgramKind.STEP
 ) -> ProgramPlan:
-    """Plan from shapes alone, in seconds and without libtpu. Errors: those of a run's mesh and batch."""
+    """Plan from shapes alone, in seconds and without libtpu.
+
+    Errors: those of a run's mesh and batch.
+    """
     mesh = abstract_mesh(experiment.mesh, on.chips, on.slices)
     return _plan(build_program(what, experiment, Networks(experiment.model, PLATFORM), mesh), on)
 
@@ -124,7 +130,8 @@ def sweep_plans(
 ) -> Iterator[ProgramPlan]:
     """Yield plans of the step for all combinations of topologies, `fsdp` sizes and clips per chip.
 
-    Plans are quick ones, or compiled ones from the cache. Combinations that do not divide are skipped.
+    Plans are quick ones, or compiled ones from the cache. Combinations that do not divide are
+    skipped.
     """
     networks = Networks(experiment.model, PLATFORM)
     for on, shards, clips_per_chip in itertools.product(map(parse_topology, names), fsdp, clips):
@@ -218,7 +225,9 @@ def _described(batch: Any) -> dict[str, str]:
 
 
 def _cache_file(program: PlannedProgram, on: Topology) -> Path:
-    """Cache file of a plan, named by a hash of config, inputs, topology, versions and this package's source."""
+    """Cache file of a plan, named by a hash of config, inputs, topology, versions and this
+    package's source.
+    """
     config, inputs = to_plain(program.experiment), _described(program.inputs)
     identity = [program.what.value, config, inputs, on.name, on.slices, _versions(), _source_hash()]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]

@@ -1,4 +1,7 @@
-"""Programs that can be planned: the training step of a run and its sampling program. They need no devices."""
+"""Programs that can be planned: the training step of a run and its sampling program.
+
+They need no devices.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +52,8 @@ def build_program(
 ) -> PlannedProgram:
     """Program of an experiment whose configuration is final.
 
-    Errors: `UserError` where the mesh does not divide the batch, or the stage does not sample from prompts.
+    Errors: `UserError` where the mesh does not divide the batch, or the stage does not sample from
+    prompts.
     """
     return (_step if what is ProgramKind.STEP else _sample)(experiment, networks, mesh)
 
@@ -74,16 +78,16 @@ def _step(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh)
 def _sample(
     experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh
 ) -> PlannedProgram:
-    """The sampling program used for previews: parameters sharded as in training (`sample` and `evaluate` replicate
-    them).
+    """Program that samples previews, with parameters sharded as in training.
 
-    What is gathered is counted in the networks' compute type. That is an estimate: XLA leaves out the VAE's encoder,
-    and may gather the word table in float32.
+    `sample` and `evaluate` replicate parameters. Gathered parameters are counted in the compute
+    type. This is an estimate: XLA drops the VAE's encoder, and may gather the token embedding in
+    float32.
     """
     stage = stage_of(experiment)
     if not stage.reads_captions:
         raise UserError(
-            f"--what=sample: stage={experiment.stage} does not sample from prompts; plan its step"
+            f"--what=sample: stage={experiment.stage} does not sample from prompts; use --what=step"
         )
     generator = Generator(
         experiment,

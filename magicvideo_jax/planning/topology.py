@@ -78,8 +78,9 @@ def compile_only_devices(asked: Topology) -> list[Any]:
         raise UserError(
             "libtpu is not installed: pip install -r requirements-plan.txt, or plan with --quick"
         )
-    # The first keeps libtpu from asking the metadata server which machine this is. The second allows several processes
-    # (other plans, a training run) to have libtpu open, since none of these devices is used.
+    # The first keeps libtpu from asking the metadata server which machine this is. The second
+    # allows several processes (other plans, a training run) to have libtpu open, since none of
+    # these devices is used.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     from jax.experimental import topologies
 

@@ -1,8 +1,9 @@
-"""Decoding of latents in chunks of frames and in tiles, because a decoder's activations are far larger than the clip.
+"""Decoding of latents in chunks of frames and in tiles, because a decoder's activations are far
+larger than the clip.
 
-A VideoVAE's temporal cache (`models/video_vae.py`) is carried from chunk to chunk, so that the result equals decoding
-the clip at once, in memory independent of its length. Frames that are still too large are decoded in overlapping
-tiles, which are blended:
+A VideoVAE's temporal cache (`models/video_vae.py`) is carried from chunk to chunk, so that the
+result equals decoding the clip at once, in memory independent of its length. Frames that are still
+too large are decoded in overlapping tiles, which are blended:
 
     x = sum_i w_i x_i / sum_i w_i,      w_i falls linearly from 1 to 0 towards the neighbours of tile i
 """
@@ -25,8 +26,8 @@ StreamingDecode = Callable[
 ]
 """`decode(z, cache)` returns pixels in [-1, 1] and the cache for the next frames.
 
-The cache is a tree of arrays. It is None or all zeros before the first frame, and always None for a decoder without
-temporal layers."""
+The cache is a tree of arrays. It is None or all zeros before the first frame, and always None for
+a decoder without temporal layers."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def decode_clips(
 ) -> UInt8[Array, "b t h2 w2 3"]:
     """Decode clips one after the other, in chunks of about `config.frames` frames.
 
-    A decoder without temporal layers has no state, so all frames of the batch are chunked together.
+    A decoder without temporal layers has no state, so all frames of the batch are chunked
+    together.
     """
     config = config or DecodeConfig()
     b, t = z.shape[:2]
@@ -89,7 +91,9 @@ def _in_chunks(
 
 
 def tiled(decode: StreamingDecode, tile: int, overlap: int) -> StreamingDecode:
-    """Decoder that applies `decode` to overlapping tiles of at most `tile` x `tile` latents and blends them."""
+    """Decoder that applies `decode` to overlapping tiles of at most `tile` x `tile` latents and
+    blends them.
+    """
 
     def decode_tiles(
         z: Float[Array, "b t h w c"], cache: Any
@@ -127,7 +131,9 @@ def tiled(decode: StreamingDecode, tile: int, overlap: int) -> StreamingDecode:
 
 
 def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
-    """First positions of the fewest tiles that cover a side with at least this overlap, equally spaced."""
+    """First positions of the fewest tiles that cover a side with at least this overlap, equally
+    spaced.
+    """
     if side <= tile:
         return [0]
     number = math.ceil((side - overlap) / (tile - overlap))

@@ -1,4 +1,6 @@
-"""Keyframe sampling (MagicVideo's first stage): latents z_0 from text, denoised from z_T ~ N(0, 1) with guidance."""
+"""Keyframe sampling (MagicVideo's first stage): latents z_0 from text, denoised from z_T ~ N(0, 1)
+with guidance.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ MOST_GUIDANCE = 1000
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Defaults of sampling, which `sample` and the pipeline override."""
+    """Default sampling settings, which `sample` and the pipeline override."""
 
     sampler: Sampler = Sampler.DDIM
     steps: int = 50
@@ -67,7 +69,7 @@ class Guidance(NamedTuple):
 
 
 def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> SolverTable:
-    """The table of the config's sampler."""
+    """Solver table of a sampler and a number of steps. Errors: those of its table."""
     match config.sampler:
         case Sampler.DDIM:
             return ddim(noise, config.steps, eta=config.eta)
@@ -91,10 +93,11 @@ def sample_keyframes(
     guidance: Guidance | None,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
-    """Scaled latents of `shape` (t h w c) for each text; all noise of clip i is drawn from keys[i].
+    """Scaled latents of `shape` (t h w c) for each text.
 
-    `denoise(params, z, time, condition)` is the network, `null_text` the text states of the unconditional pass, which
-    `guidance=None` leaves out.
+    All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition)` is the
+    network. `null_text` is the unconditional or negative prompt, from which guidance leads away;
+    without guidance it is not used. `fps` conditions the network on the frame rate.
     """
 
     def network(z: Array, time: Array, condition: Condition, /) -> Array:
@@ -104,5 +107,5 @@ def sample_keyframes(
         null_condition = Condition(null_text, fps)
         network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
     eps = jax.vmap(lambda key: jax.random.normal(subkey(key, "noise"), shape))(keys)
-    start = initial_latents(table, eps)
-    return run_sampler(network, start, Condition(text, fps), table=table, keys=keys)
+    z = initial_latents(table, eps)
+    return run_sampler(network, z, Condition(text, fps), table=table, keys=keys)

@@ -2,7 +2,8 @@
 
     L_D = (mean max(0, 1 - D(x)) + mean max(0, 1 + D(x'))) / 2        L_G = -mean D(x')        (hinge, 1705.02894)
 
-Each loss treats the other network as fixed, so that the gradient of L_D + L_G contains both updates.
+Each loss treats the other network as fixed, so that the gradient of L_D + L_G contains both
+updates.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,9 @@ def hinge_losses(
     decoded: Float[Array, "b t h w 3"],
     real: Float[Array, "b t h w 3"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Losses L_G, whose gradient reaches only `decoded`, and L_D, whose gradient reaches only `params`."""
+    """Losses L_G, whose gradient reaches only `decoded`, and L_D, whose gradient reaches only
+    `params`.
+    """
     fixed = jax.lax.stop_gradient(params)
     fake_scores = discriminate(params, jax.lax.stop_gradient(decoded))
     real_scores = discriminate(params, real)
@@ -40,8 +43,8 @@ def balance_gradients(
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """Two copies of `x`, for two losses whose gradients are balanced at this point.
 
-    The backward pass scales the gradient of the second to `weight` times the norm of the first, whatever the scales
-    of the losses (Défossez et al. 2210.13438, section 3.4).
+    The backward pass scales the gradient of the second to `weight` times the norm of the first,
+    whatever the scales of the losses (Défossez et al. 2210.13438, section 3.4).
     """
     del weight
     return x, x

@@ -4,8 +4,9 @@
     L = mean_s (mean |e_s| + mean e_s^2) + w_KL KL(q(z|x) || N(0, 1))         (2)  the VAE; e_s is the error D(z) - x
         averaged over squares of s = 1, 2, 4 .. pixels, up to one latent's
 
-A batch is a dict of arrays with a leading batch axis: `ids` (b l) and `pixels` uint8 (b t h w c), or precomputed `text`
-(b l d) and `latents` (b t h w c) in their place; optionally `fps` (b) and `is_captioned` (b).
+A batch is a dict of arrays with a leading batch axis: `ids` (b l) and `pixels` uint8 (b t h w c),
+or precomputed `text` (b l d) and `latents` (b t h w c) in their place; optionally `fps` (b) and
+`is_captioned` (b).
 """
 
 from collections.abc import Callable, Mapping
@@ -41,9 +42,11 @@ class DenoisingConfig:
     min_snr: float | None = None
     """gamma of min-SNR weighting (2303.09556); None weights all times equally."""
     time_shift: float = 1.0
-    """Shift of times towards more noise: k in t' = k t / (1 + (k - 1) t) (Esser et al. 2403.03206, eq. 23); 1 is none.
+    """Shift of times towards more noise: k in t' = k t / (1 + (k - 1) t) (Esser et al. 2403.03206,
+    eq. 23); 1 is none.
 
-    The content of a clip is visible at higher noise levels than that of an image, so its motion is decided there."""
+    The content of a clip is visible at higher noise levels than that of an image, so its motion is
+    decided there."""
     image_share: float = 0.5
     """Weight of the image loss in joint training."""
 
@@ -126,10 +129,11 @@ def denoising_objective(
 def stratified_times(
     key: PRNGKeyArray, number: int, times: int, *, shift: float = 1.0
 ) -> Int[Array, "b"]:
-    """Uniform times at equal distances from a random first one (Kingma et al. 2107.00630, appendix I.1).
+    """Uniform times at equal distances from a random first one (Kingma et al. 2107.00630, appendix
+    I.1).
 
-    Every batch covers all noise levels, which lowers the variance of its loss. `shift` moves the times afterwards
-    (`DenoisingConfig.time_shift`).
+    Every batch covers all noise levels, which lowers the variance of its loss. `shift` moves the
+    times afterwards (`DenoisingConfig.time_shift`).
     """
     u = (jax.random.uniform(key) + jnp.arange(number) / number) % 1
     u = shift * u / (1 + (shift - 1) * u)
@@ -168,8 +172,9 @@ def autoencoding_objective(
 ) -> Objective:
     """Objective of the image VAE (eq. 2), frame by frame.
 
-    `encode(params, x)` gives mean and log-variance of the latents, `decode(params, z)` pixels in [-1, 1]. Without the
-    errors at coarse scales a small VAE spends its latents on outlines and confuses colours.
+    `encode(params, x)` gives mean and log-variance of the latents, `decode(params, z)` pixels in
+    [-1, 1]. Without the errors at coarse scales a small VAE spends its latents on outlines and
+    confuses colours.
     """
 
     def objective(

@@ -84,7 +84,8 @@ def check_optimizer(config: OptimConfig, steps: int) -> None:
 def make_optimizer(
     config: OptimConfig, steps: int, *, with_discriminator: bool = False
 ) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW on a schedule; `DISCRIMINATOR` parameters have an optimizer of their own.
+    """Clipping by global norm, then AdamW on a schedule; `DISCRIMINATOR` parameters have an
+    optimizer of their own.
 
     Errors: those of `check_optimizer`.
     """

@@ -39,8 +39,8 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Update the state by one batch.
 
-    Where the loss or the gradient is not finite, only the step and the count of such steps change. Metrics are those
-    of the objective, `loss`, `grad_norm`, `is_finite` and `skipped_in_a_row`.
+    Where the loss or the gradient is not finite, only the step and the count of such steps change.
+    Metrics are those of the objective, `loss`, `grad_norm`, `is_finite` and `skipped_in_a_row`.
     """
     key = key_for(seed, state.step, "train")
     (loss, metrics), grads = jax.value_and_grad(
@@ -51,7 +51,8 @@ def train_step(
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # Warm-up (1 + n) / (10 + n): the average follows quickly at first, instead of remembering the initial parameters.
+    # Warm-up (1 + n) / (10 + n): the average follows quickly at first, instead of remembering the
+    # initial parameters.
     decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
     ema = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema, params)
 
@@ -75,10 +76,11 @@ def train_step(
 
 
 def accumulate_gradients(objective: Objective, parts: int) -> Objective:
-    """Objective that averages over `parts` equal microbatches, one after the other, to save memory.
+    """Objective that averages over `parts` equal microbatches, one after the other, to save
+    memory.
 
-    Each microbatch has a random key of its own. Microbatches are rematerialised, so that no forward pass is kept
-    while another runs.
+    Each microbatch has a random key of its own. Microbatches are rematerialised, so that no
+    forward pass is kept while another runs.
     """
     if parts == 1:
         return objective
@@ -86,7 +88,8 @@ def accumulate_gradients(objective: Objective, parts: int) -> Objective:
     def averaged(
         params: Params, batch: Any, key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Float[Array, ""], Metrics]:
-        # Microbatch i takes every parts-th example, so that a sharded batch moves nothing between devices.
+        # Microbatch i takes every parts-th example, so that a sharded batch moves nothing between
+        # devices.
         microbatches = jax.tree.map(
             lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch
         )

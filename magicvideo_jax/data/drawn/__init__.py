@@ -1,1 +1,1 @@
-"""Drawn clips: one shape of one colour in one motion, with captions in many wordings."""
+"""Synthetic clips of one moving shape, with captions in many wordings."""

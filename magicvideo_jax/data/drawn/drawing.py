@@ -1,7 +1,9 @@
-"""Drawing a scene: distances to an outline -> how much of each pixel is covered -> paint over a dark background.
+"""Rendering of scenes: signed distance to the outline -> coverage of each pixel -> paint over
+background.
 
-Outlines are in a shape's own units: it fills about [-1, 1] x [-1, 1], y points down, negative is inside. A pixel's
-coverage is one half minus its distance to the outline in pixels, clipped to [0, 1]: smooth under sub-pixel motion.
+Outlines are in units of the shape, which fills about [-1, 1] x [-1, 1]; y points down, and
+distances are negative inside. The coverage of a pixel is one half minus its distance to the
+outline in pixels, clipped to [0, 1], which is smooth under subpixel motion.
 """
 
 import numpy as np
@@ -13,7 +15,7 @@ Plane = Float[np.ndarray, "t h w"]
 
 
 def outline_distance(shape: Shape, x: Plane, y: Plane) -> Plane:
-    """Signed distance to the outline, exact near it."""
+    """Signed distance to the outline of a shape, which is exact near the outline."""
     match shape:
         case Shape.CIRCLE:
             return np.hypot(x, y) - 0.95
@@ -39,7 +41,10 @@ def outline_distance(shape: Shape, x: Plane, y: Plane) -> Plane:
 
 
 def _star(x: Plane, y: Plane) -> Plane:
-    """Five points: one edge, folded over ten times. The edge runs from (1.05, 0) to 0.46 (cos 36, sin 36)."""
+    """Distance to a star of five points, whose symmetry folds its ten edges onto one.
+
+    The edge runs from (1.05, 0) to 0.46 (cos 36, sin 36).
+    """
     far, angle = np.hypot(x, y), np.arctan2(x, -y)
     fold = np.abs((angle + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
     tip, inner = np.array([1.05, 0.0]), 0.46 * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)])
@@ -48,7 +53,7 @@ def _star(x: Plane, y: Plane) -> Plane:
 
 
 def coverage(shape: Shape, tilt: float, at: Pose, *, size: int) -> Plane:
-    """How much of each pixel the shape covers, at each pose; `size` is the canvas' pixels, and poses are in them."""
+    """Coverage of each pixel of a `size` x `size` image by a shape, at each pose in pixels."""
     half = (
         int(np.ceil(np.max(at.radius) * 1.15)) + 2
     )  # a window around the shape is much smaller than the canvas
@@ -77,7 +82,10 @@ def coverage(shape: Shape, tilt: float, at: Pose, *, size: int) -> Plane:
 
 
 def background(scene: Scene, size: int) -> Float[np.ndarray, "h w c"]:
-    """Two dark tones in a pattern. No channel passes 62, and every paint has one of at least 180."""
+    """Background of two dark tones in a pattern.
+
+    No channel exceeds level 62, whereas every paint has a channel of at least 180.
+    """
     dark, darker = (np.array(tone, np.float32) for tone in (scene.dark, scene.darker))
     line = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = line[None, :], line[:, None]
@@ -96,7 +104,7 @@ def background(scene: Scene, size: int) -> Float[np.ndarray, "h w c"]:
 def draw_scene(
     scene: Scene, seconds: Float[np.ndarray, "t"], *, size: int = int(CANVAS)
 ) -> UInt8[np.ndarray, "t h w c"]:
-    """The scene at each of these moments, `size` x `size` pixels."""
+    """Render the scene at each of these moments, as `size` x `size` pixels."""
     at, scale = pose_at(scene, seconds), size / CANVAS
     at = Pose(at.x * scale, at.y * scale, at.radius * scale, at.width)
     covered = coverage(scene.truth.shape, scene.tilt, at, size=size)[..., None]

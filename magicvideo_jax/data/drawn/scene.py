@@ -1,7 +1,8 @@
-"""A drawn scene: one shape of one colour moving in one way over a dark background, and where it is at any moment.
+"""Scenes: one shape of one colour in one motion over a dark background, and its pose at any
+moment.
 
-Lengths are pixels of a canvas 64 wide (a drawing of another size scales them), moments are seconds. Motion is a law in
-continuous time, so the frame rate only chooses when it is looked at: frame i shows the moment i / fps.
+Lengths are pixels of a canvas 64 wide, which other sizes scale; times are seconds. Motion is a
+function of continuous time, which the frame rate samples: frame i shows the moment i / fps.
 """
 
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from jaxtyping import Float
 CANVAS = 64.0
 FRAME_MARGIN = 1.5
 FPS = range(6, 10)
-"""Frame rates that clips are drawn at; 16 frames then take 1.7 to 2.5 seconds."""
+"""Frame rates of clips, at which 16 frames last 1.7 to 2.5 seconds."""
 DEFAULT_FPS = 8.0
 DEFAULT_FRAMES = 16
 MOTION_SECONDS = (DEFAULT_FRAMES - 1) / FPS.start
-"""Seconds a travelling or changing shape has room for. In a longer clip it then comes to rest."""
+"""Duration of travelling, growing and shrinking in seconds. The shape rests for the rest of a
+longer clip."""
 EDGE_ON_WIDTH = 0.35
-"""Width of a turning shape seen from its side, as a part of its full width: it is a coin, not a sheet."""
+"""Relative width of a turning shape seen from its side, as if it were a thick coin."""
 
 
 class Shape(StrEnum):
@@ -46,8 +48,10 @@ class Colour(StrEnum):
 
 
 class Motion(StrEnum):
-    """Diagonal motion goes down to the right, circling is clockwise, turning is about the vertical axis (a circle
-    turned in its own plane would not be seen to move)."""
+    """Motion of a shape: diagonal is down to the right, circling clockwise.
+
+    Turning is about the vertical axis, because a circle that turns in its own plane looks still.
+    """
 
     LEFT = "left"
     RIGHT = "right"
@@ -90,7 +94,7 @@ HEADING: dict[Motion, tuple[float, float]] = {
 
 
 class Truth(NamedTuple):
-    """What a caption says and a clip must show."""
+    """Content that a caption states and its clip must show."""
 
     shape: Shape
     colour: Colour
@@ -99,8 +103,11 @@ class Truth(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything there is to draw, and the words for it. `rate` is px/s along a heading, rounds/s of a circling,
-    bouncing or turning, and e-folds/s of growing or shrinking; `reach` an orbit's radius or a bounce's height."""
+    """Parameters of a drawn clip, and its captions.
+
+    `rate` is in px/s along a heading, in rounds/s of circling, bouncing or turning, and in
+    e-folds/s of growing or shrinking. `reach` is the radius of an orbit or the height of a bounce.
+    """
 
     truth: Truth
     caption: str
@@ -119,7 +126,10 @@ class Scene:
 
 
 class Pose(NamedTuple):
-    """Where and how large a shape is at each moment; `width` in [-1, 1] squeezes it sideways, negative is its back."""
+    """Position and size of a shape at each moment.
+
+    `width` in [-1, 1] scales it horizontally; negative values show its back.
+    """
 
     x: Float[np.ndarray, "t"]
     y: Float[np.ndarray, "t"]
@@ -128,7 +138,7 @@ class Pose(NamedTuple):
 
 
 def pose_at(scene: Scene, seconds: Float[np.ndarray, "t"]) -> Pose:
-    """The law of motion."""
+    """Pose of the shape of a scene at each of these moments."""
     motion, rest = scene.truth.motion, np.minimum(seconds, MOTION_SECONDS)
     x, y = np.full_like(seconds, scene.x), np.full_like(seconds, scene.y)
     radius, width = np.full_like(seconds, scene.radius), np.ones_like(seconds)

@@ -1,7 +1,9 @@
-"""Drawn clips with captions, made on the fly: what the default run learns from, with no download.
+"""Data set of drawn clips with captions, rendered on the fly: the default training data, without a
+download.
 
-A clip is a pure function of (seed, index, split), so a loader's place in it is one integer. Of the 704 triples of
-shape, colour and motion a fixed tenth is held out: never drawn for training under any seed, while every pair is.
+A clip is a pure function of (seed, index, split), so that the position of a loader is one integer.
+A fixed tenth of the 704 triples of shape, colour and motion is held out and never used for
+training, whereas every pair is.
 """
 
 import hashlib
@@ -69,7 +71,7 @@ TONES = (
 
 
 class DrawnSplit(Enum):
-    """The values seed the draws: never change them."""
+    """Split of the data set. The values seed its random numbers: never change them."""
 
     TRAIN = 0
     HELD_OUT = 1
@@ -77,7 +79,7 @@ class DrawnSplit(Enum):
 
 @dataclass(frozen=True)
 class DrawnClip:
-    """Frames, their rate and their caption. A picture is a clip of one frame; its motion is not to be seen."""
+    """Frames of a clip with frame rate, caption and content. An image is a clip of one frame."""
 
     pixels: UInt8[np.ndarray, "t h w c"]
     caption: str
@@ -89,8 +91,11 @@ class DrawnClip:
 
 @cache
 def truths(split: DrawnSplit) -> tuple[Truth, ...]:
-    """The triples of a split, whatever the seed. A hash orders all of them; the first are held out, at most two of any
-    pair, so that training still sees every shape in every colour, and either in every motion."""
+    """Triples of a split, for all seeds.
+
+    Triples are ordered by a hash and the first are held out, at most two of any pair, so that
+    training covers every pair of shape, colour and motion.
+    """
     every = [
         Truth(shape, colour, motion) for shape in Shape for colour in Colour for motion in Motion
     ]
@@ -105,7 +110,7 @@ def truths(split: DrawnSplit) -> tuple[Truth, ...]:
 
 
 def scene_at(seed: int, index: int, split: DrawnSplit = DrawnSplit.TRAIN) -> Scene:
-    """The scene at one place of an endless, random-access stream."""
+    """Scene at an index of an endless random-access stream."""
     rng = _rng(seed, index, split.value)
     return _invent(
         rng, truths(split)[rng.integers(len(truths(split)))], unseen=split is DrawnSplit.HELD_OUT
@@ -113,32 +118,40 @@ def scene_at(seed: int, index: int, split: DrawnSplit = DrawnSplit.TRAIN) -> Sce
 
 
 def held_out_scenes(seed: int, number: int) -> list[Scene]:
-    """Distinct scenes of held-out triples, every triple once before any comes again."""
+    """Distinct scenes of held-out triples, which repeat only after all were used."""
     return _each_once(seed, number, truths(DrawnSplit.HELD_OUT))
 
 
 def held_out_image_scenes(seed: int, number: int) -> list[Scene]:
-    """Scenes whose `image_caption` has a wording never trained on for that shape and colour; every pair of shape and
-    colour once before any comes again."""
+    """Scenes whose `image_caption` has a wording that training never uses for their shape and
+    colour.
+
+    Pairs of shape and colour repeat only after all were used.
+    """
     return _each_once(seed, number, tuple(Truth(s, c, Motion.STILL) for s in Shape for c in Colour))
 
 
 def draw_clip(scene: Scene, *, frames: int = DEFAULT_FRAMES, size: int = int(CANVAS)) -> DrawnClip:
-    """Frame i shows the moment i / fps. `dataclasses.replace(scene, fps=...)` looks at the same motion at another rate.
+    """Render a scene as a clip whose frame i shows the moment i / fps.
+
+    `dataclasses.replace(scene, fps=...)` samples the same motion at another rate.
 
     Errors: `UserError` where `frames`, `size` or the scene's fps cannot be drawn.
     """
     if frames < 1 or size < 16 or not scene.fps > 0:
         raise UserError(
-            f"a drawn clip needs frames >= 1, size >= 16 and fps > 0, not frames={frames}, size={size}, fps={scene.fps}"
+            f"a drawn clip needs frames >= 1, size >= 16 and fps > 0, not frames={frames}, size={size}, "
+            f"fps={scene.fps}"
         )
     pixels = draw_scene(scene, np.arange(frames) / scene.fps, size=size)
     return DrawnClip(pixels, scene.caption, *scene.truth, scene.fps)
 
 
 def draw_image(scene: Scene, *, size: int = int(CANVAS)) -> DrawnClip:
-    """One frame of the scene, captioned with shape and colour alone. Its moment follows from the scene; a turning shape
-    is shown from its front."""
+    """Render one frame of a scene, whose caption states only shape and colour.
+
+    Its moment is a function of the scene; a turning shape is shown from its front.
+    """
     moment = (
         0.0 if scene.truth.motion is Motion.TURNING else (scene.x * 7.77) % 1.0 * MOTION_SECONDS
     )
@@ -147,8 +160,11 @@ def draw_image(scene: Scene, *, size: int = int(CANVAS)) -> DrawnClip:
 
 
 def draw_still(scene: Scene, *, size: int = int(CANVAS)) -> DrawnClip:
-    """One frame of the clip under the clip's own caption, early ones more often: what moves left is then mostly seen on
-    the right, so that a text-to-image model has a use for the words for motion, and yet anywhere on its way."""
+    """Render one frame of a clip with the caption of the clip.
+
+    Early frames are more frequent: what moves left is then mostly on the right, so that words for
+    motion are informative to a text-to-image model, and still appears anywhere on its path.
+    """
     moment = ((scene.y * 7.77) % 1.0) ** 2 * (DEFAULT_FRAMES - 1) / scene.fps
     pixels = draw_scene(scene, np.array([moment]), size=size)
     return DrawnClip(pixels, scene.caption, *scene.truth, scene.fps)
@@ -162,22 +178,28 @@ def clip_at(
     frames: int = DEFAULT_FRAMES,
     size: int = int(CANVAS),
 ) -> DrawnClip:
-    """The clip at one place of the stream."""
+    """Clip at an index of the stream."""
     return draw_clip(scene_at(seed, index, split), frames=frames, size=size)
 
 
 def image_at(
     seed: int, index: int, *, split: DrawnSplit = DrawnSplit.TRAIN, size: int = int(CANVAS)
 ) -> DrawnClip:
-    """The picture at one place of the stream, a clip of one frame: of every other scene it is `draw_still`."""
+    """Image at an index of the stream, as a clip of one frame.
+
+    Every other image is a `draw_still`.
+    """
     drawn = scene_at(seed, index, split)
     return draw_still(drawn, size=size) if index % 2 else draw_image(drawn, size=size)
 
 
 @dataclass(frozen=True)
 class ShapeClips:
-    """Clips by index, as grain reads them; `fps` overrides the rate drawn for each. A share of them is `unlabelled`:
-    their caption is empty."""
+    """Clips by index, as a grain data source.
+
+    `fps` overrides the random frame rates. `uncaptioned_fraction` of the clips have an empty
+    caption.
+    """
 
     seed: int
     split: DrawnSplit = DrawnSplit.TRAIN
@@ -191,17 +213,17 @@ class ShapeClips:
         return self.length
 
     def __getitem__(self, index: int) -> DrawnClip:
-        drawn = scene_at(self.seed, _place(index, self.length), self.split)
-        seen = drawn if self.fps is None else replace(drawn, fps=self.fps)
-        made = draw_clip(seen, frames=self.frames, size=self.size)
-        share = self.uncaptioned_fraction
-        is_uncaptioned = share and _rng(self.seed, index, 4).random() < share
-        return replace(made, caption="") if is_uncaptioned else made
+        scene = scene_at(self.seed, _checked(index, self.length), self.split)
+        scene = scene if self.fps is None else replace(scene, fps=self.fps)
+        clip = draw_clip(scene, frames=self.frames, size=self.size)
+        fraction = self.uncaptioned_fraction
+        is_uncaptioned = fraction and _rng(self.seed, index, 4).random() < fraction
+        return replace(clip, caption="") if is_uncaptioned else clip
 
 
 @dataclass(frozen=True)
 class ShapeImages:
-    """Pictures by index, as grain reads them."""
+    """Images by index, as a grain data source."""
 
     seed: int
     split: DrawnSplit = DrawnSplit.TRAIN
@@ -212,10 +234,10 @@ class ShapeImages:
         return self.length
 
     def __getitem__(self, index: int) -> DrawnClip:
-        return image_at(self.seed, _place(index, self.length), split=self.split, size=self.size)
+        return image_at(self.seed, _checked(index, self.length), split=self.split, size=self.size)
 
 
-def _place(index: int, length: int) -> int:
+def _checked(index: int, length: int) -> int:
     if not 0 <= index < length:
         raise IndexError(f"index {index} of {length} drawn clips")
     return int(index)
@@ -234,8 +256,11 @@ def _each_once(seed: int, number: int, pool: tuple[Truth, ...]) -> list[Scene]:
 
 
 def _invent(rng: np.random.Generator, truth: Truth, *, unseen: bool) -> Scene:
-    """Everything the triple leaves open. The same draws are made for every motion, so that scenes of two motions under
-    one generator differ in the motion alone."""
+    """Draw a random scene of a triple.
+
+    All motions draw the same random numbers, so that scenes from one generator state differ only
+    in the motion.
+    """
     radius, share, tilt = rng.uniform(9.5, 11.5), rng.uniform(), rng.uniform(-0.2, 0.2)
     phase, rate, reach = rng.uniform(-0.05, 0.05), 0.0, 0.0
     sizes = SMALL if radius < 10.1 else LARGE if radius > 10.9 else ()
@@ -276,13 +301,17 @@ def _invent(rng: np.random.Generator, truth: Truth, *, unseen: bool) -> Scene:
 
 
 def _put_in_frame(scene: Scene, right: float, down: float) -> Scene:
-    """Moved to a place, this far right and down, where the whole motion stays inside the frame. Of what is free the
-    middle two fifths are used: a motion has much the same path in every clip, which minutes of training can learn."""
+    """Translate a scene, by fractions `right` and `down` of a range that keeps its whole motion
+    inside the frame.
+
+    The range is the middle two fifths of what is possible. Paths of one motion are similar then,
+    and can be learned in minutes of training.
+    """
     path = pose_at(scene, np.linspace(0, MOTION_SECONDS, 26))
     reach = path.radius + FRAME_MARGIN
 
-    def place(along, share: float) -> float:
+    def translation(along, share: float) -> float:
         low, high = -np.min(along - reach), CANVAS - np.max(along + reach)
         return float(low + (0.3 + 0.4 * share) * (high - low))
 
-    return replace(scene, x=place(path.x, right), y=place(path.y, down))
+    return replace(scene, x=translation(path.x, right), y=translation(path.y, down))

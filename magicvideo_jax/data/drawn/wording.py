@@ -1,4 +1,4 @@
-"""Captions of drawn scenes: many wordings, each plainly naming shape, colour and (not of a picture) motion."""
+"""Captions of drawn scenes in many wordings, which state shape, colour and, for clips, motion."""
 
 import hashlib
 import itertools
@@ -84,7 +84,8 @@ BACKGROUNDS: dict[Pattern, tuple[str, ...]] = {
 
 SMALL, LARGE = ("small", "little", "tiny"), ("big", "large")
 
-# {it}: size, colour and shape; {moving} and {moves}: the two forms of a motion; {where}: the background.
+# {it}: size, colour and shape; {moving} and {moves}: the two forms of a motion; {where}: the
+# background.
 CLIP_TEMPLATES = (
     "a {it} {moving}",
     "the {it} {moves}",
@@ -118,12 +119,14 @@ IMAGE_TEMPLATES = (
 
 
 def unused_image_template(shape: Shape, colour: Colour) -> int:
-    """The one of `IMAGE_TEMPLATES` that pictures of this shape in this colour never carry in training."""
+    """Index in `IMAGE_TEMPLATES` of the wording that training never uses for this shape and
+    colour.
+    """
     return hashlib.sha256(f"{colour} {shape}".encode()).digest()[0] % len(IMAGE_TEMPLATES)
 
 
 def fill_template(template: str, *, it: str, moving: str, moves: str, where: str) -> str:
-    """A template in words, with "an" before a vowel."""
+    """Fill a template, with "an" before a vowel."""
     text = template.format(it=it, moving=moving, moves=moves, where=where)
     return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
@@ -131,7 +134,7 @@ def fill_template(template: str, *, it: str, moving: str, moves: str, where: str
 def caption_clip(
     rng: np.random.Generator, truth: Truth, pattern: Pattern, sizes: tuple[str, ...]
 ) -> str:
-    """A caption of a clip; one time in two with a word for its size where `sizes` has some."""
+    """Random caption of a clip. Half of them state the size, if `sizes` has words for it."""
     template = CLIP_TEMPLATES[rng.integers(len(CLIP_TEMPLATES))]
     moving, moves = MOTIONS[truth.motion][rng.integers(len(MOTIONS[truth.motion]))]
     return fill_template(
@@ -151,7 +154,10 @@ def caption_image(
     *,
     unseen: bool,
 ) -> str:
-    """A caption of a picture, which says nothing of motion; `unseen` wordings are those that training leaves out."""
+    """Random caption of an image, without motion.
+
+    `unseen` asks for the wording that training never uses.
+    """
     left_out = unused_image_template(truth.shape, truth.colour)
     other = (left_out + 1 + int(rng.integers(len(IMAGE_TEMPLATES) - 1))) % len(IMAGE_TEMPLATES)
     template = IMAGE_TEMPLATES[left_out if unseen else other]
@@ -161,7 +167,7 @@ def caption_image(
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word that a caption can contain, sorted."""
+    """All words of captions, sorted."""
     return tuple(
         sorted(
             {word for text in _all_texts() for word in re.findall(r"[a-z]+", text)} | {"a", "an"}

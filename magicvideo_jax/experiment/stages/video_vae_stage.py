@@ -231,7 +231,7 @@ def _initial_image_decoder(experiment: Experiment) -> Callable[[Any], np.ndarray
 def _frame_decoder(networks: Networks, params: Params) -> StreamingDecode:
     """Decoding without temporal layers, frame by frame."""
 
-    def decode(z: jax.Array, past: Any) -> tuple[jax.Array, Any]:
-        return networks.decode_unscaled(params, z, as_images=True), past
+    def decode(z: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+        return networks.decode_unscaled(params, z, as_images=True), cache
 
     return decode
