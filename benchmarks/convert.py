@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,8 @@ from magicvideo_jax.models.clip_text import VIT_L
 from magicvideo_jax.models.unet import SD1
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights import components as parts
-from magicvideo_jax.weights.components import ComponentWeights, StableDiffusion
+from magicvideo_jax.weights.components import ComponentWeights, Weights
+from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
 from magicvideo_jax.weights.write_folders import write_diffusers
 
@@ -72,29 +72,27 @@ def main() -> None:
     print(json.dumps({key: _short(value) for key, value in result.items()}))
 
 
-def _random_model() -> StableDiffusion:
+def _random_model() -> Weights:
     """Stable Diffusion 1.5 with cheap random weights, drawn when they are asked for."""
     noise = NoiseScheduleConfig()
-    return StableDiffusion(
-        unet=_random_part(parts.UNET, SD1),
-        vae=_random_part(parts.VAE, VAEConfig()),
-        text_encoder=_random_part(parts.TEXT, VIT_L),
-        noise=noise,
-        noise_json=noise_json(noise),
-        tokenizer=None,
-    )
+    networks = {
+        "unet": _random_part(parts.UNET, SD1),
+        "vae": _random_part(parts.VAE, VAEConfig()),
+        "text_encoder": _random_part(parts.TEXT, VIT_L),
+    }
+    return Weights(networks, noise, noise_json(noise))
 
 
 def _random_part(kind, config) -> ComponentWeights:
-    def load(shapes, **_):
-        rng = np.random.default_rng(0)
-        drawn = {
-            path: rng.standard_normal(x.shape, dtype=np.float32)
-            for path, x in flatten(shapes).items()
-        }
-        return parts.component_weights(kind, config, unflatten(drawn)).load(shapes)
+    shapes = kind.network(config).shapes
 
-    return replace(parts.component_weights(kind, config, {}), load=load)
+    def drawn():
+        rng = np.random.default_rng(0)
+        flat = flatten(shapes).items()
+        return unflatten({path: rng.standard_normal(x.shape, np.float32) for path, x in flat})
+
+    source = GivenParams(shapes, drawn, kind.words)
+    return ComponentWeights(kind, config, kind.write(config), source)
 
 
 def _read(folder: Path) -> float:

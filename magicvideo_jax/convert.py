@@ -2,9 +2,10 @@
 
     python -m magicvideo_jax.convert SOURCE TARGET
 
-SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2.x checkpoint (.safetensors, .ckpt),
-TAESD's files, a folder that this command wrote, or a work folder of `train` (its averaged weights). TARGET is the other
-side's folder: JAX for PyTorch's, diffusers' for ours. It appears whole or not at all.
+SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2.x checkpoint
+(.safetensors, .ckpt), a VAE alone (folder or file), TAESD's files, a folder that this command
+wrote, or a work folder of `train` (its averaged weights). TARGET is a folder of the other side:
+JAX for PyTorch's, diffusers' for ours. It appears whole or not at all.
 """
 
 import argparse
@@ -13,29 +14,55 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.runtime.exit import exit_with
 
 if TYPE_CHECKING:
-    from magicvideo_jax.weights.components import StableDiffusion
+    from magicvideo_jax.weights.components import Weights
     from magicvideo_jax.weights.streaming import Tick
-    from magicvideo_jax.weights.taesd_files import TAESDSource
+
+_FILE_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 def main() -> None:
-    """The verb."""
+    """Run the command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs what cleans up
     exit_with(lambda: convert(_arguments()), interrupted="interrupted: nothing was written")
 
 
 def convert(asked: argparse.Namespace) -> None:
     """Open the source, write beside the target, rename."""
-    source, target = Path(asked.source), Path(asked.target)
-    if not source.exists():
-        raise UserError(f"SOURCE {source}: no such file or folder")
+    source, target = asked.source, local_path(asked.target, argument="TARGET")
+    if target.suffix.lower() in _FILE_ENDINGS:
+        raise UserError(
+            f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}"
+        )
+    _check_apart(local_path(source, argument="SOURCE"), target)
+
+    # Only now: JAX takes seconds to import, and help and mistakes should not.
+    from magicvideo_jax.core.files import atomic_write
+    from magicvideo_jax.weights.write_folders import check_target
+
+    check_target(target, overwrite=asked.overwrite)
+    weights = _open(asked)
+    to_jax = not weights.is_ours if asked.to is None else asked.to == "jax"
+    for note in weights.notes:
+        print(f"note: {note}", flush=True)
+    print(f"writing {'a JAX' if to_jax else 'a diffusers'} folder to {target}", flush=True)
+    started = time.monotonic()
+    with atomic_write(target, replaces_folder=asked.overwrite) as folder:
+        folder.mkdir()
+        _write(weights, folder, to_jax=to_jax, dtype=asked.dtype)
+    print(f"wrote {target} in {time.monotonic() - started:.1f} s", flush=True)
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """Errors: `UserError` where one of the two lies in the other."""
     inside, outside = sorted(
         (source.resolve(), target.resolve()), key=lambda path: len(path.parts), reverse=True
     )
@@ -44,85 +71,66 @@ def convert(asked: argparse.Namespace) -> None:
             f"TARGET {target}: lies within SOURCE {source} or the other way round; give another folder"
         )
 
-    # Only now: JAX takes seconds to import, and help and mistakes should not.
-    from magicvideo_jax.core.files import atomic_write
-    from magicvideo_jax.weights.open import is_jax_folder
-    from magicvideo_jax.weights.write_folders import check_target
 
-    check_target(target, overwrite=asked.overwrite)
-    is_ours = is_jax_folder(source) or _is_work_folder(source)
-    to_jax = not is_ours if asked.to is None else asked.to == "jax"
-    model = _open(source, asked)
-    for note in getattr(model, "notes", ()):
-        print(f"note: {note}", flush=True)
-    print(f"writing {'a JAX' if to_jax else 'a diffusers'} folder to {target}", flush=True)
-    started = time.monotonic()
-    with atomic_write(target, replaces_folder=asked.overwrite) as folder:
-        folder.mkdir()
-        _write(model, folder, to_jax=to_jax, dtype=asked.dtype)
-    print(f"wrote {target} in {time.monotonic() - started:.1f} s", flush=True)
-
-
-def _open(source: Path, asked: argparse.Namespace) -> "StableDiffusion | TAESDSource":
+def _open(asked: argparse.Namespace) -> "Weights":
+    """The source, with the parts that other arguments supply. Errors: all that `sample` could not
+    read, either."""
+    from magicvideo_jax.data.tokenizer import CaptionTokenizer
     from magicvideo_jax.diffusion.process import Prediction
-    from magicvideo_jax.weights.open import open_source
-    from magicvideo_jax.weights.taesd_files import is_taesd, open_taesd
+    from magicvideo_jax.experiment.initial_weights import open_any_weights, weights_to_export
+    from magicvideo_jax.weights.components import TEXT, VAE
+    from magicvideo_jax.weights.fitting import check_parts
+    from magicvideo_jax.weights.formats.weight_format import OpenOptions
+    from magicvideo_jax.weights.write_folders import check_complete
 
-    if is_taesd(source):
-        return open_taesd(source)
-    if _is_work_folder(source):
-        from magicvideo_jax.experiment.initial_weights import run_as_source
-        from magicvideo_jax.experiment.run_folder import RunFolder
+    tokenizer = None
+    if asked.tokenizer is not None:
+        tokenizer = local_path(asked.tokenizer, argument="--tokenizer")
+        if not tokenizer.is_dir():
+            raise UserError(f"--tokenizer {tokenizer}: no such folder")
+    options = OpenOptions(
+        ema=asked.ema,
+        prediction=None if asked.prediction_type is None else Prediction(asked.prediction_type),
+        tokenizer=tokenizer,
+        variant=asked.variant,
+    )
+    weights = open_any_weights(asked.source, argument="SOURCE", options=options)
+    weights = weights_to_export(weights)
+    for kind, argument, path in ((VAE, "--vae", asked.vae), (TEXT, "--text", asked.text)):
+        if path:
+            other = open_any_weights(path, argument=argument)
+            if kind.folder not in other.parts:
+                raise UserError(f"{argument}={path}: holds no {kind.words}")
+            parts = {**weights.parts, kind.folder: other.parts[kind.folder]}
+            files = weights.tokenizer or (other.tokenizer if kind is TEXT else None)
+            notes = (*weights.notes, *other.notes)
+            weights = replace(weights, parts=parts, tokenizer=files, notes=notes)
+    check_complete(weights, f"SOURCE {asked.source}")
+    check_parts(weights, f"SOURCE {asked.source}")
+    if weights.tokenizer is not None and TEXT.folder in weights.parts:
+        CaptionTokenizer(weights.tokenizer, length=weights.parts[TEXT.folder].config.tokens)
+    return weights
 
-        return run_as_source(RunFolder(source))
-    tokenizer = None if asked.tokenizer is None else Path(asked.tokenizer)
-    if tokenizer is not None and not tokenizer.is_dir():
-        raise UserError(f"--tokenizer {tokenizer}: no such folder")
-    prediction = None if asked.prediction_type is None else Prediction(asked.prediction_type)
-    return open_source(source, ema=asked.ema, prediction=prediction, tokenizer=tokenizer)
 
-
-def _is_work_folder(source: Path) -> bool:
-    """Told without importing what reads it: a folder in diffusers' layout has no config.json of its own."""
-    return (source / "config.json").is_file() and (source / "checkpoints").is_dir()
-
-
-def _write(
-    model: "StableDiffusion | TAESDSource", folder: Path, *, to_jax: bool, dtype: str
-) -> None:
+def _write(weights: "Weights", folder: Path, *, to_jax: bool, dtype: str) -> None:
     import ml_dtypes
     import numpy as np
 
-    from magicvideo_jax.weights.taesd_files import TAESDSource, write_taesd, write_taesd_jax
     from magicvideo_jax.weights.write_folders import write_diffusers, write_jax
 
     kind = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
-    if isinstance(model, TAESDSource):
-        write_taesd_jax(model, folder) if to_jax else write_taesd(model, folder, dtype=kind)
-    elif to_jax:
-        write_jax(model, folder, progress=_progress)
+    if to_jax:
+        write_jax(weights, folder, progress=_progress)
     else:
-        write_diffusers(model, folder, dtype=kind, progress=_progress)
+        write_diffusers(weights, folder, dtype=kind, progress=_progress)
 
 
 @contextlib.contextmanager
 def _progress(name: str, total: int) -> "Iterator[Tick]":
-    """A bar on a terminal, else a line when it is done."""
-    from tqdm import tqdm
+    from magicvideo_jax.runtime.progress import Progress
 
-    if sys.stderr.isatty():
-        with tqdm(total=total, desc=name, unit="B", unit_scale=True) as bar:
-
-            def tick(count: int) -> None:
-                bar.update(count)
-
-            yield tick
-        return
-    started = time.monotonic()
-    yield lambda _: None
-    print(
-        f"{name} {total / 1e6:.1f} MB of parameters: {time.monotonic() - started:.1f} s", flush=True
-    )
+    with Progress(total, name, unit="B") as progress:
+        yield progress.advance
 
 
 def _arguments() -> argparse.Namespace:
@@ -158,6 +166,19 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--tokenizer", metavar="FOLDER", help="the tokenizer's files, which single files lack"
+    )
+    parser.add_argument(
+        "--vae",
+        metavar="WEIGHTS",
+        help="weights whose VAE is taken, where SOURCE has none or another",
+    )
+    parser.add_argument(
+        "--text", metavar="WEIGHTS", help="weights whose text encoder is taken, likewise"
+    )
+    parser.add_argument(
+        "--variant",
+        default="",
+        help="of a diffusers folder: which weight files, as in fp16 or non_ema (default: the plain ones)",
     )
     return parser.parse_args()
 

@@ -1,6 +1,5 @@
 """A Stable Diffusion 1.5 of full size with random weights, as a folder in diffusers' layout."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,15 @@ from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.clip_text import VIT_L
 from magicvideo_jax.models.unet import SD1
 from magicvideo_jax.models.vae import VAEConfig
-from magicvideo_jax.weights import components as parts
+from magicvideo_jax.weights.components import (
+    TEXT,
+    UNET,
+    VAE,
+    ComponentSpec,
+    ComponentWeights,
+    Weights,
+)
+from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
 from magicvideo_jax.weights.write_folders import write_diffusers
 
@@ -22,18 +29,16 @@ def write_random_sd15(folder: Path) -> None:
     reach everything."""
     build_vocabulary(vocabulary(), folder.with_name("words"), length=77)
     noise = NoiseScheduleConfig()
-    model = parts.StableDiffusion(
-        unet=_random(parts.UNET, SD1),
-        vae=_random(parts.VAE, VAEConfig()),
-        text_encoder=_random(parts.TEXT, VIT_L),
-        noise=noise,
-        noise_json=noise_json(noise),
-        tokenizer=folder.with_name("words"),
-    )
-    write_diffusers(model, folder, dtype=np.float16)
+    networks = {
+        "unet": _random(UNET, SD1),
+        "vae": _random(VAE, VAEConfig()),
+        "text_encoder": _random(TEXT, VIT_L),
+    }
+    weights = Weights(networks, noise, noise_json(noise), folder.with_name("words"))
+    write_diffusers(weights, folder, dtype=np.float16)
 
 
-def _random(kind: parts.ComponentSpec, config) -> parts.ComponentWeights:
-    return replace(
-        parts.component_weights(kind, config, {}), load=lambda shapes, **_: random_params(shapes)
-    )
+def _random(kind: ComponentSpec, config) -> ComponentWeights:
+    shapes = kind.network(config).shapes
+    source = GivenParams(shapes, lambda: random_params(shapes), kind.words)
+    return ComponentWeights(kind, config, kind.write(config), source)

@@ -286,9 +286,6 @@ def test_docstrings_stand_alone():
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="until the files of experiment/ are merged: then delete this"
-)
 def test_an_experiment_is_a_dozen_files_and_its_stages():
     files = [path.name for path in (PACKAGE / "experiment").glob("*.py") if path.stem != "__init__"]
     folders = {path.parent.name for path in (PACKAGE / "experiment").glob("*/*.py")}

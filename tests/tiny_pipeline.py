@@ -20,7 +20,7 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from magicvideo_jax.weights import compvis
+from magicvideo_jax.weights.tables import compvis_keys as compvis
 
 STATE = "diffusion_pytorch_model.safetensors"
 FILES = {
@@ -111,28 +111,34 @@ def single_file_of(folder: Path, *, second: bool = False) -> dict[str, torch.Ten
     """The same weights by CompVis's names, with what such files also hold."""
     found = states(folder)
     numbering = compvis.UNetNumbering(blocks=1, attends=(True, False))
-    single = {compvis.UNET + compvis.unet_key(k, numbering): v for k, v in found["unet"].items()}
+    single = {
+        compvis.UNET_PREFIX + compvis.unet_key(k, numbering): v for k, v in found["unet"].items()
+    }
     for key, tensor in found["vae"].items():
-        theirs = compvis.VAE + compvis.vae_key(key, 2)
+        theirs = compvis.VAE_PREFIX + compvis.vae_key(key, 2)
         is_attention = ".attn_1." in theirs and ".norm." not in theirs and tensor.ndim == 2
         single[theirs] = tensor[..., None, None] if is_attention else tensor
     if second:
         single |= _open_clip(found["text_encoder"])
     else:
-        single |= {compvis.TEXT_1 + k: v for k, v in found["text_encoder"].items()}
-        single[f"{compvis.TEXT_1}text_model.embeddings.position_ids"] = torch.arange(77)[None]
+        single |= {compvis.TEXT_1_PREFIX + k: v for k, v in found["text_encoder"].items()}
+        single[f"{compvis.TEXT_1_PREFIX}text_model.embeddings.position_ids"] = torch.arange(77)[
+            None
+        ]
     noise = {
         "betas": torch.ones(10),
         "alphas_cumprod": torch.ones(10),
         "sqrt_alphas_cumprod": torch.ones(10),
     }
-    averages = {compvis.ema_key(k): v + 1 for k, v in single.items() if k.startswith(compvis.UNET)}
+    averages = {
+        compvis.ema_key(k): v + 1 for k, v in single.items() if k.startswith(compvis.UNET_PREFIX)
+    }
     return single | noise | averages | {"model_ema.decay": torch.tensor(0.5)}
 
 
 def _open_clip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """OpenCLIP's form, with a last block that nobody reads."""
-    split = {compvis.TEXT_2 + compvis.openclip_key(k): v for k, v in text.items()}
+    split = {compvis.TEXT_2_PREFIX + compvis.openclip_key(k): v for k, v in text.items()}
     single = {k: v for k, v in split.items() if not k.endswith("]")}
     for key in split:
         if key.endswith("[q]"):
@@ -143,7 +149,7 @@ def _open_clip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         for k, v in single.items()
         if "resblocks.1." in k
     }
-    root = compvis.TEXT_2
+    root = compvis.TEXT_2_PREFIX
     return (
         single
         | last

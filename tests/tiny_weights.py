@@ -7,7 +7,7 @@ from tiny import random_params
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.config import ModelConfig
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.weights.components import TEXT, UNET, VAE, StableDiffusion, component_weights
+from magicvideo_jax.weights.components import TEXT, UNET, VAE, Weights, component_weights
 from magicvideo_jax.weights.scheduler_json import noise_json
 from magicvideo_jax.weights.write_folders import write_jax
 
@@ -25,6 +25,6 @@ def written(folder: Path, model: ModelConfig, params: Params, tokenizer: Path) -
         "vae": component_weights(VAE, model.vae, params["vae"]),
         "text_encoder": component_weights(TEXT, model.text, params["text_encoder"]),
     }
-    noise = {"noise": model.noise, "noise_json": noise_json(model.noise)}
-    write_jax(StableDiffusion(**parts, **noise, tokenizer=tokenizer), folder)
+    weights = Weights(parts, model.noise, noise_json(model.noise), tokenizer)
+    write_jax(weights, folder)
     return str(folder)

@@ -9,7 +9,8 @@ import torch
 
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
-from magicvideo_jax.weights.tables import TEXT, TEXT_ALIASES, Table, name_of, renamed
+from magicvideo_jax.weights.tables.clip_keys import TEXT_ALIASES, TEXT_TABLE
+from magicvideo_jax.weights.tables.naming import Table, name_of, renamed
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -49,7 +50,7 @@ def from_torch(x: torch.Tensor, like: tuple[int, ...]) -> np.ndarray:
 
 def copied(table: Table, shapes: Params, state: Mapping[str, torch.Tensor]) -> Params:
     """Every tensor of `state` as the parameter that the key table makes of it; each is used once."""
-    aliases = TEXT_ALIASES if table is TEXT else ()
+    aliases = TEXT_ALIASES if table is TEXT_TABLE else ()
     state, flat = {renamed(key, aliases): value for key, value in state.items()}, {}
     for path, shape in flatten(shapes).items():
         name = name_of(table, path, len(shape.shape))

@@ -1,4 +1,5 @@
-"""CLIP's tokenizer: captions to ids, and a small vocabulary of the same kind for captions of few words."""
+"""CLIP's tokenizer: captions to ids, and a small vocabulary of the same kind for captions of few
+words."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -9,17 +10,23 @@ from jaxtyping import Int32
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.runtime.progress import say
 
 Tokenize = Callable[[Sequence[str]], Int32[np.ndarray, "b l"]]
 """Captions to ids: a `CaptionTokenizer` does it."""
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+_MOST_CHARACTERS = 200
 
 
 class CaptionTokenizer:
-    """Captions -> ids of fixed length: start, byte pairs, end, then padding; longer captions are cut."""
+    """Captions -> ids of fixed length: start, byte pairs, end, then padding.
 
-    def __init__(self, folder: Path, *, length: int):
+    Longer captions are cut, with a line on stderr: the first caption alone (training), or each
+    (`name_each`). Errors: `UserError` naming a folder that holds no tokenizer or a broken one.
+    """
+
+    def __init__(self, folder: Path, *, length: int, name_each: bool = False):
         # Imported here: it takes a second that no other command should pay.
         from transformers import CLIPTokenizer
 
@@ -27,23 +34,48 @@ class CaptionTokenizer:
             raise UserError(
                 f"{folder}: no tokenizer here (vocab.json and merges.txt, or tokenizer.json)"
             )
+        try:
+            self._tokenizer = CLIPTokenizer.from_pretrained(str(folder))
+        except Exception as error:  # tokenizers raises bare `Exception`s, transformers any kind
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"{folder}: CLIP's tokenizer cannot be read ({reason[:200]}): copy vocab.json and "
+                "merges.txt anew"
+            ) from error
         self.folder = folder
-        self._tokenizer = CLIPTokenizer.from_pretrained(str(folder))
-        self._length = length
+        self._length, self._name_each = length, name_each
+        self._named: set[str] = set()
 
     def __call__(self, captions: Sequence[str]) -> Int32[np.ndarray, "b l"]:
-        encoded = self._tokenizer(
-            list(captions),
-            padding="max_length",
-            truncation=True,
-            max_length=self._length,
-            return_tensors="np",
-        )
-        return encoded["input_ids"].astype(np.int32)
+        ids = self._tokenizer(list(captions), add_special_tokens=False, verbose=False)["input_ids"]
+        rows = np.full((len(captions), self._length), self._tokenizer.pad_token_id, np.int32)
+        most = self._length - 2
+        for row, caption, own in zip(rows, captions, ids, strict=True):
+            if len(own) > most:
+                self._name_end(caption, most)
+            used = [self._tokenizer.bos_token_id, *own[:most], self._tokenizer.eos_token_id]
+            row[: len(used)] = used
+        return rows
 
     @property
     def vocabulary_size(self) -> int:
         return len(self._tokenizer)
+
+    def _name_end(self, caption: str, most: int) -> None:
+        """Say what of a caption follows its first `most` tokens, unless it was said."""
+        if caption in self._named or (self._named and not self._name_each):
+            return
+        self._named.add(caption)
+        encoded = self._tokenizer(
+            caption, add_special_tokens=False, verbose=False, return_offsets_mapping=True
+        )
+        end = caption[encoded["offset_mapping"][most][0] :]
+        dots = " ..." if len(end) > _MOST_CHARACTERS else ""
+        more = "" if self._name_each else " (only the first such caption is named)"
+        say(
+            f"note: the text encoder reads {self._length} tokens; the end of a longer caption is cut: "
+            f"{end[:_MOST_CHARACTERS]!r}{dots}{more}"
+        )
 
 
 def build_vocabulary(words: Iterable[str], folder: Path, *, length: int) -> None:
@@ -67,8 +99,8 @@ def build_vocabulary(words: Iterable[str], folder: Path, *, length: int) -> None
         vocab_size=100_000,
         min_frequency=1,
         initial_alphabet=alphabet,
-        # Pieces that get their ids before any word is read: the trainer settles ties by id, and would number these
-        # in the order of a hash table, another one in each process.
+        # Pieces that get their ids before any word is read: the trainer settles ties by id, and
+        # would number these in the order of a hash table, another one in each process.
         special_tokens=[letter + "</w>" for letter in alphabet],
         end_of_word_suffix="</w>",
         show_progress=False,

@@ -1,4 +1,4 @@
-"""Per-example denoising loss and its weight.
+"""Denoising loss of each example, and its weight.
 
     L_i = w mean((output_i - target_i)^2)                                     (1)
     SNR = alpha^2 / sigma^2                                                   (2)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,75 @@ from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
-from magicvideo_jax.experiment.config import Component, ModelConfig
-from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig
+from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.models.bind import Network
-from magicvideo_jax.models.vae import VAEConfig, VAEKind
+from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.parallel.shardings import on_local_device
-from magicvideo_jax.weights.components import (
-    TEXT,
-    UNET,
-    VAE,
-    ComponentSpec,
-    ComponentWeights,
-    StableDiffusion,
-    component_weights,
-)
+from magicvideo_jax.runtime.progress import say
+from magicvideo_jax.weights.components import TEXT, UNET, VAE, ComponentWeights, Weights
+from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
+from magicvideo_jax.weights.fitting import check_parts
+from magicvideo_jax.weights.formats.taesd_files import TAESD
+from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.match import may_miss
-from magicvideo_jax.weights.open import is_vae_alone, open_source, open_vae
+from magicvideo_jax.weights.open import EMBEDDED, open_weights
+from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
-from magicvideo_jax.weights.tables import VIDEO_PARTS
-from magicvideo_jax.weights.taesd_files import HALVES, TAESD, TAESDSource, is_taesd, open_taesd
+from magicvideo_jax.weights.tables.naming import VIDEO_PARTS
+from magicvideo_jax.weights.tensor_files import read_json
 
-_PACKAGE = Path(__file__).parent.parent
-EMBEDDED = {
-    "embedded": _PACKAGE / "embedded" / "image",
-    "embedded_video_vae": _PACKAGE / "embedded" / "video_vae",
-}
-"""Weights that come with the package, by the name to ask for them."""
+__all__ = ["EMBEDDED", "InitialWeights", "initial_of", "initial_weights", "with_vae_of"]
+
+
+@dataclass(frozen=True)
+class RunWeights(Weights):
+    """Averaged weights of a run, and the experiment that made them."""
+
+    experiment: Experiment = field(default_factory=Experiment)
+
+
+class RunFolderFormat:
+    """A work folder of `train`; see `weights/formats/weight_format.py`."""
+
+    name = "a work folder of `train`"
+
+    def matches(self, path: Path) -> bool:
+        """Whether there is the config.json of an experiment."""
+        config = path / "config.json"
+        if not config.is_file():
+            return False
+        return (path / "checkpoints").is_dir() or "init_from" in read_json(config)
+
+    def open(self, path: Path, options: OpenOptions) -> RunWeights:
+        """Open the networks of the run, with the sizes and the schedule that it was trained for."""
+        options.refuse_all_but(path=path, why="a work folder")
+        folder = RunFolder(path)
+        experiment = folder.experiment()
+        model, size = experiment.model, experiment.data.size
+        params = trained_params(folder, Networks(model), experiment)
+        vae = TAESD if model.vae.kind is VAEKind.TAESD else VAE
+
+        def part(kind: Any, config: Any, **fields: int) -> ComponentWeights[Any]:
+            trained = params[kind.folder]
+            source = GivenParams(trained, lambda: trained, f"{path} ({kind.words})")
+            json = kind.write(config)
+            return ComponentWeights(kind, config, json | fields if json else json, source)
+
+        parts = {VAE.folder: part(vae, model.vae, sample_size=size)}
+        if UNET.folder not in params:
+            return RunWeights(parts, is_ours=True, experiment=experiment)
+        parts[UNET.folder] = part(UNET, model.unet, sample_size=size // model.vae.factor)
+        parts[TEXT.folder] = part(TEXT, model.text)
+        return RunWeights(
+            parts,
+            noise=model.noise,
+            noise_json=noise_json(model.noise),
+            tokenizer=folder.tokenizer,
+            is_ours=True,
+            experiment=experiment,
+        )
 
 
 @dataclass(frozen=True)
@@ -49,10 +91,12 @@ class InitialWeights:
     parts: dict[Component, ComponentWeights[Any]] = field(default_factory=dict)
     noise: NoiseScheduleConfig | None = None
     tokenizer: Path | None = None
+    experiment: Experiment | None = None
+    """Experiment of the run they come from; None for other weights."""
 
     def fitted(self, model: ModelConfig) -> ModelConfig:
-        """The model with the numbers that the weights have; what it says of temporal parts stays. The VAE's it need
-        not say: weights of a VideoVAE bring them."""
+        """The model with the numbers of the weights; its temporal settings stay. The VAE's may be
+        left out: weights of a VideoVAE bring them."""
         if Component.UNET in self.parts:
             model = replace(
                 model, unet=replace(self.parts[Component.UNET].config, temporal=model.unet.temporal)
@@ -73,21 +117,23 @@ class InitialWeights:
     def load(
         self, component: Component, network: Network, shardings: Params, *, seed: int
     ) -> tuple[Params, int]:
-        """A network's parameters in their places, and how many of them were there; the rest is fresh."""
+        """A network's parameters on their devices, and how many of them the weights have; the
+        rest is fresh."""
         fresh = partial(network.init, key_for(seed, 0, f"init {component.value}"))
         if component not in self.parts:
             return jax.jit(fresh, out_shardings=shardings)(), 0
         part = self.parts[component]
         added = () if getattr(part.config, "temporal", None) is not None else VIDEO_PARTS
-        params = part.load(network.shapes, shardings=shardings, may_be_missing=added, fresh=fresh)
+        absent = (*added, *part.lacks)
+        params = part.load(network.shapes, shardings=shardings, may_be_missing=absent, fresh=fresh)
         there = [
-            leaf for path, leaf in flatten(network.shapes).items() if not may_miss(path, added)
+            leaf for path, leaf in flatten(network.shapes).items() if not may_miss(path, absent)
         ]
         return params, sum(leaf.size for leaf in there)
 
     def opened(self, component: Component) -> tuple[ModelConfig, Networks, Params]:
-        """One network to be used and not trained, on this host's own first device: the model, its networks, and
-        `{component: parameters}`."""
+        """One network for use without training, on this host's first device: the model, its
+        networks, and `{component: parameters}`."""
         model = self.fitted(ModelConfig())
         networks = Networks(model)
         network = networks.by_component[component]
@@ -95,89 +141,126 @@ class InitialWeights:
         return model, networks, {component.value: params}
 
 
+def open_any_weights(
+    path: str | Path, *, argument: str, options: OpenOptions = NO_OPTIONS
+) -> Weights:
+    """Open weights or a work folder: `open_weights` with `RunFolderFormat`."""
+    return open_weights(path, argument=argument, options=options, also=(RunFolderFormat(),))
+
+
 def initial_weights(init_from: str, *, argument: str = "config.init_from") -> InitialWeights:
-    """`scratch`, one of `EMBEDDED`, a work folder, or anything that `convert` reads. Errors name `argument`."""
+    """Open first weights: `scratch`, one of `EMBEDDED`, a work folder, or weights in any known
+    form.
+
+    Errors: those of `open_weights`; `UserError` naming `argument`.
+    """
     if init_from == "scratch":
         return InitialWeights()
-    if not init_from:
-        raise UserError(
-            f"{argument} is empty: give a diffusers folder, a checkpoint file or a work folder"
-        )
-    path = EMBEDDED.get(init_from, Path(init_from))
-    if not path.exists():
-        names = ", ".join(EMBEDDED)
-        raise UserError(
-            f"{argument}={init_from}: there is nothing at this path; give weights, {names}, or scratch"
-        )
-    if is_taesd(path):
-        return InitialWeights({Component.VAE: open_taesd(path).part()})
-    if is_vae_alone(path):
-        return InitialWeights({Component.VAE: open_vae(path)})
-    folder = RunFolder(path)
-    return _from_run(folder) if folder.exists else _from_stable_diffusion(path)
+    weights = open_any_weights(init_from, argument=argument)
+    for note in weights.notes:
+        _say_once(f"note: {note}")
+    parts = {Component(name): part for name, part in weights.parts.items()}
+    experiment = weights.experiment if isinstance(weights, RunWeights) else None
+    return InitialWeights(parts, weights.noise, weights.tokenizer, experiment)
 
 
-def _from_stable_diffusion(path: Path) -> InitialWeights:
-    source = open_source(path)
-    parts = {
-        Component.UNET: source.unet,
-        Component.VAE: source.vae,
-        Component.TEXT: source.text_encoder,
-    }
-    return InitialWeights(parts, source.noise, source.tokenizer)
+def initial_of(experiment: Experiment) -> InitialWeights:
+    """The first weights that a config names: those of `init_from`, with the VAE of `vae_from`.
 
-
-def run_as_source(folder: RunFolder) -> StableDiffusion | TAESDSource:
-    """A run's averaged weights as `convert` reads them: with the sizes and the schedule that it was trained for."""
-    experiment, initial = folder.experiment(), _from_run(folder)
-    vae = initial.parts[Component.VAE]
-    if vae.config.kind is VAEKind.TAESD:
-        if Component.UNET in initial.parts:
-            raise UserError(
-                f"{folder.path}: TAESD stands for its VAE: convert a run with the VAE of its weights"
-            )
-        return TAESDSource(HALVES, vae.load, vae.config.temporal)
-    if (
-        initial.noise is None
-    ):  # it trained a VAE alone: the other networks are those of the weights it came from
-        whole = initial_weights(experiment.init_from)
-        initial = replace(whole, parts={**whole.parts, **initial.parts})
-    if initial.noise is None or initial.tokenizer is None:
-        raise UserError(
-            f"{folder.path}: this run trained a VAE alone, and config.init_from={experiment.init_from} has no U-Net, "
-            "text encoder and tokenizer to go with it; convert a run that has"
-        )
-    size = experiment.data.size
-
-    def sized(component: Component, pixels: int) -> ComponentWeights[Any]:
-        part = initial.parts[component]
-        return replace(part, json={**part.json, "sample_size": pixels})
-
-    return StableDiffusion(
-        unet=sized(Component.UNET, size // experiment.model.vae.factor),
-        vae=sized(Component.VAE, size),
-        text_encoder=initial.parts[Component.TEXT],
-        noise=initial.noise,
-        noise_json=noise_json(initial.noise),
-        tokenizer=initial.tokenizer,
+    Errors: also `UserError` for weights that are not whole and would leave a network untrained.
+    """
+    argument = "config.init_from"
+    initial = with_vae_of(
+        initial_weights(experiment.init_from, argument=argument),
+        experiment.vae_from,
+        argument="config.vae_from",
     )
+    name = f"{argument}={experiment.init_from}"
+    check_whole(initial, name, vae="set config.vae_from")
+    check_halves(initial, ("encoder", "decoder"), name)
+    return initial
 
 
-def _from_run(folder: RunFolder) -> InitialWeights:
-    """The averaged weights of a run, and what it kept frozen."""
-    experiment = folder.experiment()
-    networks = Networks(experiment.model)
-    params = trained_params(folder, networks, experiment)
-    model = experiment.model
-    parts: dict[Component, ComponentWeights[Any]] = {
-        Component.VAE: component_weights(_vae(model), model.vae, params[Component.VAE.value])
-    }
-    if Component.UNET.value not in params:
-        return InitialWeights(parts)
-    parts[Component.UNET] = component_weights(UNET, model.unet, params[Component.UNET.value])
-    parts[Component.TEXT] = component_weights(TEXT, model.text, params[Component.TEXT.value])
-    return InitialWeights(parts, model.noise, folder.tokenizer)
+def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> InitialWeights:
+    """First weights with the VAE of other `weights`, in any form that holds one; empty: unchanged.
+
+    Errors: `UserError` naming `argument` where there is no VAE, or one with latents of its own.
+    """
+    if not weights:
+        return initial
+    other = initial_weights(weights, argument=argument)
+    if Component.VAE not in other.parts:
+        raise UserError(
+            f"{argument}={weights}: no VAE: give a work folder or weights that hold one"
+        )
+    if Component.VAE in initial.parts:
+        differs = fingerprint_difference(_fingerprint_of(other), _fingerprint_of(initial))
+        if differs is not None:
+            raise UserError(
+                f"{argument}={weights} decodes latents of another VAE ({differs}): give one made of "
+                "this model's, or leave it empty"
+            )
+    joined = replace(initial, parts={**initial.parts, Component.VAE: other.parts[Component.VAE]})
+    parts = {component.value: part for component, part in joined.parts.items()}
+    check_parts(Weights(parts), f"{argument}={weights}")
+    return joined
 
 
-def _vae(model: ModelConfig) -> ComponentSpec[VAEConfig]:
-    return TAESD if model.vae.kind is VAEKind.TAESD else VAE
+def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:
+    """Check that weights with a U-Net have its VAE and text encoder: fresh ones would be of no
+    use to it.
+
+    Errors: `UserError` that begins with `name` and says what supplies the part; `vae` says it of
+    the VAE.
+    """
+    if Component.UNET not in initial.parts:
+        return
+    cures = {Component.VAE: vae, Component.TEXT: "convert them with --text WEIGHTS"}
+    missing = [component for component in PIPELINE if component not in initial.parts]
+    if missing:
+        words = {Component.VAE: "VAE", Component.TEXT: "text encoder"}
+        raise UserError(
+            f"{name}: holds no {' and no '.join(words[one] for one in missing)}: "
+            f"{', and '.join(cures[one] for one in missing)}"
+        )
+
+
+def check_halves(initial: InitialWeights, needed: Sequence[str], name: str) -> None:
+    """Check that a VAE has the halves that are needed: TAESD's may be one alone. Errors:
+    `UserError`."""
+    part = initial.parts.get(Component.VAE)
+    for half in needed:
+        if part is not None and half in part.lacks:
+            raise UserError(f"{name}: TAESD without its {half}: add taesd_{half}.safetensors")
+
+
+def weights_to_export(weights: Weights) -> Weights:
+    """Weights as `convert` writes them: a run that trained a VAE alone gets the networks that its
+    VAE belongs to.
+
+    They are those of the weights the run came from; where these have none, or are gone, the VAE
+    stays alone.
+    """
+    if not isinstance(weights, RunWeights) or UNET.folder in weights.parts:
+        return weights
+    vae, came_from = weights.parts[VAE.folder], weights.experiment.init_from
+    if vae.kind is TAESD or came_from == "scratch":
+        return weights
+    try:
+        whole = open_any_weights(came_from, argument="config.init_from")
+    except UserError as error:
+        return replace(weights, notes=(f"writing the VAE alone: {error}",))
+    if UNET.folder not in whole.parts:
+        note = f"writing the VAE alone: config.init_from={came_from} has no U-Net to go with it"
+        return replace(weights, notes=(note,))
+    return replace(whole, parts={**whole.parts, VAE.folder: vae}, is_ours=True)
+
+
+def _fingerprint_of(initial: InitialWeights) -> Fingerprint:
+    model, _, params = initial.opened(Component.VAE)
+    return vae_fingerprint(params[Component.VAE.value], model.vae)
+
+
+@cache
+def _say_once(line: str) -> None:
+    say(line)

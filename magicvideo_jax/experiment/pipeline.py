@@ -12,10 +12,15 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
-from magicvideo_jax.experiment.initial_weights import EMBEDDED, InitialWeights, initial_weights
+from magicvideo_jax.experiment.initial_weights import (
+    EMBEDDED,
+    InitialWeights,
+    check_halves,
+    check_whole,
+    initial_weights,
+    with_vae_of,
+)
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
-from magicvideo_jax.experiment.other_vae import with_vae_of
-from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
@@ -66,22 +71,18 @@ class Pipeline:
         self.experiment, self._generators = replace(self.experiment, decode=decode), {}
 
     def decode_with(self, weights: str) -> None:
-        """From now on with the VAE of other weights. Errors: `UserError` for one with latents of its own."""
+        """Decode with the VAE of other weights from now on. Errors: `UserError` for one with latents of its own."""
         name = Component.VAE.value
         here = InitialWeights(
             {Component.VAE: component_weights(VAE, self.experiment.model.vae, self.params[name])}
         )
         there = with_vae_of(here, weights, argument="--vae")
+        check_halves(there, ("decoder",), f"--vae={weights}")
         model = replace(self.experiment.model, vae=there.parts[Component.VAE].config)
         if model != self.experiment.model:
             self._networks, self._generators = Networks(model), {}
-        network = self._networks.by_component[Component.VAE]
-        shardings = parameter_shardings(network.shapes, make_mesh(MeshConfig()))
-        params, _ = there.load(Component.VAE, network, shardings, seed=0)
-        self.experiment, self.params = (
-            replace(self.experiment, model=model),
-            {**self.params, name: params},
-        )
+        self.experiment = replace(self.experiment, model=model)
+        self.params = {**self.params, name: _loaded(there, self._networks, Component.VAE)}
 
     def many(
         self,
@@ -118,41 +119,50 @@ class Pipeline:
 
 
 def load(path: str | Path, *, vae: str | Path = "") -> Pipeline:
-    """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known format; `vae` is other
-    weights whose VAE decodes: a VideoVAE.
+    """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known form.
 
+    `vae` is other weights whose VAE decodes, such as a VideoVAE; it also supplies the VAE where `path` has none.
     Image weights make single frames: train, or load a work folder or what was converted of one, for clips that move.
+    Errors: `UserError` naming the path or what it lacks.
     """
     enable_compilation_cache()
-    pipeline = _load(path)
+    initial = initial_weights(str(path), argument="--workdir")
+    if vae and Component.VAE not in initial.parts:
+        initial, vae = with_vae_of(initial, str(vae), argument="--vae"), ""
+    pipeline = _load(str(path), initial)
     if vae:
         pipeline.decode_with(str(vae))
     return pipeline
 
 
-def _load(path: str | Path) -> Pipeline:
-    folder = RunFolder(Path(path))
-    if folder.exists:
-        experiment = folder.experiment()
-        if not stage_of(experiment).reads_captions:
-            raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
-        networks = Networks(experiment.model)
-        tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
-        return Pipeline(experiment, trained_params(folder, networks, experiment), tokenizer)
-    return _from_weights(str(path), initial_weights(str(path), argument="workdir"))
-
-
-def _from_weights(path: str, initial: InitialWeights) -> Pipeline:
+def _load(path: str, initial: InitialWeights) -> Pipeline:
+    experiment = initial.experiment or _usual_experiment(path, initial)
+    if not stage_of(experiment).reads_captions:
+        raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
     if initial.tokenizer is None:
         raise UserError(
             f"{path}: no tokenizer beside the weights; convert them with --tokenizer FOLDER"
         )
+    tokenizer = CaptionTokenizer(
+        initial.tokenizer, length=experiment.model.text.tokens, name_each=True
+    )
+    networks = Networks(experiment.model)
+    params = {component.value: _loaded(initial, networks, component) for component in PIPELINE}
+    return Pipeline(experiment, params, tokenizer)
+
+
+def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
+    """The experiment by which weights are sampled: their sizes, and usual settings for the rest."""
+    if Component.UNET not in initial.parts:
+        raise UserError(f"{path}: holds no U-Net: give weights of a text-to-image or video model")
+    check_whole(initial, path, vae="give --vae WEIGHTS")
+    check_halves(initial, ("decoder",), path)
     unet, vae = (initial.parts[component] for component in (Component.UNET, Component.VAE))
     temporal = unet.config.temporal
     usual = Experiment()
     model = initial.fitted(replace(usual.model, unet=replace(usual.model.unet, temporal=temporal)))
     size = int(vae.json.get("sample_size", 512))
-    experiment = replace(
+    return replace(
         usual,
         stage="image" if temporal is None else "video",
         init_from=path,
@@ -162,12 +172,10 @@ def _from_weights(path: str, initial: InitialWeights) -> Pipeline:
             usual.data, size=size, frames=usual.data.frames if temporal is None else temporal.frames
         ),
     )
-    networks, mesh = Networks(experiment.model), make_mesh(MeshConfig())
-    params = {}
-    for component in PIPELINE:
-        network = networks.by_component[component]
-        shardings = parameter_shardings(network.shapes, mesh)
-        params[component.value], _ = initial.load(component, network, shardings, seed=0)
-    return Pipeline(
-        experiment, params, CaptionTokenizer(initial.tokenizer, length=experiment.model.text.tokens)
-    )
+
+
+def _loaded(initial: InitialWeights, networks: Networks, component: Component) -> Params:
+    """Parameters of a network over all devices there are."""
+    network = networks.by_component[component]
+    shardings = parameter_shardings(network.shapes, make_mesh(MeshConfig()))
+    return initial.load(component, network, shardings, seed=0)[0]

@@ -6,7 +6,6 @@ renamed.
 
 import math
 import os
-import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def save_video(clip: UInt8[np.ndarray, "t h w 3"], path: str | Path, *, fps: flo
             f"{path}: fps={fps}: give frames per second between {SLOWEST:g} and {FASTEST:g}"
         )
     if _is_folder(path):
-        _replace_folder(clip, where)
+        _write_folder(clip, where)
         return
     write = _write_mp4 if where.suffix.lower() == ".mp4" else _write_gif
     with atomic_write(where) as aside:
@@ -134,10 +133,8 @@ def _write_gif(clip: ClipFrames, aside: Path, fps: float | int) -> None:
     first.save(aside, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
 
 
-def _replace_folder(clip: ClipFrames, path: Path) -> None:
-    with atomic_write(path) as aside:
+def _write_folder(clip: ClipFrames, path: Path) -> None:
+    with atomic_write(path, replaces_folder=True) as aside:
         aside.mkdir()
         for place, frame in enumerate(clip):
             Image.fromarray(frame).save(aside / f"frame_{place:04d}.png", optimize=True)
-        if path.is_dir():
-            shutil.rmtree(path)  # a rename replaces only an empty folder

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +13,9 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.config import Component
-from magicvideo_jax.experiment.initial_weights import initial_weights
-from magicvideo_jax.models.autoencoder import DETERMINISTIC_LOG_VARIANCE
-from magicvideo_jax.models.bind import bind
-from magicvideo_jax.models.taesd import TAESDEncoder
-from magicvideo_jax.models.vae import VAEConfig, VAEKind
-from magicvideo_jax.parallel.shardings import on_local_device
+from magicvideo_jax.experiment.initial_weights import check_halves, initial_weights
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.weights.fingerprint import Fingerprint, vae_fingerprint
-from magicvideo_jax.weights.taesd_files import is_taesd, open_taesd
 
 
 @dataclass(frozen=True)
@@ -66,37 +59,14 @@ class LatentEncoder:
 
 
 def open_latent_encoder(weights: str, *, argument: str) -> LatentEncoder:
-    """Open the VAE of Stable Diffusion weights in any form, a run, `embedded`, or TAESD's files.
+    """Open the VAE of weights in any known form, of a run, `embedded`, or TAESD.
 
     Errors: `UserError` naming `argument`.
     """
-    if weights and is_taesd(Path(weights)):
-        return _taesd(weights, argument)
     initial = initial_weights(weights, argument=argument)
     if Component.VAE not in initial.parts:
-        raise UserError(
-            f"{argument}={weights}: no VAE: give Stable Diffusion weights, a work folder, "
-            "or `embedded`"
-        )
+        raise UserError(f"{argument}={weights}: no VAE: give weights that hold one, or `embedded`")
+    check_halves(initial, ("encoder",), f"{argument}={weights}")
     model, networks, params = initial.opened(Component.VAE)
-    return LatentEncoder(
-        networks.moments, params, vae_fingerprint(params[Component.VAE.value], model.vae)
-    )
-
-
-def _taesd(weights: str, argument: str) -> LatentEncoder:
-    """TAESD's encoder; its latents are scaled already, and stored as the VAE would give them."""
-    source, usual = open_taesd(Path(weights)), VAEConfig(kind=VAEKind.TAESD)
-    if "encoder" not in source.halves:
-        raise UserError(
-            f"{argument}={weights}: TAESD's decoder alone: add taesd_encoder.safetensors"
-        )
-    network = bind(lambda keys: TAESDEncoder(keys=keys))
-    shapes = source.shapes()
-    params = source.load(shapes, shardings=on_local_device(shapes))["encoder"]
-
-    def moments(params: Params, x: Array) -> tuple[Array, Array]:
-        mean = network.apply(params, (x + 1) / 2) / usual.scaling
-        return mean, jnp.full_like(mean, DETERMINISTIC_LOG_VARIANCE)
-
-    return LatentEncoder(moments, params, vae_fingerprint(params, usual))
+    fingerprint = vae_fingerprint(params[Component.VAE.value], model.vae)
+    return LatentEncoder(networks.moments, params, fingerprint)

@@ -1,1 +1,2 @@
-"""PyTorch weights <-> Flax parameters: key tables as data, strict both ways, streamed tensor by tensor."""
+"""PyTorch weights <-> Flax parameters: key tables as data, strict both ways, streamed tensor by
+tensor."""

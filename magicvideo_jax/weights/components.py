@@ -1,12 +1,11 @@
-"""The networks of Stable Diffusion, each with all that reading and writing it needs to know, as data."""
+"""The networks of Stable Diffusion as data, and opened weights: configurations are read,
+parameters wait."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
-
-import jax
+from typing import Any, Generic, TypeVar
 
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
@@ -18,89 +17,118 @@ from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.models.unet import UNetConfig, VideoUNet
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
-from magicvideo_jax.weights import config_json as settings
-from magicvideo_jax.weights import tables
-from magicvideo_jax.weights.match import match_paths
+from magicvideo_jax.weights import config_json
+from magicvideo_jax.weights.param_sources import GivenParams, ParamSource
 from magicvideo_jax.weights.streaming import Fresh, Tick, draw_missing, sharding_by_path, silent
-from magicvideo_jax.weights.tables import Table
+from magicvideo_jax.weights.tables.clip_keys import TEXT_ALIASES, TEXT_EXTRAS, TEXT_TABLE
+from magicvideo_jax.weights.tables.known_extras import KnownExtra
+from magicvideo_jax.weights.tables.naming import Aliases, Table
+from magicvideo_jax.weights.tables.unet_keys import UNET_TABLE
+from magicvideo_jax.weights.tables.vae_keys import VAE_ALIASES, VAE_TABLE
 
 NetworkConfig = TypeVar("NetworkConfig")
 
 
 @dataclass(frozen=True)
 class ComponentSpec(Generic[NetworkConfig]):
-    """What sets a network apart from the others in a pipeline's folder."""
+    """A network of a pipeline: its files, its key table and its configuration."""
 
     folder: str
+    """Name of the component, and of its folder in a pipeline's folder."""
+    words: str
+    """Name of the component in messages."""
     library: tuple[str, str]
-    """The class that loads it on the PyTorch side, as `model_index.json` says it."""
+    """Library and class that load it on the PyTorch side, as `model_index.json` says it."""
     table: Table
     stem: str
+    """Name of its weight file, without the ending."""
     older: str
-    """Weight files begin with the stem; pickles of old with the other."""
+    """The same for pickles."""
     read: Callable[..., NetworkConfig]
+    """Read the content of config.json."""
     write: Callable[[NetworkConfig], dict[str, Any]]
+    """The inverse of `read`."""
     network: Callable[[NetworkConfig], Network]
-    """Kept once built, as that takes a second."""
+    """Cached, because building one takes a second."""
     temporal: Any = None
-    """The dataclass of what makes a video network of it, if anything does."""
-    aliases: tuple[tuple[str, str], ...] = ()
-    extras: tuple[str, ...] = ()
+    """Dataclass of what makes a video network of it, if anything does."""
+    aliases: Aliases = ()
+    extras: tuple[KnownExtra, ...] = ()
 
     @property
     def temporal_folder(self) -> str:
-        """Of what a video network adds, in both kinds of folders: PyTorch's classes do not look there."""
+        """Folder of the temporal layers, in both kinds of pipeline folders; PyTorch's classes do
+        not look there."""
         return f"{self.folder}_temporal"
 
 
 UNET = ComponentSpec[UNetConfig](
     folder="unet",
+    words="U-Net",
     library=("diffusers", "UNet2DConditionModel"),
-    table=tables.UNET,
+    table=UNET_TABLE,
     stem="diffusion_pytorch_model",
     older="diffusion_pytorch_model",
-    read=settings.unet_config,
-    write=settings.unet_json,
+    read=config_json.unet_config,
+    write=config_json.unet_json,
     network=cache(lambda config: bind(lambda keys: VideoUNet(config, keys=keys))),
     temporal=TemporalConfig,
 )
 VAE = ComponentSpec[VAEConfig](
     folder="vae",
+    words="VAE",
     library=("diffusers", "AutoencoderKL"),
-    table=tables.VAE,
+    table=VAE_TABLE,
     stem="diffusion_pytorch_model",
     older="diffusion_pytorch_model",
-    read=settings.vae_config,
-    write=settings.vae_json,
+    read=config_json.vae_config,
+    write=config_json.vae_json,
     network=cache(lambda config: bind(lambda keys: autoencoder(config, keys=keys))),
     temporal=TemporalDecoderConfig,
-    aliases=tables.VAE_ALIASES,
+    aliases=VAE_ALIASES,
 )
 TEXT = ComponentSpec[TextConfig](
     folder="text_encoder",
+    words="text encoder",
     library=("transformers", "CLIPTextModel"),
-    table=tables.TEXT,
+    table=TEXT_TABLE,
     stem="model",
     older="pytorch_model",
-    read=settings.text_config,
-    write=settings.text_json,
+    read=config_json.text_config,
+    write=config_json.text_json,
     network=cache(lambda config: bind(lambda keys: CLIPTextEncoder(config, keys=keys))),
-    aliases=tables.TEXT_ALIASES,
-    extras=tables.TEXT_EXTRAS,
+    aliases=TEXT_ALIASES,
+    extras=TEXT_EXTRAS,
 )
+PIPELINE_PARTS = (UNET, VAE, TEXT)
+"""The networks of a text-to-image pipeline."""
 
 
-@runtime_checkable
-class LoadParams(Protocol):
-    """Parameters for a network of these shapes, streamed onto the devices that `shardings` say.
+@dataclass(frozen=True)
+class ComponentWeights(Generic[NetworkConfig]):
+    """One network of opened weights."""
 
-    `shardings`: one, or a tree like `shapes`; none: the default device. `may_be_missing` names what the source need
-    not have, by parts of paths (`VIDEO_PARTS` for a video network); that comes from `fresh`, which draws all
-    parameters (`lambda: network.init(key)`) and of which only what is missing is computed. `UserError` names
-    everything that does not fit.
-    """
+    kind: ComponentSpec[NetworkConfig]
+    config: NetworkConfig
+    json: Mapping[str, Any]
+    """Content of config.json as it was found, written again as it was."""
+    source: ParamSource
+    lacks: tuple[str, ...] = ()
+    """Parts of the network that the source does not have, such as TAESD's `encoder`."""
 
-    def __call__(
+    def network(self) -> Network:
+        """The network of the configuration, without its parameters."""
+        return self.kind.network(self.config)
+
+    def shapes(self) -> Params:
+        """Shapes of the parameters that the source has."""
+        return {name: x for name, x in self.network().shapes.items() if name not in self.lacks}
+
+    def check(self) -> None:
+        """Compare keys and shapes with the network; read no parameter. Errors: as for `load`."""
+        self.source.match(flatten(self.network().shapes), self.lacks)
+
+    def load(
         self,
         shapes: Params,
         *,
@@ -108,87 +136,51 @@ class LoadParams(Protocol):
         may_be_missing: tuple[str, ...] = (),
         fresh: Fresh | None = None,
         tick: Tick = silent,
-    ) -> Params: ...
+    ) -> Params:
+        """Read parameters of these shapes, streamed onto their devices.
 
+        `shardings`: one sharding, or a tree like `shapes`; none: the default device.
+        `may_be_missing` names what the source need not have, by parts of paths (`VIDEO_PARTS` for
+        a video network); such parameters come from `fresh`, which draws all parameters (`lambda:
+        network.init(key)`) and of which only these are computed.
 
-@dataclass(frozen=True)
-class ComponentWeights(Generic[NetworkConfig]):
-    """A network in a source: its configuration is read, its parameters wait."""
-
-    kind: ComponentSpec[NetworkConfig]
-    config: NetworkConfig
-    json: Mapping[str, Any]
-    """config.json as it was found, to be written again as it was."""
-    load: LoadParams
-
-    def network(self) -> Network:
-        """The network that fits the configuration, without its parameters."""
-        return self.kind.network(self.config)
-
-    def with_params(
-        self, params: Params, config: NetworkConfig | None = None
-    ) -> "ComponentWeights[NetworkConfig]":
-        """The same network with these parameters (trained ones, say), to be written; a configuration if it changed."""
-        same = config is None or self.kind.write(config) == self.kind.write(self.config)
-        return replace(
-            self,
-            config=self.config if config is None else config,
-            json=self.json if same or config is None else self.kind.write(config),
-            load=_given(params, self.kind.folder),
-        )
+        Errors: one `UserError` that names everything that does not fit; another for a tensor that
+        is not finite.
+        """
+        flat = flatten(shapes)
+        placed = sharding_by_path(flat, shardings)
+        present = {path: flat[path] for path in self.source.match(flat, may_be_missing)}
+        filled = {}
+        for path, value in self.source.read(present, placed):
+            filled[path] = value
+            tick(value.nbytes)
+        filled |= draw_missing([path for path in flat if path not in filled], fresh, placed)
+        return unflatten({path: filled[path] for path in flat})
 
 
 def component_weights(
     kind: ComponentSpec[NetworkConfig], config: NetworkConfig, params: Params
 ) -> ComponentWeights[NetworkConfig]:
-    """A network that was made here, ready to be written."""
-    return ComponentWeights(kind, config, kind.write(config), _given(params, kind.folder))
+    """A network whose parameters are in memory, ready to be written."""
+    return ComponentWeights(
+        kind, config, kind.write(config), GivenParams(params, lambda: params, kind.words)
+    )
 
 
 @dataclass(frozen=True)
-class StableDiffusion:
-    """A source of weights, opened: every configuration is read, no parameter is."""
+class Weights:
+    """Opened weights: every configuration is read, no parameter is."""
 
-    unet: ComponentWeights[UNetConfig]
-    vae: ComponentWeights[VAEConfig]
-    text_encoder: ComponentWeights[TextConfig]
-    noise: NoiseScheduleConfig
-    noise_json: Mapping[str, Any]
-    """scheduler_config.json as it was found."""
-    tokenizer: Path | None
-    """Folder of the tokenizer's files; single-file checkpoints have none."""
+    parts: dict[str, ComponentWeights[Any]] = field(default_factory=dict)
+    """Networks by the name of the component: `unet`, `vae`, `text_encoder`."""
+    noise: NoiseScheduleConfig | None = None
+    """Noise schedule of the U-Net; None where there is no U-Net."""
+    noise_json: Mapping[str, Any] | None = None
+    """Content of scheduler_config.json as it was found."""
+    tokenizer: Path | None = None
+    """Folder of the tokenizer's files."""
     tokenizer_class: str = "CLIPTokenizer"
     notes: tuple[str, ...] = ()
-    """What was assumed because the source does not say it."""
-
-    @property
-    def parts(self) -> tuple[ComponentWeights[Any], ...]:
-        return self.unet, self.vae, self.text_encoder
-
-
-def _given(params: Params, where: str) -> LoadParams:
-    def load(
-        shapes: Params,
-        *,
-        shardings: Any = None,
-        may_be_missing: tuple[str, ...] = (),
-        fresh: Fresh | None = None,
-        tick: Tick = silent,
-    ) -> Params:
-        flat, have = flatten(shapes), flatten(params)
-        present = match_paths(
-            flat,
-            {path: x.shape for path, x in have.items()},
-            where=where,
-            may_be_missing=may_be_missing,
-        )
-        placed = sharding_by_path(flat, shardings)
-        values = {
-            path: have[path] if shardings is None else jax.device_put(have[path], placed[path])
-            for path in present
-        }
-        values |= draw_missing([path for path in flat if path not in values], fresh, placed)
-        tick(sum(x.nbytes for x in values.values()))
-        return unflatten({path: values[path] for path in flat})
-
-    return load
+    """Assumptions and parts that are left out, a line each."""
+    is_ours: bool = False
+    """Whether this project wrote the parameters: `convert` then writes PyTorch's form."""

@@ -1,7 +1,7 @@
 """config.json of the networks, as diffusers and transformers write it <-> our configurations.
 
-Fields that a file leaves out take the default of the library's class. What this project's networks cannot do is
-refused by name, never skipped.
+Fields that a file leaves out take the default of the library's class. What this project's
+networks cannot do is refused by name, never skipped.
 """
 
 from collections.abc import Mapping
@@ -146,7 +146,8 @@ def unet_config(content: Json, *, where: str, temporal: TemporalConfig | None = 
 
 
 def unet_json(config: UNetConfig, *, sample_size: int = 64) -> dict[str, Any]:
-    """The inverse of `unet_config`, without the temporal parts; `sample_size` is the side of a pipeline's latents."""
+    """The inverse of `unet_config`, without the temporal parts; `sample_size` is the side of a
+    pipeline's latents."""
     last = config.levels[-1].heads
     if config.middle_heads < 1 or last not in (0, config.middle_heads):
         raise UserError(
@@ -204,7 +205,8 @@ def vae_config(
 
 
 def vae_json(config: VAEConfig, *, sample_size: int = 512) -> dict[str, Any]:
-    """The inverse of `vae_config`, without the temporal parts; `sample_size` is the side of a pipeline's images."""
+    """The inverse of `vae_config`, without the temporal parts; `sample_size` is the side of a
+    pipeline's images."""
     return {
         "_class_name": "AutoencoderKL",
         "_diffusers_version": _DIFFUSERS,
@@ -222,11 +224,15 @@ def vae_json(config: VAEConfig, *, sample_size: int = 512) -> dict[str, Any]:
     }
 
 
+def is_whole_clip(content: Json) -> bool:
+    """Whether a config.json is that of a whole CLIP, which has the text encoder's fields inside."""
+    return isinstance(content.get("text_config"), Mapping) and "hidden_size" not in content
+
+
 def text_config(content: Json, *, where: str) -> TextConfig:
-    """CLIPTextModel. Its file also has fields of text generation and training, which say nothing here."""
-    # A whole CLIP's file has the text model's fields inside.
-    inner = content.get("text_config")
-    content = inner if isinstance(inner, Mapping) and "hidden_size" not in content else content
+    """CLIPTextModel. Its file also has fields of text generation and training, which say nothing
+    here."""
+    content = content["text_config"] if is_whole_clip(content) else content
     fields = Fields(
         content, _TEXT | {field: values[0] for field, values in _TEXT_ONLY.items()}, where=where
     )
@@ -262,6 +268,7 @@ def text_json(config: TextConfig) -> dict[str, Any]:
         "bos_token_id": config.vocabulary - 2,
         "eos_token_id": config.vocabulary - 1,
         "pad_token_id": 1,
+        "dtype": "float32",
     }
 
 

@@ -1,7 +1,7 @@
 """Fingerprints of encoders: which VAE's latents, or which text encoder's states, a data set holds.
 
-A fingerprint is JSON: the sizes that must match, and the norm of every parameter. Norms and not a hash, because the
-same network in half precision must be recognised.
+A fingerprint is JSON: the sizes that must match, and the norm of every parameter. Norms and not a
+hash, because the same network in half precision must be recognised.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,13 @@ from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.vae import VAEConfig, VAEKind
 
 Fingerprint = dict[str, Any]
-"""Of a VAE `channels`, `factor`, `scaling`, `kind` and `norms`; of a text encoder `tokens`, `width` and `norms`."""
+"""A VAE's has `channels`, `factor`, `scaling`, `kind` and `norms`; a text encoder's `tokens`,
+`width` and `norms`."""
 
 
 def vae_fingerprint(vae: Params, config: VAEConfig) -> Fingerprint:
-    """Of a VAE: its encoder is what latents come from. TAESD's are as good as those that it imitates."""
+    """Fingerprint of a VAE's latent space: its encoder. TAESD has no norms, as its latents
+    approximate any SD VAE's."""
     if config.kind is VAEKind.TAESD:
         return _numbers(config) | {"kind": "taesd"}
     return _numbers(config) | {
@@ -30,21 +32,22 @@ def vae_fingerprint(vae: Params, config: VAEConfig) -> Fingerprint:
 
 
 def parameter_norms(params: Params) -> dict[str, float]:
-    """The norm of every parameter by its path. Rather than a hash: half precision is the same network."""
+    """The norm of every parameter by its path. Rather than a hash: half precision is the same
+    network."""
     return {
         path: float(f"{float(jnp.linalg.norm(leaf)):.5g}") for path, leaf in flatten(params).items()
     }
 
 
 def norms_match(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    """Whether they are of the same network, up to rounding."""
+    """Whether two sets of norms are of the same network, up to rounding."""
     return one.keys() == other.keys() and all(
         np.isclose(one[name], other[name], rtol=2e-2, atol=1e-3) for name in one
     )
 
 
 def fingerprint_difference(there: Fingerprint, here: Fingerprint) -> str | None:
-    """In what two identities differ, in words; None where latents of one are latents of the other."""
+    """Words for how two VAEs differ; None where latents of one are latents of the other."""
     for name in ("channels", "factor", "scaling"):
         if there.get(name) != here[name]:
             return f"{name} {there.get(name)} and {here[name]}"
@@ -61,7 +64,7 @@ def _numbers(config: VAEConfig) -> Fingerprint:
 
 
 def text_fingerprint(text: Params, config: TextConfig) -> Fingerprint:
-    """Of a text encoder: what tells whose states a data set holds."""
+    """Fingerprint of a text encoder, by which a data set knows whose states it holds."""
     return {"tokens": config.tokens, "width": config.width, "norms": parameter_norms(text)}
 
 

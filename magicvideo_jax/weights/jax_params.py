@@ -1,9 +1,9 @@
-"""Parameters of a network as an Orbax checkpoint: written once, restored onto any devices."""
+"""Orbax checkpoints of a network's parameters: written once, restored onto any devices."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -12,54 +12,55 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.weights.match import match_paths
-from magicvideo_jax.weights.streaming import Fresh, Tick, draw_missing, sharding_by_path, silent
+from magicvideo_jax.weights.streaming import check_finite
 
 _GROUP = 128 * 2**20
 
 
 def save_params(folder: Path, params: Params) -> None:
-    """Write a checkpoint; `folder` must not exist yet."""
+    """Write a checkpoint into `folder`, which must not exist yet."""
     with _checkpointer() as checkpointer:
         checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(params))
 
 
-def restore_params(
-    folder: Path,
-    shapes: Params,
-    *,
-    shardings: Any = None,
-    may_be_missing: tuple[str, ...] = (),
-    fresh: Fresh | None = None,
-    tick: Tick = silent,
-) -> Params:
-    """Read a checkpoint straight onto its devices: see `parts.Load`."""
-    flat = flatten(shapes)
-    placed = sharding_by_path(flat, shardings)
-    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with _checkpointer() as checkpointer:
-        present = match_paths(
-            flat, _stored(checkpointer, folder), where=str(folder), may_be_missing=may_be_missing
-        )
-        values: dict[str, jax.Array] = {}
-        for paths in _in_groups(present, flat):
-            wanted = {
-                path: jax.ShapeDtypeStruct(
-                    flat[path].shape, flat[path].dtype, sharding=placed[path] or default
-                )
-                for path in paths
-            }
-            values |= _restored(checkpointer, folder, wanted)
-            tick(sum(values[path].nbytes for path in paths))
-    values |= draw_missing([path for path in flat if path not in values], fresh, placed)
-    return unflatten({path: values[path] for path in flat})
+@dataclass(frozen=True)
+class CheckpointParams:
+    """A checkpoint that `save_params` wrote; see `param_sources.ParamSource`."""
+
+    folder: Path
+
+    def match(
+        self, shapes: Mapping[str, jax.ShapeDtypeStruct], may_be_missing: Collection[str]
+    ) -> list[str]:
+        """Paths of the parameters that the checkpoint lists."""
+        with _checkpointer() as checkpointer:
+            stored = _stored(checkpointer, self.folder)
+        return match_paths(shapes, stored, where=str(self.folder), may_be_missing=may_be_missing)
+
+    def read(
+        self,
+        shapes: Mapping[str, jax.ShapeDtypeStruct],
+        placed: Mapping[str, jax.sharding.Sharding | None],
+    ) -> Iterator[tuple[str, jax.Array]]:
+        """Restore parameters straight onto their devices, a group at a time."""
+        default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        with _checkpointer() as checkpointer:
+            for paths in _in_groups(shapes):
+                wanted = {
+                    path: jax.ShapeDtypeStruct(
+                        shapes[path].shape, shapes[path].dtype, sharding=placed[path] or default
+                    )
+                    for path in paths
+                }
+                for path, value in _restored(checkpointer, self.folder, wanted).items():
+                    check_finite(value, f"{self.folder}: {path}")
+                    yield path, value
 
 
-def _in_groups(
-    paths: Iterable[str], shapes: Mapping[str, jax.ShapeDtypeStruct]
-) -> Iterator[list[str]]:
-    """Some at a time: Orbax holds what it restores twice while it does."""
+def _in_groups(shapes: Mapping[str, jax.ShapeDtypeStruct]) -> Iterator[list[str]]:
+    """Groups of paths of about `_GROUP` bytes: Orbax holds what it restores twice while it does."""
     group, size = list[str](), 0
-    for path in paths:
+    for path in shapes:
         group.append(path)
         size += math.prod(shapes[path].shape) * shapes[path].dtype.itemsize
         if size >= _GROUP:
@@ -87,7 +88,7 @@ def _restored(
 
 
 def _stored(checkpointer: ocp.Checkpointer, folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes in a checkpoint, by path."""
+    """Shapes of the parameters in a checkpoint, by path."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of parameters")
     try:
@@ -102,7 +103,8 @@ def _stored(checkpointer: ocp.Checkpointer, folder: Path) -> dict[str, tuple[int
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    # Compressing random-looking floats takes six times as long and saves nothing; a gigabyte in flight bounds memory.
+    # Compressing random-looking floats takes six times as long and saves nothing; a gigabyte in
+    # flight bounds memory.
     handler = ocp.PyTreeCheckpointHandler(
         use_compression=False, save_concurrent_gb=1, restore_concurrent_gb=1
     )

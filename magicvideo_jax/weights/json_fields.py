@@ -1,4 +1,5 @@
-"""Fields of a configuration file, read one by one: absent ones take the default of the library that wrote the file."""
+"""Fields of a configuration file, read one by one: absent ones take the default of the library
+that wrote the file."""
 
 from collections.abc import Collection, Mapping
 from enum import Enum
@@ -7,6 +8,8 @@ from typing import Any, TypeVar
 from magicvideo_jax.core.errors import UserError
 
 Choice = TypeVar("Choice", bound=Enum)
+
+_MOST_CHARACTERS = 120
 
 
 class Fields:
@@ -43,7 +46,8 @@ class Fields:
             raise self.refused(field, " or ".join(repr(word.value) for word in words)) from None
 
     def integers(self, field: str, *, length: int | None = None) -> tuple[int, ...]:
-        """A list of positive integers; with a `length`, one integer stands for that many equal ones."""
+        """A list of positive integers; with a `length`, one integer stands for that many equal
+        ones."""
         value: Any = self.get(field)
         if length is not None and isinstance(value, int) and not isinstance(value, bool):
             value = (value,) * length
@@ -78,7 +82,8 @@ class Fields:
                     raise self.refused(field, " or ".join(map(repr, values)))
 
     def known(self, *fields: Collection[str]) -> None:
-        """Refuse fields that are in none of the collections: what they ask for would be left out silently."""
+        """Refuse fields that are in none of the collections: what they ask for would be left out
+        silently."""
         for field, value in self.content.items():
             if (
                 not field.startswith("_")
@@ -86,11 +91,17 @@ class Fields:
                 and not any(field in some for some in fields)
             ):
                 raise UserError(
-                    f"{self.where}: field '{field}' ({value!r}) is not known to this project"
+                    f"{self.where}: field '{field}' ({_short(value)}) is not known to this project"
                 )
 
     def refused(self, field: str, wanted: str) -> UserError:
         absent = "" if field in self.content else " (its default; the field is absent)"
         return UserError(
-            f"{self.where}: field '{field}' is {self.get(field)!r}{absent}; supported: {wanted}"
+            f"{self.where}: field '{field}' is {_short(self.get(field))}{absent}; supported: {wanted}"
         )
+
+
+def _short(value: Any) -> str:
+    """The value for a message; long lists are cut."""
+    text = repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."

@@ -1,13 +1,13 @@
-"""Parameters meet the tensors of a file: every parameter is filled by one tensor, every tensor is used once."""
+"""Matching parameters with the tensors of a file: one tensor fills each parameter, each tensor is
+used once."""
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from jax import ShapeDtypeStruct
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.weights.tables import Layout, Table, name_of
+from magicvideo_jax.weights.tables.naming import Layout, Table, name_of
 from magicvideo_jax.weights.tensors import FLOATS, Stored, Tensors
 
 _LISTED = 8
@@ -17,6 +17,8 @@ class Match(NamedTuple):
     """A parameter and the tensor that fills it."""
 
     path: str
+    key: str
+    """Key of the tensor in its file."""
     layout: Layout
     tensor: Stored
 
@@ -28,14 +30,13 @@ def match(
     *,
     where: str,
     may_be_missing: Collection[str] = (),
-    extras: Sequence[str] = (),
     file_key: Callable[[str], str] = str,
 ) -> list[Match]:
     """Find the tensor of every parameter.
 
-    `shapes` are by dotted path. `may_be_missing` names what a source need not have, by parts of paths (numbers at
-    their end aside); `extras` are patterns of keys that are no weights; `file_key` turns diffusers' keys into those
-    of the file. `UserError` names all that is missing, too much or of the wrong shape, at once.
+    `shapes` are by dotted path. `may_be_missing` names what a source need not have, by parts of
+    paths (trailing digits ignored); `file_key` turns diffusers' keys into those of the file.
+    Errors: one `UserError` that names all that is missing, unknown or of the wrong shape.
     """
     matches: list[Match] = []
     missing: list[str] = []
@@ -53,16 +54,17 @@ def match(
         if tensor.shape != expected:
             wrong.append(f"{key} {tensor.shape}, not {expected}")
         elif tensor.dtype not in FLOATS:
-            wrong.append(f"{key} of {tensor.dtype}, not floating point")
-        matches.append(Match(path, name.layout, tensor))
-    no_weights = re.compile("|".join(extras)) if extras else None
-    extra = [
-        f"{key} {tensor.shape}"
-        for key, tensor in tensors.items()
-        if key not in used and not (no_weights and no_weights.fullmatch(key))
-    ]
+            wrong.append(f"{key} of {tensor.dtype}, {_why_not(tensor.dtype)}")
+        matches.append(Match(path, key, name.layout, tensor))
+    extra = [f"{key} {tensor.shape}" for key, tensor in tensors.items() if key not in used]
     refuse(where, missing=missing, extra=extra, wrong=wrong)
     return matches
+
+
+def _why_not(dtype: str) -> str:
+    if dtype.lower().startswith(("f8", "float8")):
+        return "8-bit floats, which are not supported: give float16, bfloat16 or float32 weights"
+    return "not floating point"
 
 
 def match_paths(
@@ -72,7 +74,8 @@ def match_paths(
     where: str,
     may_be_missing: Collection[str] = (),
 ) -> list[str]:
-    """Like `match` for parameters under our own names: the paths that are present. `UserError` likewise."""
+    """Find the paths that are present, for parameters under our own names. Errors: as for
+    `match`."""
     refuse(
         where,
         missing=[
@@ -91,14 +94,15 @@ def match_paths(
 
 
 def may_miss(path: str, names: Collection[str]) -> bool:
-    """Whether a part of the path is one of the names, numbers at its end aside: `adaptor2` is an `adaptor`."""
+    """Whether a part of the path is one of the names, trailing digits ignored: `adaptor2` is an
+    `adaptor`."""
     return any(part.rstrip("0123456789") in names for part in path.split("."))
 
 
 def refuse(
     where: str, *, missing: Sequence[str], extra: Sequence[str], wrong: Sequence[str]
 ) -> None:
-    """Raise `UserError` if there is anything to complain about: all of it, in one line."""
+    """Raise one `UserError` that lists everything that does not fit, if anything does not."""
     problems = [
         f"{len(items)} {kind}: {', '.join(items[:_LISTED])}{', ...' if len(items) > _LISTED else ''}"
         for kind, items in (

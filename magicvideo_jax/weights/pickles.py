@@ -1,7 +1,8 @@
-"""PyTorch's own files (`.ckpt`, `.pt`, `.bin`): pickles, of which only tensors and plain containers are let in.
+"""PyTorch's own files (`.ckpt`, `.pt`, `.bin`): pickles, of which only tensors and plain
+containers are read.
 
-torch reads them under `weights_only=True`: a pickle that names any other function or class is refused before
-anything runs.
+torch reads them under `weights_only=True`: a pickle that names any other function or class is
+refused before anything runs.
 """
 
 import math
@@ -17,25 +18,38 @@ import numpy as np
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.tensors import FLOATS, Mapped, Stored, Tensors
 
-# Classes that published checkpoints mention beside their weights, as keys of dictionaries. An empty class of ours
-# stands in for each: nothing of theirs is imported or run.
+# What published checkpoints mention beside their weights: classes as keys of dictionaries, and
+# scores as NumPy scalars. A class of ours that does nothing stands in for each: nothing of theirs
+# is imported or run.
 INERT = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "_codecs.encode",
 )
 
 
 class Inert:
-    """Stands where a checkpoint mentions a class of `INERT`."""
+    """Stands where a checkpoint mentions a class or function of `INERT`; takes any arguments and
+    keeps none."""
+
+    def __init__(self, *_: object):
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
 
 
 def open_pickle(path: Path) -> Tensors:
-    """The tensors of a checkpoint. `UserError` if torch is not here, the file is not whole, or it names other code."""
+    """The tensors of a checkpoint. `UserError` if torch is not here, the file is not whole, or it
+    names other code."""
     try:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path}: reading {path.suffix} files needs PyTorch: pip install torch"
+            f"{path}: reading PyTorch's own files needs PyTorch: pip install torch"
         ) from error
 
     names = {
@@ -56,7 +70,8 @@ def open_pickle(path: Path) -> Tensors:
         def read() -> np.ndarray:
             size = math.prod(shape) * np.dtype(FLOATS[dtype]).itemsize
             found = file.take(size)[key].detach()
-            # A copy: the memory of `found` is the file. numpy has no bfloat16 that torch would know.
+            # A copy: the memory of `found` is the file. numpy has no bfloat16 that torch would
+            # know.
             return found.float().numpy() if dtype == "BF16" else found.clone().numpy()
 
         return Stored(shape, dtype, read)
@@ -65,7 +80,8 @@ def open_pickle(path: Path) -> Tensors:
 
 
 def _state_of(path: Path) -> dict[str, Any]:
-    """The tensors of a file, memory-mapped if it has torch's zip form (that of every version since 1.6)."""
+    """The tensors of a file, memory-mapped if it has torch's zip form (that of every version
+    since 1.6)."""
     import torch
 
     try:
@@ -78,8 +94,8 @@ def _state_of(path: Path) -> dict[str, Any]:
         # torch's own text advises weights_only=False, which is the one thing not to do.
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise UserError(
-            f"{path}: it names {foreign.group(1)}, which is no tensor and could run code; save its state_dict alone, "
-            "or get a .safetensors file"
+            f"{path}: it names {foreign.group(1)}, which is no tensor and could run code; save its "
+            "state_dict alone, or get a .safetensors file"
             if foreign
             else f"{path}: not a whole PyTorch checkpoint (its pickle holds more than tensors, or is broken)"
         ) from error

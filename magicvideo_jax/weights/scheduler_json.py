@@ -1,7 +1,8 @@
 """scheduler_config.json of diffusers <-> our settings of the noise.
 
-The file belongs to one of many sampler classes. What it says about the noise and its times is read here; which
-solver it names, and that solver's own fields, is not: samplers are chosen when sampling.
+The file belongs to one of many sampler classes. What it says about the noise and its times is
+read here; which solver it names, and that solver's own fields, is not: samplers are chosen when
+sampling.
 """
 
 from collections.abc import Mapping
@@ -12,8 +13,8 @@ from magicvideo_jax.diffusion.noise_config import BetaSchedule, NoiseScheduleCon
 from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.weights.json_fields import Fields
 
-# What most classes of diffusers 0.42.1 take for an absent field. Classes without `set_alpha_to_one` land on clean
-# latents; those without `clip_sample` never clip.
+# What most classes of diffusers 0.42.1 take for an absent field. Classes without
+# `set_alpha_to_one` land on clean latents; those without `clip_sample` never clip.
 _DEFAULTS = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,

@@ -1,67 +1,66 @@
-"""Tensors stream from a file onto the devices: beside the parameters, one tensor is in memory at a time."""
+"""Placing parameters on devices one at a time: beside the parameters, one tensor is in host
+memory."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from magicvideo_jax.core.tree import flatten, unflatten
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
-from magicvideo_jax.weights.match import Match
 
 Fresh = Callable[[], Params]
 """Draws all parameters of a network anew."""
 Tick = Callable[[int], None]
-"""Hears of every parameter that was brought in or out, by its bytes."""
+"""Called after each parameter with its size in bytes."""
 
 
 def silent(_: int) -> None:
-    """A `Tick` that nobody hears."""
-
-
-def place_tensors(
-    matches: Sequence[Match],
-    shapes: Params,
-    *,
-    shardings: Any = None,
-    fresh: Fresh | None = None,
-    tick: Tick = silent,
-) -> Params:
-    """Read every matched tensor into its place.
-
-    `shardings` is one sharding or a tree of them like `shapes` (none: the default device). Parameters that nothing
-    matches come from `fresh`, of which only they are computed.
-    """
-    flat = flatten(shapes)
-    placed = sharding_by_path(flat, shardings)
-    filled: dict[str, jax.Array] = {}
-    for path, layout, tensor in matches:
-        like = flat[path]
-        # XLA turns the axes as it copies, twice as fast as NumPy would.
-        filled[path] = _put(
-            layout.to_ours(tensor.read().astype(like.dtype, copy=False)), placed[path]
-        )
-        tick(filled[path].nbytes)
-    left = [path for path in flat if path not in filled]
-    values = filled | draw_missing(left, fresh, placed)
-    return unflatten({path: values[path] for path in flat})
+    """A `Tick` that does nothing."""
 
 
 def sharding_by_path(
     flat: Mapping[str, Any], shardings: Any
 ) -> dict[str, jax.sharding.Sharding | None]:
-    """A tree of shardings, or one for all, by path."""
+    """Expand a tree of shardings, or one sharding for all, to a sharding for each path."""
     if shardings is None or isinstance(shardings, jax.sharding.Sharding):
         return dict.fromkeys(flat, shardings)
     by_path = flatten(shardings)
     return {path: by_path[path] for path in flat}
 
 
+def put(array: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    """Copy an array to its devices, and wait for it, so that the next tensor does not come on
+    top."""
+    if sharding is None:
+        return jax.block_until_ready(jax.device_put(array))
+    return jax.block_until_ready(
+        jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    )
+
+
+def check_finite(array: np.ndarray | jax.Array, where: str) -> None:
+    """Refuse NaN and infinity: one such weight makes every output black.
+
+    Errors: `UserError` naming `where`, the file and tensor, and how many numbers are not finite.
+    """
+    parts = [array]
+    if isinstance(array, jax.Array):
+        parts = [shard.data for shard in array.addressable_shards if shard.replica_id == 0]
+    bad = sum(int(np.count_nonzero(~np.isfinite(np.asarray(part)))) for part in parts)
+    if bad:
+        raise UserError(
+            f"{where}: {bad} of {array.size} numbers are not finite (NaN or infinity): "
+            "the weights are damaged or their training diverged; get them anew"
+        )
+
+
 def draw_missing(
     paths: Collection[str], fresh: Fresh | None, placed: Mapping[str, jax.sharding.Sharding | None]
 ) -> dict[str, jax.Array]:
-    """The named parameters of a fresh network; the others are traced away."""
+    """Draw the named parameters of a fresh network; the others are traced away."""
     if not paths:
         return {}
     if fresh is None:
@@ -75,12 +74,3 @@ def draw_missing(
 
     shardings = {path: placed[path] for path in paths}
     return jax.jit(some, out_shardings=None if None in shardings.values() else shardings)()
-
-
-def _put(array: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
-    """Onto the devices, and there before the next tensor is read."""
-    if sharding is None:
-        return jax.block_until_ready(jax.device_put(array))
-    return jax.block_until_ready(
-        jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-    )

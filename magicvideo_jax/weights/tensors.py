@@ -1,5 +1,6 @@
 """Tensors in a file, not yet read."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -7,7 +8,8 @@ from typing import Generic, TypeVar
 import ml_dtypes
 import numpy as np
 
-# What a weight may be kept as, by safetensors' names. float32 parameters hold all but the last exactly.
+# What a weight may be kept as, by safetensors' names. float32 parameters hold all but the last
+# exactly.
 FLOATS: dict[str, type] = {
     "F32": np.float32,
     "F16": np.float16,
@@ -22,7 +24,7 @@ class Stored:
 
     shape: tuple[int, ...]
     dtype: str
-    """By safetensors' names: `F32`, `BF16`, `I64`."""
+    """Name of the type in safetensors: `F32`, `BF16`, `I64`."""
     read: Callable[[], np.ndarray]
 
 
@@ -37,8 +39,8 @@ _KEPT_MAPPED = 128 * 2**20
 class Mapped(Generic[Handle]):
     """A memory-mapped file, opened again whenever 128 MB of it were read.
 
-    The pages that a mapping has touched count as this process's memory until the mapping is closed: without this,
-    loading would take twice the size of the parameters.
+    The pages that a mapping has touched count as this process's memory until the mapping is
+    closed: without this, loading would take twice the size of the parameters.
     """
 
     def __init__(self, open_file: Callable[[], Handle]):
@@ -55,3 +57,22 @@ class Mapped(Generic[Handle]):
             self._handle, self._touched = self._open(), 0
         self._touched += count
         return self._handle
+
+
+def changed(
+    tensor: Stored, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]
+) -> Stored:
+    """The tensor as `change` makes it when it is read."""
+    return Stored(shape, tensor.dtype, lambda: change(tensor.read()))
+
+
+def flat_convolutions(tensors: Tensors, pattern: str) -> Tensors:
+    """The same tensors, with 1x1 convolutions (out, in, 1, 1) whose keys match as linear maps
+    (out, in)."""
+
+    def flat(key: str, tensor: Stored) -> Stored:
+        if tensor.shape[2:] != (1, 1) or not re.fullmatch(pattern, key):
+            return tensor
+        return changed(tensor, tensor.shape[:2], lambda x: x.reshape(x.shape[:2]))
+
+    return {key: flat(key, tensor) for key, tensor in tensors.items()}

@@ -1,6 +1,8 @@
-"""Whole pipelines, written: as a diffusers folder, or as a folder of ours with the same configuration files.
+"""Writing weights: as a folder in diffusers' layout, or as one of ours with the same
+configuration files.
 
-Networks are written one after the other, so that no more than one is in memory.
+Networks are written one after the other, so that no more than one is in memory. A VAE alone
+becomes a folder of `vae/`, TAESD a folder of its own files.
 """
 
 import json
@@ -17,21 +19,23 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, size_in_bytes
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.weights.components import (
+    PIPELINE_PARTS,
     TEXT,
     UNET,
     VAE,
     ComponentSpec,
     ComponentWeights,
-    StableDiffusion,
+    Weights,
 )
+from magicvideo_jax.weights.folders import CONFIG, FORMAT, INDEX, JAX, PARAMS, SCHEDULER, TOKENIZER
+from magicvideo_jax.weights.formats.taesd_files import HALVES, TAESD, TAESD_CLASS, taesd_file
 from magicvideo_jax.weights.jax_params import save_params
-from magicvideo_jax.weights.open import CONFIG, FORMAT, INDEX, JAX, PARAMS, SCHEDULER
 from magicvideo_jax.weights.streaming import Tick, silent
-from magicvideo_jax.weights.tables import Name, NamingStyle, name_of
+from magicvideo_jax.weights.tables.naming import Name, NamingStyle, name_of
 from magicvideo_jax.weights.tensor_files import SAFETENSORS
 from magicvideo_jax.weights.write_safetensors import write_safetensors
 
-_OURS = (INDEX, "taesd_encoder.safetensors", "taesd_decoder.safetensors")
+_OURS = (INDEX, *map(taesd_file, HALVES), f"{VAE.folder}/{CONFIG}")
 """A folder that holds none of these files was not written by `convert`: it is never replaced."""
 
 ProgressFactory = Callable[[str, int], AbstractContextManager[Tick]]
@@ -39,7 +43,7 @@ ProgressFactory = Callable[[str, int], AbstractContextManager[Tick]]
 
 
 def no_progress(_: str, __: int) -> AbstractContextManager[Tick]:
-    """A `ProgressFactory` that nobody sees."""
+    """A `ProgressFactory` that shows nothing."""
     return nullcontext(silent)
 
 
@@ -59,42 +63,81 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         )
 
 
-def write_jax(
-    model: StableDiffusion, folder: Path, *, progress: ProgressFactory = no_progress
-) -> None:
-    """Write a folder of ours: float32 Orbax checkpoints beside the configurations, which stay as they were found."""
-    for part in model.parts:
+def check_complete(weights: Weights, where: str) -> None:
+    """Check that weights are a whole pipeline or a VAE. Errors: `UserError` naming the part that
+    is missing."""
+    parts = weights.parts
+    vae = parts.get(VAE.folder)
+    if set(parts) == {VAE.folder}:
+        return
+    missing = [kind for kind in PIPELINE_PARTS if kind.folder not in parts]
+    if missing:
+        flags = {UNET: "a SOURCE with a U-Net", VAE: "--vae WEIGHTS", TEXT: "--text WEIGHTS"}
+        raise UserError(
+            f"{where}: holds no {' and no '.join(kind.words for kind in missing)}: "
+            f"give {' and '.join(flags[kind] for kind in missing)}"
+        )
+    if vae is not None and vae.kind is TAESD:
+        raise UserError(
+            f"{where}: uses TAESD, which cannot be exported as the pipeline's VAE: give --vae WEIGHTS"
+        )
+
+
+def write_jax(weights: Weights, folder: Path, *, progress: ProgressFactory = no_progress) -> None:
+    """Write a folder of ours: float32 Orbax checkpoints beside the configurations, which stay as
+    they were found."""
+    for part in weights.parts.values():
+        place = folder if part.kind is TAESD else folder / part.kind.folder
         params = _load(part, progress)
         with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
-            save_params(folder / part.kind.folder / PARAMS, params)
+            save_params(place / PARAMS, params)
             tick(size_in_bytes(params))
         del params
-        write_config_json(folder / part.kind.folder / CONFIG, part.json)
-    _write_rest(model, folder, {FORMAT: JAX})
+        if part.kind is TAESD:
+            halves = [half for half in HALVES if half not in part.lacks]
+            index = {"_class_name": TAESD_CLASS, FORMAT: JAX, "halves": halves}
+            _write_config(folder / INDEX, index)
+        else:
+            _write_config(place / CONFIG, part.json)
+    _write_rest(weights, folder, {FORMAT: JAX})
 
 
 def write_diffusers(
-    model: StableDiffusion,
+    weights: Weights,
     folder: Path,
     *,
     dtype: type = np.float32,
     progress: ProgressFactory = no_progress,
 ) -> None:
-    """Write a folder that diffusers' StableDiffusionPipeline loads; `dtype` is float32 or float16.
+    """Write a folder that diffusers' StableDiffusionPipeline loads; `dtype` is float32, float16
+    or bfloat16.
 
-    What a video network adds goes into `unet_temporal/` and `vae_temporal/`, under our names and always float32.
+    What a video network adds goes into `unet_temporal/` and `vae_temporal/`, under our names and
+    always float32.
     """
-    for part in model.parts:
+    for part in weights.parts.values():
         params = _load(part, progress)
         with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
             _write_weights(part, params, folder, dtype=dtype, tick=tick)
         del params
-        write_config_json(folder / part.kind.folder / CONFIG, part.json)
-    _write_rest(model, folder, {})
+        if part.kind is not TAESD:
+            _write_config(folder / part.kind.folder / CONFIG, _for_torch(part))
+    _write_rest(weights, folder, {})
+
+
+def _for_torch(part: ComponentWeights[Any]) -> dict[str, Any]:
+    """Content of config.json for PyTorch; a text encoder's says float32.
+
+    transformers 5 loads a network in the type that this file says, or else in that of the
+    weights, whereas diffusers always loads float32: without the word, a float16 text encoder
+    would meet a float32 U-Net.
+    """
+    json = {field: value for field, value in part.json.items() if field != "torch_dtype"}
+    return json | {"dtype": "float32"} if part.kind is TEXT else dict(part.json)
 
 
 def _load(part: ComponentWeights[Any], progress: ProgressFactory) -> Params:
-    shapes = part.network().shapes
+    shapes = part.shapes()
     with progress(f"{part.kind.folder}: reading", size_in_bytes(shapes)) as tick:
         return part.load(shapes, tick=tick)
 
@@ -104,33 +147,33 @@ def _write_weights(
 ) -> None:
     flat = flatten(params)
     names = {path: name_of(part.kind.table, path, x.ndim) for path, x in flat.items()}
-    there = {path: name for path, name in names.items() if name.leaves is NamingStyle.PYTORCH}
-    write_named(
-        folder / part.kind.folder / f"{part.kind.stem}{SAFETENSORS}",
-        there,
-        flat,
-        dtype=dtype,
-        tick=tick,
-    )
-    write_added(part.kind, names, flat, folder, tick=tick)
-
-
-def write_added(
-    kind: ComponentSpec[Any],
-    names: Mapping[str, Name],
-    flat: Mapping[str, Any],
-    folder: Path,
-    *,
-    tick: Tick = silent,
-) -> None:
-    """What a video network adds, if anything: float32, in a folder of its own."""
+    theirs = {path: name for path, name in names.items() if name.leaves is NamingStyle.PYTORCH}
+    for file, group in _files_of(part, theirs).items():
+        _write_named(folder / file, group, flat, dtype=dtype, tick=tick)
+    # What a video network adds: float32, in a folder of its own.
     if added := {path: name for path, name in names.items() if name.leaves is NamingStyle.OURS}:
-        write_named(
-            folder / kind.temporal_folder / f"{kind.stem}{SAFETENSORS}", added, flat, tick=tick
-        )
+        file = folder / part.kind.temporal_folder / f"{part.kind.stem}{SAFETENSORS}"
+        _write_named(file, added, flat, tick=tick)
 
 
-def write_named(
+def _files_of(
+    part: ComponentWeights[Any], names: Mapping[str, Name]
+) -> Mapping[str, Mapping[str, Name]]:
+    """The weight files of a network and what goes into each: TAESD has one for each half."""
+    if part.kind is not TAESD:
+        return {f"{part.kind.folder}/{part.kind.stem}{SAFETENSORS}": names}
+    return {
+        taesd_file(half): {
+            path: name._replace(key=name.key.removeprefix(f"{half}."))
+            for path, name in names.items()
+            if path.startswith(f"{half}.")
+        }
+        for half in HALVES
+        if half not in part.lacks
+    }
+
+
+def _write_named(
     file: Path,
     names: Mapping[str, Name],
     flat: Mapping[str, Any],
@@ -138,7 +181,7 @@ def write_named(
     dtype: type = np.float32,
     tick: Tick = silent,
 ) -> None:
-    """Those parameters of `flat` that are named, under their names over there."""
+    """Write those parameters of `flat` that are named, under their names in PyTorch."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(
         file,
@@ -149,27 +192,21 @@ def write_named(
     )
 
 
-def write_temporal_config(kind: ComponentSpec[Any], temporal: Any, folder: Path) -> None:
-    """What `sources.temporal_of` reads, where there is anything to read."""
-    if temporal is not None:
-        write_config_json(folder / kind.temporal_folder / CONFIG, to_plain(temporal))
-
-
-def _write_rest(model: StableDiffusion, folder: Path, mark: Mapping[str, str]) -> None:
-    """Everything but networks."""
-    for part in (model.unet, model.vae):
-        write_temporal_config(part.kind, part.config.temporal, folder)
-    write_config_json(folder / SCHEDULER, model.noise_json)
-    if model.tokenizer is not None:
+def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None:
+    """Write everything but networks."""
+    for part in weights.parts.values():
+        _write_temporal_config(part.kind, getattr(part.config, "temporal", None), folder)
+    if weights.noise_json is None:
+        return
+    _write_config(folder / SCHEDULER, weights.noise_json)
+    if weights.tokenizer is not None:
         try:
-            shutil.copytree(model.tokenizer, folder / "tokenizer")
+            shutil.copytree(weights.tokenizer, folder / TOKENIZER)
         except (OSError, shutil.Error) as error:
             raise UserError(
-                f"{model.tokenizer}: the tokenizer cannot be copied ({error})"
+                f"{weights.tokenizer}: the tokenizer cannot be copied ({error})"
             ) from error
-    libraries = {kind.folder: list(kind.library) for kind in (TEXT, UNET, VAE)}
-    scheduler = model.noise_json.get("_class_name", "DDIMScheduler")
-    tokenizer = [None, None] if model.tokenizer is None else ["transformers", model.tokenizer_class]
+    has_tokenizer = weights.tokenizer is not None
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",
@@ -178,14 +215,20 @@ def _write_rest(model: StableDiffusion, folder: Path, mark: Mapping[str, str]) -
         "image_encoder": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
-        "scheduler": ["diffusers", scheduler],
-        "tokenizer": tokenizer,
-        **libraries,
+        "scheduler": ["diffusers", weights.noise_json.get("_class_name", "DDIMScheduler")],
+        "tokenizer": ["transformers", weights.tokenizer_class] if has_tokenizer else [None, None],
+        **{kind.folder: list(kind.library) for kind in (TEXT, UNET, VAE)},
     }
-    write_config_json(folder / INDEX, index)
+    _write_config(folder / INDEX, index)
 
 
-def write_config_json(path: Path, content: Mapping[str, Any]) -> None:
-    """A configuration file, as diffusers writes them."""
+def _write_temporal_config(kind: ComponentSpec[Any], temporal: Any, folder: Path) -> None:
+    if temporal is not None:
+        _write_config(folder / kind.temporal_folder / CONFIG, to_plain(temporal))
+
+
+def _write_config(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a configuration as it was found: with -Infinity, which `core.files.write_json` replaces
+    and diffusers' schedulers hold."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,5 @@
-"""A safetensors file, written tensor by tensor: the format is a length, a JSON header and the tensors in a row.
+"""A safetensors file, written tensor by tensor: the format is a length, a JSON header and the
+tensors in a row.
 
 safetensors' own writer wants all tensors in memory at once. Files are always read by the library.
 """
@@ -14,7 +15,7 @@ from jax.typing import ArrayLike
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.streaming import Tick, silent
-from magicvideo_jax.weights.tables import Layout
+from magicvideo_jax.weights.tables.naming import Layout
 
 _NAMES = {
     np.dtype(np.float32): "F32",
@@ -32,7 +33,8 @@ def write_safetensors(
     dtype: type = np.float32,
     tick: Tick = silent,
 ) -> None:
-    """Write our parameters in PyTorch's layout; `shapes` are those in the file, in the tensors' order.
+    """Write our parameters in PyTorch's layout; `shapes` are those in the file, in the tensors'
+    order.
 
     `UserError` if the file cannot be written or a value is too large for `dtype`.
     """

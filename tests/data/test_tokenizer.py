@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from transformers import CLIPTokenizer
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.drawn.shape_clips import vocabulary
@@ -44,3 +45,26 @@ def test_a_long_caption_is_cut_and_ends(tokenizer):
 def test_a_folder_without_tokenizer_is_named(tmp_path):
     with pytest.raises(UserError, match="no tokenizer here"):
         CaptionTokenizer(tmp_path, length=24)
+
+
+def test_ids_are_those_of_cliptokenizer(tokenizer):
+    captions = ["a red circle", "", "zebra " * 40, "A small, red heart!"]
+    theirs = CLIPTokenizer.from_pretrained(str(tokenizer.folder))(
+        captions, padding="max_length", truncation=True, max_length=24
+    )["input_ids"]
+    np.testing.assert_array_equal(tokenizer(captions), theirs)
+
+
+def test_the_end_of_a_long_prompt_is_named_and_of_captions_only_the_first(tokenizer, capfd):
+    fits = "red " * 22
+    for name_each, lines in ((True, 2), (False, 1)):
+        tokenize = CaptionTokenizer(tokenizer.folder, length=24, name_each=name_each)
+        tokenize([fits])
+        assert not capfd.readouterr().err
+        tokenize([f"{fits} and blue", f"{fits} and blue", f"{fits} green"])
+        tokenize([f"{fits} green"])
+        said = capfd.readouterr().err
+        assert said.count("\n") == lines
+        assert "reads 24 tokens" in said
+        assert "'and blue'" in said
+        assert ("'green'" in said) is name_each

@@ -15,6 +15,7 @@ from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
+from magicvideo_jax.planning.collectives import find_collectives
 from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
 
 REQUEST = SampleRequest(prompts=["a", "b", "c"], fps=[4.0, 8.0, 16.0], negative="dull", seed=5)
@@ -56,7 +57,7 @@ def test_eight_devices_make_the_clips_of_one(shape, on_one_device):
     assert np.max(np.abs(made.astype(int) - on_one_device)) <= 1
     arguments = (*generator.batch(REQUEST, 0, 8), *generator.settings())
     program = generator.program(mesh).lower(params, *arguments).compile().as_text()
-    kinds = {one.kind for one in collectives(program, 8)}
+    kinds = {one.kind for one in find_collectives(program, 8)}
     assert kinds == ({"all-gather"} if shape.fsdp > 1 else set())
 
 

@@ -168,9 +168,10 @@ def test_a_folder_without_permission_is_one_line(tmp_path, clip):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.gif"])
-def test_a_full_disk_leaves_the_earlier_clip_alone(tmp_path, clip, name):
+def test_a_full_disk_leaves_the_earlier_clip_alone(tmp_path, clip, name, monkeypatch):
+    monkeypatch.setattr("secrets.token_hex", lambda _: "0")
     (tmp_path / name).write_text("earlier")
-    (tmp_path / f".{name}.{os.getpid()}.part").symlink_to("/dev/full")
+    (tmp_path / f".{name}.0.part").symlink_to("/dev/full")
     with pytest.raises(
         UserError, match=f"{name} cannot be written: No space left on device"
     ) as error:

@@ -17,7 +17,7 @@ from magicvideo_jax.models.clip_text import (
     CLIPTextEncoder,
     TextConfig,
 )
-from magicvideo_jax.weights.tables import TEXT
+from magicvideo_jax.weights.tables.clip_keys import TEXT_TABLE
 
 TINY = {"width": 32, "heads": 4, "hidden": 96, "vocabulary": 120, "tokens": 13}
 
@@ -52,7 +52,7 @@ def test_it_equals_transformers(activation: Activation, length: int):
     ids = some_ids(config, length)
     expected = theirs(torch.from_numpy(ids).long()).last_hidden_state
     error = relative_error(
-        quick(network.apply)(copied(TEXT, network.shapes, theirs.state_dict()), ids), expected
+        quick(network.apply)(copied(TEXT_TABLE, network.shapes, theirs.state_dict()), ids), expected
     )
     print(f"relative error {error:.1e}")
     assert error < 1e-4
@@ -74,7 +74,9 @@ def test_the_penultimate_form_is_the_norm_of_the_last_but_one_hidden_state():
         state["final_layer_norm.bias"],
         eps=1e-5,
     )
-    error = relative_error(quick(network.apply)(copied(TEXT, network.shapes, state), ids), expected)
+    error = relative_error(
+        quick(network.apply)(copied(TEXT_TABLE, network.shapes, state), ids), expected
+    )
     print(f"relative error {error:.1e}")
     assert error < 1e-4
 
@@ -82,7 +84,7 @@ def test_the_penultimate_form_is_the_norm_of_the_last_but_one_hidden_state():
 def test_later_tokens_do_not_change_earlier_ones():
     config = TextConfig(**TINY, layers=2)
     network = bind(lambda keys: CLIPTextEncoder(config, keys=keys))
-    params = copied(TEXT, network.shapes, randomise(torch_encoder(config)).state_dict())
+    params = copied(TEXT_TABLE, network.shapes, randomise(torch_encoder(config)).state_dict())
     ids = some_ids(config, 13)
     changed = ids.copy()
     changed[:, 5:] = 7
@@ -98,7 +100,7 @@ def test_bfloat16_stays_near_float32():
         bind(lambda keys, dtype=dtype: CLIPTextEncoder(config, keys=keys, dtype=dtype))
         for dtype in (jnp.float32, jnp.bfloat16)
     ]
-    params = copied(TEXT, networks[0].shapes, randomise(torch_encoder(config)).state_dict())
+    params = copied(TEXT_TABLE, networks[0].shapes, randomise(torch_encoder(config)).state_dict())
     exact, rounded = (quick(network.apply)(params, some_ids(config, 13)) for network in networks)
     assert rounded.dtype == jnp.float32
     assert 0 < jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact) < 0.03
@@ -126,7 +128,7 @@ def test_full_size_equals_transformers(config: TextConfig):
     ids = some_ids(config, 77)
     expected = theirs(torch.from_numpy(ids).long()).last_hidden_state
     error = relative_error(
-        quick(network.apply)(copied(TEXT, network.shapes, theirs.state_dict()), ids), expected
+        quick(network.apply)(copied(TEXT_TABLE, network.shapes, theirs.state_dict()), ids), expected
     )
     print(f"relative error {error:.1e}")
     assert error < 1e-4

@@ -15,8 +15,8 @@ from torch_weights import copied, from_torch, randomise, relative_error, to_torc
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.taesd import TinyAutoencoder
-from magicvideo_jax.weights import tables
-from magicvideo_jax.weights.taesd_files import open_taesd
+from magicvideo_jax.weights.open import open_weights
+from magicvideo_jax.weights.tables.taesd_keys import TAESD_TABLE
 
 
 def real_frames(clip: Path, *, height: int, width: int, count: int) -> np.ndarray:
@@ -66,7 +66,7 @@ def test_it_equals_diffusers(shape: tuple[int, ...]):
     x = np.random.default_rng(0).uniform(size=(*shape, 3)).astype(np.float32)
     x = x if len(shape) > 2 else x[None]
     theirs = randomise(AutoencoderTiny())
-    params = copied(tables.TAESD, NETWORK.shapes, published_names(theirs.state_dict()))
+    params = copied(TAESD_TABLE, NETWORK.shapes, published_names(theirs.state_dict()))
     _, errors = compare(theirs, params, x)
     print(errors)
     assert max(errors.values()) < 1e-4
@@ -97,7 +97,7 @@ def test_real_frames_survive(trained: AutoencoderTiny, shared_assets: Path, size
     x = real_frames(
         shared_assets / "real_clips" / "asl_gestures_book.mkv", height=height, width=width, count=2
     )
-    params = open_taesd(shared_assets / "taesd").load(NETWORK.shapes)
+    params = open_weights(shared_assets / "taesd").parts["vae"].load(NETWORK.shapes)
     decoded, errors = compare(trained, params, x)
     print(
         f"{height} x {width}: {psnr(decoded, x):.2f} dB (clipped to [0, 1]: {psnr(decoded.clip(0, 1), x):.2f}) {errors}"

@@ -12,7 +12,7 @@ from torch_weights import copied, from_torch, randomise, relative_error, to_torc
 from magicvideo_jax.core.tree import count_parameters, size_in_bytes
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.unet import SD1, SD2, Remat, UNetConfig, UNetLevelConfig, VideoUNet
-from magicvideo_jax.weights.tables import UNET
+from magicvideo_jax.weights.tables.unet_keys import UNET_TABLE
 
 TINY_SD1 = UNetConfig(
     levels=(UNetLevelConfig(32, 4), UNetLevelConfig(64, 4), UNetLevelConfig(64, 0)),
@@ -81,7 +81,7 @@ def test_it_equals_diffusers(config: UNetConfig, shape: tuple[int, ...]):
     """8 x 12 halves evenly, 12 x 20 ends odd, 11 x 14 rounds up on the way down and is cut on the way up."""
     theirs = randomise(torch_unet(config))
     network = bind(lambda keys: VideoUNet(config, keys=keys))
-    params = copied(UNET, network.shapes, theirs.state_dict())
+    params = copied(UNET_TABLE, network.shapes, theirs.state_dict())
     error = compare(config, theirs, quick(network.apply), params, shape=shape)
     print(f"relative error {error:.1e}")
     assert error < 1e-4
@@ -99,7 +99,7 @@ def test_full_size_counts(config: UNetConfig, parameters: int):
 def test_full_size_equals_diffusers(config: UNetConfig):
     theirs = randomise(torch_unet(config))
     network = bind(lambda keys: VideoUNet(config, keys=keys))
-    params = copied(UNET, network.shapes, theirs.state_dict())
+    params = copied(UNET_TABLE, network.shapes, theirs.state_dict())
     assert count_parameters(params) == count_parameters(network.shapes)
     for shape in ((1, 2, 32, 32), (1, 1, 64, 40), (1, 1, 40, 24)):
         error = compare(config, theirs, jax.jit(network.apply), params, shape=shape)

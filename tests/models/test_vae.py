@@ -11,7 +11,7 @@ from torch_weights import copied, from_torch, randomise, relative_error, to_torc
 from magicvideo_jax.core.tree import count_parameters
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
-from magicvideo_jax.weights.tables import VAE
+from magicvideo_jax.weights.tables.vae_keys import VAE_TABLE
 
 TINY = VAEConfig(widths=(16, 32, 32), blocks=1, groups=8)
 
@@ -56,13 +56,15 @@ def compare(
 def test_it_equals_diffusers(shape: tuple[int, ...]):
     """16 x 24 halves evenly; 18 x 29 ends on a row that the padding at the end decides."""
     theirs, network = randomise(torch_vae(TINY)), our_vae(TINY)
-    errors = compare(theirs, network, copied(VAE, network.shapes, theirs.state_dict()), shape=shape)
+    errors = compare(
+        theirs, network, copied(VAE_TABLE, network.shapes, theirs.state_dict()), shape=shape
+    )
     print(errors)
     assert max(errors.values()) < 1e-4
 
 
 def test_bfloat16_stays_near_float32():
-    params = copied(VAE, our_vae(TINY).shapes, randomise(torch_vae(TINY)).state_dict())
+    params = copied(VAE_TABLE, our_vae(TINY).shapes, randomise(torch_vae(TINY)).state_dict())
     x = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)).astype(np.float32)
     exact, rounded = (
         quick(our_vae(TINY, dtype).apply)(params, x) for dtype in (jnp.float32, jnp.bfloat16)
@@ -79,7 +81,7 @@ def test_full_size_count():
 @pytest.mark.slow
 def test_full_size_equals_diffusers():
     theirs, network = randomise(torch_vae(VAEConfig())), our_vae(VAEConfig())
-    params = copied(VAE, network.shapes, theirs.state_dict())
+    params = copied(VAE_TABLE, network.shapes, theirs.state_dict())
     with torch.no_grad():
         for shape in ((2, 64, 64), (1, 128, 80), (1, 72, 104)):
             errors = compare(theirs, network, params, shape=shape)

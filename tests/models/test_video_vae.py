@@ -22,7 +22,7 @@ from magicvideo_jax.models.temporal import PositionEncoding
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig, sliding_window_mask
 from magicvideo_jax.training.optimizer import Freeze, is_trained
-from magicvideo_jax.weights.tables import VAE
+from magicvideo_jax.weights.tables.vae_keys import VAE_TABLE
 
 WINDOW = 3
 TEMPORAL = TemporalDecoderConfig(window=WINDOW, heads=2)
@@ -196,7 +196,7 @@ def test_temporal_layers_can_be_trained_alone():
 def test_a_full_size_one_begins_as_diffusers_decoder():
     config = VAEConfig(temporal=TemporalDecoderConfig())
     theirs, network = randomise(torch_vae(config)), vae(config)
-    image = copied(VAE, vae(VAEConfig()).shapes, theirs.state_dict())
+    image = copied(VAE_TABLE, vae(VAEConfig()).shapes, theirs.state_dict())
     params = merge(image, temporal_part(jax.jit(network.init)(jax.random.key(0))))
     z = latents(1, 3, 16, 24, 4)
     decoded, _ = quick(network.method(AutoencoderKL.decode_next))(params, z, None)

@@ -400,7 +400,7 @@ def test_the_verb_writes_what_it_says(tmp_path):
 
 def test_a_vae_samples_nothing():
     with pytest.raises(UserError, match="--what=sample: stage=vae does not sample from prompts"):
-        quick_plan(tiny("vae"), topology("v5e:2x4"), ProgramKind.SAMPLE)
+        quick_plan(tiny("vae"), parse_topology("v5e:2x4"), ProgramKind.SAMPLE)
 
 
 @needs_libtpu

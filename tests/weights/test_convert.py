@@ -35,8 +35,8 @@ from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.weights import write_folders as folders
 from magicvideo_jax.weights.components import component_weights
-from magicvideo_jax.weights.open import open_source
-from magicvideo_jax.weights.taesd_files import open_taesd
+from magicvideo_jax.weights.formats.weight_format import OpenOptions
+from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.write_folders import write_diffusers, write_jax
 
 FORMS = pytest.mark.parametrize("second", [False, True], ids=["1.x", "2.x"])
@@ -45,8 +45,13 @@ FORMS = pytest.mark.parametrize("second", [False, True], ids=["1.x", "2.x"])
 def _convert(source, target, **asked):
     """The verb, in this process."""
     defaults = {"to": None, "overwrite": False, "dtype": "float32", "ema": False}
-    defaults |= {"prediction_type": None, "tokenizer": None}
+    defaults |= {"prediction_type": None, "tokenizer": None, "vae": None, "text": None}
+    defaults |= {"variant": ""}
     convert(Namespace(source=str(source), target=str(target), **(defaults | asked)))
+
+
+def _opened(path, **options):
+    return open_weights(path, options=OpenOptions(**options))
 
 
 def _copy(tmp_path, *, second=False) -> Path:
@@ -131,7 +136,9 @@ def test_half_precision_comes_back_as_it_was(tmp_path, dtype):
     (source / FILES["unet"]).rename(source / "unet" / "diffusion_pytorch_model.fp16.safetensors")
     _convert(source, tmp_path / "jax")
     params = flatten(
-        open_source(tmp_path / "jax").vae.load(open_source(tmp_path / "jax").vae.network().shapes)
+        open_weights(tmp_path / "jax")
+        .parts["vae"]
+        .load(open_weights(tmp_path / "jax").parts["vae"].network().shapes)
     )
     assert all(x.dtype == np.float32 for x in params.values())
     _convert(tmp_path / "jax", tmp_path / "back", dtype=dtype)
@@ -178,18 +185,18 @@ def test_single_files_equal_their_diffusers_twin(tmp_path, second, ending):
         torch.save({"state_dict": single, "global_step": 470000}, file)
     else:
         save_file({key: x.contiguous() for key, x in single.items()}, file)
-    model, twin = open_source(file), open_source(tiny_folder(second=second))
-    assert model.unet.config == twin.unet.config
-    assert model.vae.config == twin.vae.config
-    assert model.text_encoder.config == twin.text_encoder.config
+    model, twin = open_weights(file), open_weights(tiny_folder(second=second))
+    assert model.parts["unet"].config == twin.parts["unet"].config
+    assert model.parts["vae"].config == twin.parts["vae"].config
+    assert model.parts["text_encoder"].config == twin.parts["text_encoder"].config
     assert model.noise == twin.noise
     assert ("assuming v" in " ".join(model.notes)) == second
     if not second:
         write_diffusers(model, tmp_path / "back")
         _same(states(tmp_path / "back"), states(tiny_folder()))
     else:
-        assert open_source(file, prediction=Prediction.EPS).noise.prediction_type is Prediction.EPS
-        write_diffusers(open_source(file, tokenizer=tiny_folder() / "tokenizer"), tmp_path / "back")
+        assert _opened(file, prediction=Prediction.EPS).noise.prediction_type is Prediction.EPS
+        write_diffusers(_opened(file, tokenizer=tiny_folder() / "tokenizer"), tmp_path / "back")
         _same(states(tmp_path / "back"), states(tiny_folder(second=True)))
         StableDiffusionPipeline.from_pretrained(tmp_path / "back", local_files_only=True)
 
@@ -198,14 +205,14 @@ def test_averages_of_a_single_file(tmp_path):
     file = tmp_path / "sd.safetensors"
     single = {key: x.contiguous() for key, x in single_file_of(tiny_folder()).items()}
     save_file(single, file)
-    plain, averaged = open_source(file).unet, open_source(file, ema=True).unet
+    plain, averaged = open_weights(file).parts["unet"], _opened(file, ema=True).parts["unet"]
     shapes = plain.network().shapes
     plain, averaged = flatten(plain.load(shapes)), flatten(averaged.load(shapes))
     for path, x in plain.items():
         np.testing.assert_array_equal(np.asarray(x) + np.float32(1), averaged[path])
     save_file({key: x for key, x in single.items() if not key.startswith("model_ema.")}, file)
     with pytest.raises(UserError, match="--ema asks for averaged weights"):
-        open_source(file, ema=True)
+        _opened(file, ema=True)
 
 
 @pytest.mark.parametrize(
@@ -255,27 +262,27 @@ def test_single_files_that_do_not_fit_are_refused(tmp_path, edit, words):
     ids=["unet", "vae"],
 )
 def test_what_a_video_network_adds_travels_beside(tmp_path, name, temporal):
-    source = open_source(tiny_folder())
-    part = getattr(source, name)
+    source = open_weights(tiny_folder())
+    part = source.parts[name]
     config = replace(part.config, temporal=temporal)
     network = part.kind.network(config)
     rng = np.random.default_rng(0)
     drawn = jax.tree.map(lambda x: rng.standard_normal(x.shape, dtype=np.float32), network.shapes)
-    model = replace(source, **{name: part.with_params(drawn, config)})
-    assert getattr(model, name).json == part.json
+    made = replace(component_weights(part.kind, config, drawn), json=part.json)
+    model = replace(source, parts={**source.parts, name: made})
     write_diffusers(model, tmp_path / "pytorch", dtype=np.float32)
     StableDiffusionPipeline.from_pretrained(tmp_path / "pytorch", local_files_only=True)
     _convert(tmp_path / "pytorch", tmp_path / "jax")
     _convert(tmp_path / "jax", tmp_path / "back")
     for folder in ("pytorch", "jax", "back"):
-        again = getattr(open_source(tmp_path / folder), name)
+        again = open_weights(tmp_path / folder).parts[name]
         assert again.config == config
         jax.tree.map(np.testing.assert_array_equal, again.load(network.shapes), drawn)
     made = component_weights(part.kind, config, drawn)
     assert made.kind.read(made.json, where="f", temporal=temporal) == config
     change_json(tmp_path / "back" / f"{name}_temporal" / "config.json", position="some")
     with pytest.raises(UserError, match=rf"{name}_temporal/config.json.position='some'"):
-        open_source(tmp_path / "back")
+        open_weights(tmp_path / "back")
 
 
 def test_taesd_both_ways(tmp_path, shared_assets, capsys):
@@ -289,8 +296,8 @@ def test_taesd_both_ways(tmp_path, shared_assets, capsys):
         assert all(torch.equal(x, ours[key]) for key, x in theirs.items())
     _convert(source / "taesd_decoder.safetensors", tmp_path / "half")
     assert capsys.readouterr().out.startswith(f"writing a JAX folder to {tmp_path / 'jax'}\n")
-    half = open_taesd(tmp_path / "half")
-    assert half.halves == ("decoder",)
+    half = open_weights(tmp_path / "half").parts["vae"]
+    assert half.lacks == ("encoder",)
     assert set(half.load(half.shapes())) == {"decoder"}
 
 
@@ -348,7 +355,7 @@ def test_a_source_that_is_not_whole_leaves_nothing_behind(tmp_path, damage, word
 
 
 def test_a_damaged_folder_of_ours_is_refused(tmp_path):
-    write_jax(open_source(tiny_folder()), tmp_path / "jax")
+    write_jax(open_weights(tiny_folder()), tmp_path / "jax")
     checkpoint = tmp_path / "jax/vae/params"
     kept = [path for path in checkpoint.rglob("*") if path.is_file()]
     for path in kept:

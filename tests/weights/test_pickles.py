@@ -5,6 +5,7 @@ import pickle
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,3 +82,13 @@ def test_torch_is_asked_for_by_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match="pip install torch"):
         open_tensors(tmp_path / "w.ckpt")
+
+
+def test_numpy_scalars_beside_the_weights_are_left_out(tmp_path):
+    """Old Stable Diffusion files keep scores so; NumPy's functions are stood in for and not run."""
+    scores = {"global_step": np.int64(5), "best": np.float64(0.1), "half": np.float16(1)}
+    torch.save({"state_dict": {"a": torch.ones(2)}} | scores, tmp_path / "sd.ckpt")
+    assert list(open_tensors(tmp_path / "sd.ckpt")) == ["a"]
+    torch.save({"a": torch.ones(2), "names": np.array(["x"], object)}, tmp_path / "array.ckpt")
+    with pytest.raises(UserError, match=r"it names numpy\.\S+, which is no tensor"):
+        open_tensors(tmp_path / "array.ckpt")

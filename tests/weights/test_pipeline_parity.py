@@ -19,7 +19,7 @@ from magicvideo_jax.experiment.config import Component, ModelConfig
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler, make_solver_table
-from magicvideo_jax.weights.open import open_source
+from magicvideo_jax.weights.open import open_weights
 
 PROMPTS, STEPS, GUIDANCE = ["a bee", "the sea"], 20, 7.5
 SAMPLERS = {
@@ -35,20 +35,18 @@ SAMPLERS = {
 @cache
 def converted(second: bool):
     """The tiny pipeline of 1.x's or 2.x's form: diffusers' own, and our networks with its weights."""
-    pipeline, source = tiny_pipeline(second=second), open_source(tiny_folder(second=second))
+    pipeline, source = tiny_pipeline(second=second), open_weights(tiny_folder(second=second))
     model = ModelConfig(
-        unet=source.unet.config,
-        vae=source.vae.config,
-        text=source.text_encoder.config,
+        unet=source.parts["unet"].config,
+        vae=source.parts["vae"].config,
+        text=source.parts["text_encoder"].config,
         noise=source.noise,
     )
     networks = Networks(model)
-    parts = {
-        Component.UNET: source.unet,
-        Component.VAE: source.vae,
-        Component.TEXT: source.text_encoder,
+    params = {
+        name: part.load(networks.by_component[Component(name)].shapes)
+        for name, part in source.parts.items()
     }
-    params = {c.value: part.load(networks.by_component[c].shapes) for c, part in parts.items()}
     tokenizer = CaptionTokenizer(source.tokenizer, length=model.text.tokens)
     return pipeline, networks, params, tokenizer, source.noise
 

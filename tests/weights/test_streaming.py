@@ -13,8 +13,8 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.weights.components import UNET
-from magicvideo_jax.weights.open import open_source
-from magicvideo_jax.weights.tables import VIDEO_PARTS
+from magicvideo_jax.weights.open import open_weights
+from magicvideo_jax.weights.tables.naming import VIDEO_PARTS
 from magicvideo_jax.weights.write_folders import write_jax
 
 
@@ -36,13 +36,13 @@ def _over_eight(shapes):
 def folders(tmp_path_factory):
     """The tiny pipeline on both sides."""
     jax_folder = tmp_path_factory.mktemp("jax")
-    write_jax(open_source(tiny_folder()), jax_folder)
+    write_jax(open_weights(tiny_folder()), jax_folder)
     return {"diffusers": tiny_folder(), "jax": jax_folder}
 
 
 @pytest.mark.parametrize("side", ["diffusers", "jax"])
 def test_every_shard_is_right_and_no_device_holds_all(folders, side):
-    part = open_source(folders[side]).unet
+    part = open_weights(folders[side]).parts["unet"]
     shapes = part.network().shapes
     whole = flatten(part.load(shapes))
     shardings = _over_eight(shapes)
@@ -58,7 +58,7 @@ def test_every_shard_is_right_and_no_device_holds_all(folders, side):
 
 @pytest.mark.parametrize("side", ["diffusers", "jax"])
 def test_what_the_source_lacks_is_fresh_and_sharded(folders, side):
-    part = open_source(folders[side]).unet
+    part = open_weights(folders[side]).parts["unet"]
     network = UNET.network(replace(part.config, temporal=TemporalConfig(frames=2)))
     shardings = _over_eight(network.shapes)
 
@@ -75,7 +75,7 @@ def test_what_the_source_lacks_is_fresh_and_sharded(folders, side):
 
 
 def test_missing_parts_without_fresh_ones_are_a_mistake_of_the_caller(folders):
-    part = open_source(folders["diffusers"]).unet
+    part = open_weights(folders["diffusers"]).parts["unet"]
     network = UNET.network(replace(part.config, temporal=TemporalConfig(frames=2)))
     with pytest.raises(ValueError, match="give `fresh`"):
         part.load(network.shapes, may_be_missing=VIDEO_PARTS)
@@ -83,7 +83,7 @@ def test_missing_parts_without_fresh_ones_are_a_mistake_of_the_caller(folders):
 
 @pytest.mark.parametrize("side", ["diffusers", "jax"])
 def test_parameters_of_another_size_are_refused(folders, side):
-    part = open_source(folders[side]).text_encoder
+    part = open_weights(folders[side]).parts["text_encoder"]
     shapes = part.kind.network(replace(part.config, layers=3, hidden=64)).shapes
     with pytest.raises(UserError) as error:
         part.load(shapes)

@@ -16,10 +16,10 @@ from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, Tem
 from magicvideo_jax.models.unet import SD1, SD2, UNetConfig, UNetLevelConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights import components as parts
-from magicvideo_jax.weights import compvis
 from magicvideo_jax.weights.config_json import text_json, unet_json, vae_json
 from magicvideo_jax.weights.match import match
-from magicvideo_jax.weights.tables import VIDEO_PARTS, NamingStyle, TableRow, name_of
+from magicvideo_jax.weights.tables import compvis_keys as compvis
+from magicvideo_jax.weights.tables.naming import VIDEO_PARTS, NamingStyle, TableRow, name_of
 from magicvideo_jax.weights.tensors import Stored
 
 

@@ -13,9 +13,8 @@ from safetensors.torch import save_file as save_torch
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
-from magicvideo_jax.weights.match import match
-from magicvideo_jax.weights.streaming import place_tensors
-from magicvideo_jax.weights.tables import Layout, TableRow
+from magicvideo_jax.weights.param_sources import TensorParams
+from magicvideo_jax.weights.tables.naming import Layout, TableRow
 from magicvideo_jax.weights.tensor_files import find_weights, open_tensors
 from magicvideo_jax.weights.tensors import Mapped
 from magicvideo_jax.weights.write_safetensors import write_safetensors
@@ -33,8 +32,9 @@ KEYS = {"conv.weight": (4, 2, 3, 3), "conv.bias": (4,), "dense.weight": (4, 5), 
 
 
 def _load(path):
-    matches = match(TABLE, flatten(SHAPES), open_tensors(path), where=str(path))
-    return {name: np.asarray(x) for name, x in flatten(place_tensors(matches, SHAPES)).items()}
+    source, flat = TensorParams(TABLE, open_tensors(path), str(path)), flatten(SHAPES)
+    source.match(flat, ())
+    return {name: np.asarray(x) for name, x in source.read(flat, dict.fromkeys(flat))}
 
 
 def _random(dtype=np.float32):
@@ -141,7 +141,7 @@ def test_the_variant_is_found_where_the_whole_file_is_not(tmp_path):
 
 
 def test_other_endings_and_missing_files_are_named(tmp_path):
-    (tmp_path / "w.onnx").touch()
+    (tmp_path / "w.onnx").write_bytes(b"\x08\x07 a graph")
     with pytest.raises(UserError, match=r"w\.onnx: not a weight file"):
         open_tensors(tmp_path / "w.onnx")
     for name in ("gone.safetensors", "gone.ckpt"):

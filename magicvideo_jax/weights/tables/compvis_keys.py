@@ -1,33 +1,24 @@
-"""Single-file checkpoints of Stable Diffusion 1.x and 2.x, whose keys are those of CompVis's original code.
+"""Keys of single-file checkpoints of Stable Diffusion 1.x and 2.x: those of CompVis's original
+code.
 
-Each function turns a key of diffusers into the one of such a file. CompVis numbers the blocks of the U-Net in one
-row (`input_blocks.0` is `conv_in`, then for every level its residual blocks and its halving), counts the decoder's
-levels from the finest, writes the VAE's attention as 1x1 convolutions, and 2.x has OpenCLIP's text encoder, in which
-query, key and value are one matrix.
+Each function turns a key of diffusers into the one of such a file. CompVis numbers the blocks of
+the U-Net in one row (`input_blocks.0` is `conv_in`, then for every level its residual blocks and
+its halving), counts the decoder's levels from the finest, writes the VAE's attention as 1x1
+convolutions, and 2.x has OpenCLIP's text encoder, in which query, key and value are one matrix.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
+from magicvideo_jax.weights.tensors import Stored, Tensors, changed
 
-from magicvideo_jax.weights.tensors import Stored, Tensors
-
-UNET, VAE, TEXT_1, TEXT_2 = (
+UNET_PREFIX, VAE_PREFIX, TEXT_1_PREFIX, TEXT_2_PREFIX, EMA_PREFIX = (
     "model.diffusion_model.",
     "first_stage_model.",
     "cond_stage_model.transformer.",
     "cond_stage_model.model.",
-)
-
-# What such files hold beside the weights: the noise schedule as buffers, losses, counters, OpenCLIP's last block
-# (2.x reads the layer before it) and what only its contrastive training used.
-EXTRAS = (
-    r"betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|logvar|lvlb_weights",
-    r"scale_factor|cond_stage_model\.logit_scale|model_ema\.(decay|num_updates)|first_stage_model\.loss\..*",
-    r"cond_stage_model\.transformer\.text_model\.embeddings\.position_ids",
-    r"cond_stage_model\.model\.(logit_scale|text_projection|attn_mask)",
+    "model_ema.",
 )
 
 _UNET_ROWS = (
@@ -89,15 +80,15 @@ _OPENCLIP_ROWS = (
 
 @dataclass(frozen=True)
 class UNetNumbering:
-    """What the numbers in a U-Net's keys depend on."""
+    """Structure of a U-Net that the numbers in its keys depend on."""
 
     blocks: int
     attends: tuple[bool, ...]
-    """Per level, finest first."""
+    """Whether each level has attention, finest level first."""
 
 
 def unet_key(key: str, numbering: UNetNumbering) -> str:
-    """diffusers' key of a U-Net's weight in CompVis's words, without the prefix."""
+    """Turn diffusers' key of a U-Net's weight into CompVis's, without the prefix."""
     layer, _, leaf = key.rpartition(".")
     for pattern, theirs in _UNET_ROWS:
         if re.fullmatch(pattern, layer):
@@ -125,7 +116,7 @@ def unet_key(key: str, numbering: UNetNumbering) -> str:
 
 
 def vae_key(key: str, levels: int) -> str:
-    """diffusers' key of a VAE's weight in CompVis's words, without the prefix."""
+    """Turn diffusers' key of a VAE's weight into CompVis's, without the prefix."""
 
     def level(found: re.Match[str]) -> str:
         way, number = found.groups()
@@ -141,7 +132,8 @@ def vae_key(key: str, levels: int) -> str:
 
 
 def openclip_key(key: str) -> str:
-    """transformers' key of a text encoder's weight in OpenCLIP's words; thirds of a matrix as `split_thirds` names."""
+    """Turn transformers' key of a text encoder's weight into OpenCLIP's, with thirds as
+    `split_thirds` names them."""
     for pattern, theirs in _OPENCLIP_ROWS:
         found = re.fullmatch(pattern, key)
         if found:
@@ -150,12 +142,12 @@ def openclip_key(key: str) -> str:
 
 
 def ema_key(key: str) -> str:
-    """The averaged twin of `model.diffusion_model.*`: the name without its dots."""
-    return f"model_ema.{key.removeprefix('model.').replace('.', '')}"
+    """Key of the averaged twin of `model.diffusion_model.*`: its name without dots."""
+    return f"{EMA_PREFIX}{key.removeprefix('model.').replace('.', '')}"
 
 
 def component_tensors(tensors: Tensors, prefix: str) -> Tensors:
-    """The tensors of one network, without its prefix."""
+    """Tensors of one network, without its prefix."""
     return {
         key.removeprefix(prefix): tensor
         for key, tensor in tensors.items()
@@ -164,7 +156,7 @@ def component_tensors(tensors: Tensors, prefix: str) -> Tensors:
 
 
 def split_thirds(tensors: Tensors) -> Tensors:
-    """OpenCLIP's fused query, key and value as three tensors: `...in_proj_weight[q]`."""
+    """Split OpenCLIP's fused query, key and value into three tensors: `...in_proj_weight[q]`."""
     split: dict[str, Stored] = {}
     for key, tensor in tensors.items():
         if (
@@ -178,33 +170,9 @@ def split_thirds(tensors: Tensors) -> Tensors:
     return split
 
 
-def flat_attention(tensors: Tensors) -> Tensors:
-    """The VAE's attention as linear maps: a 1x1 convolution without its window."""
-
-    def flat(key: str, tensor: Stored) -> Stored:
-        is_window = re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", key) and tensor.shape[2:] == (
-            1,
-            1,
-        )
-        return (
-            changed(tensor, tensor.shape[:2], lambda x: x.reshape(x.shape[:2]))
-            if is_window
-            else tensor
-        )
-
-    return {key: flat(key, tensor) for key, tensor in tensors.items()}
-
-
-def changed(
-    tensor: Stored, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]
-) -> Stored:
-    """The tensor as `change` makes it when it is read."""
-    return Stored(shape, tensor.dtype, lambda: change(tensor.read()))
-
-
-def is_single_file(tensors: Mapping[str, object]) -> bool:
-    """Whether keys are those of a whole CompVis checkpoint."""
-    return any(key.startswith(UNET) for key in tensors)
+def is_single_file(keys: Iterable[str]) -> bool:
+    """Whether keys are those of a CompVis checkpoint with its U-Net."""
+    return any(key.startswith(UNET_PREFIX) for key in keys)
 
 
 def _third(tensor: Stored, i: int) -> Stored:

@@ -1,0 +1,47 @@
+"""Comparing the parts of opened weights with one another, before any parameter is read."""
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.weights.components import TEXT, UNET, VAE, Weights
+from magicvideo_jax.weights.tokenizer_files import tokenizer_size
+
+_MORE_CHANNELS = {
+    1: "depth-to-image: its U-Net also takes a depth map",
+    3: "an upscaler: its U-Net also takes a small image",
+    4: "image editing (InstructPix2Pix): its U-Net also takes an image",
+    5: "inpainting: its U-Net also takes a mask and a masked image",
+}
+"""Tasks known by the channels that their U-Nets take beside the latents."""
+
+
+def check_parts(weights: Weights, where: str) -> None:
+    """Check that U-Net, VAE, text encoder and tokenizer belong together.
+
+    Errors: `UserError` naming `where`, the two parts and their numbers.
+    """
+    configs = {name: part.config for name, part in weights.parts.items()}
+    unet, vae, text = (configs.get(kind.folder) for kind in (UNET, VAE, TEXT))
+    if unet is not None:
+        latents = unet.channels_out if vae is None else vae.latent_channels
+        if unet.channels_in != latents:
+            task = _MORE_CHANNELS.get(unet.channels_in - latents)
+            raise UserError(
+                f"{where}: the U-Net takes {unet.channels_in} channels and latents have {latents}"
+                f"{f' (weights for {task})' if task else ''}: give a text-to-image model"
+            )
+        if unet.channels_out != latents:
+            raise UserError(
+                f"{where}: the U-Net predicts {unet.channels_out} channels and latents have "
+                f"{latents}: give a text-to-image model"
+            )
+    if unet is not None and text is not None and unet.context != text.width:
+        raise UserError(
+            f"{where}: the text encoder's states have {text.width} numbers and the U-Net attends to "
+            f"{unet.context}: give the text encoder that the U-Net was trained with"
+        )
+    if weights.tokenizer is not None:
+        size = tokenizer_size(weights.tokenizer)
+        if text is not None and size > text.vocabulary:
+            raise UserError(
+                f"{weights.tokenizer}: {size} tokens and the text encoder knows {text.vocabulary}: "
+                "give the tokenizer of these weights"
+            )

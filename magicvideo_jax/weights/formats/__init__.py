@@ -1,0 +1,1 @@
+"""Weight formats: one file and one object for each form in which weights circulate."""
