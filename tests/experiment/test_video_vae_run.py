@@ -14,11 +14,12 @@ from magicvideo_jax.convert import main as convert
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
-from magicvideo_jax.experiment.config import Component, Experiment, check_experiment
+from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.initial_weights import initial_weights
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run import evaluate_run, run
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
+from magicvideo_jax.experiment.stages.registry import check_stage
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.training.optimizer import Freeze
@@ -99,7 +100,7 @@ def test_a_run_goes_on_without_the_weights_it_came_from(weights, trained, tmp_pa
     assert whole.keys() == resumed.keys()
     for path, leaf in whole.items():
         np.testing.assert_array_equal(leaf, resumed[path])
-    assert "no comparison with the decoder of images" in capsys.readouterr().err
+    assert "no comparison with the image decoder" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()).keys() == {"stills", "video"}
 
 
@@ -139,12 +140,12 @@ def test_only_temporal_layers_train_where_asked(weights, tmp_path):
 )
 def test_settings_that_make_no_sense_are_named(changes, said):
     with pytest.raises(UserError, match=said):
-        check_experiment(replace(experiment("weights"), **changes))
+        check_stage(replace(experiment("weights"), **changes))
 
 
 def test_other_stages_have_no_decoder_to_train():
     with pytest.raises(UserError, match=r"config\.optim\.freeze=decoder"):
-        check_experiment(tiny(optim=replace(tiny().optim, freeze=Freeze.DECODER)))
+        check_stage(tiny(optim=replace(tiny().optim, freeze=Freeze.DECODER)))
 
 
 def test_taesd_takes_temporal_layers_too_and_is_taken_back(shared_assets, tmp_path, monkeypatch):

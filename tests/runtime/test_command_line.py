@@ -29,7 +29,7 @@ def train(monkeypatch):
 
     def parsed(*arguments: str):
         monkeypatch.setattr(sys, "argv", ["train", *arguments])
-        parse()
+        parse(lambda path: None)
         return holder.value
 
     return parsed

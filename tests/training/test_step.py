@@ -213,7 +213,7 @@ def test_rates_out_of_range_are_named(wrong):
 
 
 def test_weight_decay_may_spare_all_but_kernels():
-    """Without a gradient, AdamW moves what decays by lr x weight_decay, and nothing else."""
+    """AdamW without a gradient moves what decays by lr x weight_decay, and nothing else."""
     names = ("kernel", "bias", "scale", "embedding", "positions")
     params = {"unet": {"layer": {name: jnp.ones(3) for name in names}}}
     still = jax.tree.map(jnp.zeros_like, params)
