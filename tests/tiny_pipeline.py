@@ -31,7 +31,7 @@ FILES = {
 
 
 def tiny_pipeline(*, second: bool = False) -> StableDiffusionPipeline:
-    """Of 1.x's form, or `second`: of 2.x's. Widths are those that a single file's shapes can tell."""
+    """A pipeline of 1.x's form, or with `second` of 2.x's. Widths are those that a single file's shapes can tell."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8,

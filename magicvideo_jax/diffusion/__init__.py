@@ -1,4 +1,4 @@
-"""Diffusion as pure functions: schedule, process, guidance, samplers and loss.
+"""Diffusion as pure functions: schedule, process, guidance, samplers.
 
 A network is a `Denoise` function.
 """

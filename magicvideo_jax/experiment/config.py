@@ -36,7 +36,7 @@ class Component(Enum):
     VAE = "vae"
     TEXT = "text_encoder"
     DISCRIMINATOR = DISCRIMINATOR
-    """Of a VideoVAE's training, and no part of the model."""
+    """Helper of a VideoVAE's training; not part of the model."""
 
 
 class Compute(Enum):

@@ -1,4 +1,4 @@
-"""From the data sets that a config names to an endless stream of training examples."""
+"""An endless stream of training examples from the data sets that a config names."""
 
 import json
 import zlib

@@ -79,7 +79,7 @@ class Networks:
         return self.decode_unscaled(params, z / self._model.vae.scaling, as_images=as_images)
 
     def decoder(self, params: Params, *, is_scaled: bool = True) -> StreamingDecode:
-        """As `decode_clips` wants it: `decode`, or `decode_unscaled`, of the frames that follow others."""
+        """Streaming decoder for `decode_clips`: takes and returns the temporal cache."""
         scaling = self._model.vae.scaling if is_scaled else 1.0
 
         def decode(
@@ -115,7 +115,7 @@ class Networks:
         return self._unet.apply(unet, z, time, condition.text, condition.fps, as_images=as_images)
 
     def denoising_networks(self) -> DenoisingNetworks:
-        """As objectives need them."""
+        """The functions that denoising objectives need."""
         return DenoisingNetworks(
             encode=self.encode, encode_text=self.encode_text, denoise=self.denoise
         )

@@ -63,7 +63,7 @@ class Pipeline:
         return clips[0]
 
     def decode_in_parts(self, *, frames: int | None = None, tile: int | None = None) -> None:
-        """From now on decode so many frames at once, in tiles of so many latents a side (None: as before)."""
+        """Decode so many frames at once from now on, in tiles of so many latents a side (None: as before)."""
         given = {"frames": frames, "tile": tile}
         decode = replace(
             self.experiment.decode, **{name: n for name, n in given.items() if n is not None}

@@ -1,4 +1,4 @@
-"""From a config to a run that can take its next step: mesh, networks, weights, state, data."""
+"""Set-up of a run up to its next step: mesh, networks, weights, state, data."""
 
 from dataclasses import dataclass, replace
 from functools import partial

@@ -23,9 +23,8 @@ from magicvideo_jax.core.checks import at_least, positive, share
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import psnr_of_mse, to_float
 from magicvideo_jax.core.types import Condition, Params
-from magicvideo_jax.diffusion.loss import min_snr_weight, per_example_mse
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
-from magicvideo_jax.diffusion.process import corrupt, target
+from magicvideo_jax.diffusion.process import corrupt, min_snr_weight, per_example_mse, target
 from magicvideo_jax.diffusion.schedule import schedule_of
 from magicvideo_jax.training.step import Metrics, Objective, StepNumber
 

@@ -14,9 +14,15 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.types import Condition
 from magicvideo_jax.diffusion.guidance import guided
-from magicvideo_jax.diffusion.loss import min_snr_weight, per_example_mse
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
-from magicvideo_jax.diffusion.process import Prediction, corrupt, target, to_x0
+from magicvideo_jax.diffusion.process import (
+    Prediction,
+    corrupt,
+    min_snr_weight,
+    per_example_mse,
+    target,
+    to_x0,
+)
 from magicvideo_jax.diffusion.schedule import schedule_of
 
 SHAPE = (3, 2, 4, 4, 2)

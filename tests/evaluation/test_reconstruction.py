@@ -44,7 +44,7 @@ def moving(frames: int = 6, step: tuple[float, float] = (1.5, -2.0), side: int =
 
 
 def noisy(clip: np.ndarray, spread: float, *, same: bool = False) -> np.ndarray:
-    """With noise that is new in every frame, or the same in all."""
+    """Clips with noise that is new in every frame, or the same in all."""
     shape = (clip.shape[0], 1, *clip.shape[2:]) if same else clip.shape
     return clip + np.random.default_rng(1).normal(scale=spread, size=shape)
 

@@ -124,8 +124,10 @@ def test_the_full_size_model_and_its_step_are_those_of_stable_diffusion_1_5(tmp_
 
 @pytest.mark.slow
 def test_the_full_size_model_takes_a_real_step(tmp_path):
-    """From a random Stable Diffusion 1.5 folder in diffusers' layout, two frames of 256 x 256. Gradients go through all
-    of the U-Net; only what a video network adds is updated, because moments of everything take more than 24 GB."""
+    """Training from a random Stable Diffusion 1.5 folder in diffusers' layout, two frames of 256 x 256.
+
+    Gradients go through all of the U-Net; only what a video network adds is updated, because
+    moments of everything take more than 24 GB."""
     from full_size import write_random_sd15
 
     write_random_sd15(tmp_path / "sd15")

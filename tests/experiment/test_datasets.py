@@ -177,7 +177,7 @@ def test_a_set_of_several_sizes_is_learned_from_a_size_a_batch(vae, encoder, tmp
     for clip_of_both in clips.glob("*.gif"):  # only wide ones are left
         if int(clip_of_both.stem) % 3:
             clip_of_both.unlink()
-    prepare(clips, tmp_path / "wide", f"--vae={vae}", *sizes, "--captions=")
+    prepare(clips, tmp_path / "wide", f"--vae={vae}", *sizes)
     wide = started(
         learning_from(SourceConfig(str(tmp_path / "wide")), vae=vae), tmp_path / "fourth"
     ).loader
@@ -222,7 +222,7 @@ def test_text_states_made_beforehand_stand_for_captions(tmp_path):
             np.testing.assert_allclose(text, afresh[nearest] if told else 0, atol=4e-3)
             seen.add(nearest if told else None)
     assert seen == {0, 1, None}
-    loss = jax.eval_shape(ready.step, ready.state, batches[0])[1]["loss"]
+    loss = jax.eval_shape(ready.abstract.step, ready.state, batches[0])[1]["loss"]
     assert loss.shape == ()
 
     trained = replace(model, trained=(Component.UNET, Component.TEXT))  # which reads for itself
@@ -260,7 +260,7 @@ def test_a_vae_learns_from_frames(vae, encoder, tmp_path):
         ({"path": "nothing"}, {}, "no TFDS data set there"),
         ({"split": "test"}, {}, "there is no split test; there is train, validation"),
         ({}, {"frames": 3}, "has clips of 2 frames: give config.data.frames=2"),
-        ({}, {"size": 32}, "has clips of 16 x 16 pixels and config.data.size=32"),
+        ({}, {"size": 32}, "has clips of 16 x 16 pixels, but config.data.size=32"),
     ],
 )
 def test_a_set_that_does_not_fit_is_named(vae, encoder, tmp_path, source, changes, said):

@@ -42,7 +42,7 @@ def planned(experiment):
 
 
 def test_what_does_not_fit_is_said_before_weights_are_loaded(tmp_path, monkeypatch):
-    """With the ways out that do fit, each checked by its own plan."""
+    """The error lists settings that do fit, each checked by its own plan."""
     experiment = wide()
     limit = held(experiment, mesh=MeshConfig(fsdp=4))
     assert held(experiment, mesh=MeshConfig(fsdp=2)) > limit

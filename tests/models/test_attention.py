@@ -40,7 +40,7 @@ def some_mask(queries: int, keys: int):
 
 
 def formula(q, k, v, mask=None):
-    """In float64, by NumPy."""
+    """Attention in float64 by NumPy."""
     q, k, v = (np.asarray(x.astype(jnp.float32), np.float64) for x in (q, k, v))
     scores = np.einsum("...lnd,...mnd->...nlm", q, k) / np.sqrt(q.shape[-1])
     scores = scores if mask is None else np.where(np.asarray(mask), scores, -np.inf)
@@ -168,7 +168,7 @@ def test_maps_over_a_batch_axis():
     ],
 )
 def test_without_cudnn_the_reason_is_logged_once(monkeypatch, caplog, dtype, d, queries, why):
-    """On a machine that says it has an Ampere GPU."""
+    """A machine that reports an Ampere GPU."""
     gpu = type("Gpu", (), {"compute_capability": "8.0"})
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [gpu])
@@ -186,7 +186,7 @@ def test_without_cudnn_the_reason_is_logged_once(monkeypatch, caplog, dtype, d, 
 
 @pytest.mark.parametrize(("queries", "keys"), [(64, 77), (33, 76), (34, 64)])
 def test_cudnn_is_given_even_lengths(monkeypatch, queries, keys):
-    """In training it refuses odd ones. Its place is taken by XLA's form of the same function."""
+    """cuDNN refuses odd lengths in training. XLA's form of the same function replaces it."""
     q, k, v = draw(queries, keys, batch=(2, 2))
     lengths, run = [], jax.nn.dot_product_attention
 

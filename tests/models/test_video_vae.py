@@ -29,7 +29,7 @@ TEMPORAL = TemporalDecoderConfig(window=WINDOW, heads=2)
 IMAGE = VAEConfig(widths=(4, 8), blocks=1, groups=2)
 TINY = replace(IMAGE, temporal=TEMPORAL)
 LEAST = replace(TINY, widths=(4,))
-"""Without upsampling; compiles in half the time."""
+"""A VAE without upsampling, which compiles in half the time."""
 
 
 def vae(config: VAEConfig = TINY) -> Network:

@@ -68,7 +68,7 @@ def test_steps_on_eight_devices_equal_those_on_one(shape):
 
 
 def test_a_gradient_is_summed_where_it_is_kept():
-    """Over `fsdp` for the part that a device keeps, and that part alone over `data`: not whole over all devices."""
+    """Gradients are reduced over `fsdp` to the part that a device keeps, and only that part over `data`."""
     mesh = make_mesh(MeshConfig(2, 4, 1))
     kernel = jax.ShapeDtypeStruct((512, 256), jnp.float32)
     places = parameter_shardings({"w": kernel}, mesh)["w"], batch_sharding(mesh, (64, 64, 512))
@@ -197,7 +197,7 @@ def test_balancing_gradients_gathers_none_of_them():
 
 
 def test_fetching_rows_of_one_shape_compiles_once(monkeypatch):
-    """As on several processes, where no process holds all of an array."""
+    """An array as several processes have it, none of which holds all of it."""
     mesh = make_mesh(MeshConfig(8, 1, 1))
     x = jax.device_put(np.arange(16.0), batch_sharding(mesh, (16,)))
     compiled = []

@@ -137,7 +137,7 @@ def jobset() -> dict:
 
 
 def test_the_jobs_of_the_jobset_are_valid():
-    """By Kubernetes' own schemas. Those of JobSet are in no package: docs/pods.md says how they were checked."""
+    """The Job is checked by Kubernetes' own schemas; those of JobSet are in no package (docs/pods.md)."""
     schemas = pytest.importorskip(
         "kubernetes_validate", reason="kubernetes-validate is not installed"
     )

@@ -122,7 +122,7 @@ def test_a_place_in_slurm(monkeypatch):
 
 
 def test_a_place_in_gke(monkeypatch):
-    """Of two slices with two hosts each, the last: the variables that GKE gives the pods of launch/gke_jobset.yaml."""
+    """The last of two slices with two hosts each: the variables that GKE gives the pods of launch/gke_jobset.yaml."""
     said = {
         "TPU_WORKER_HOSTNAMES": "host-0,host-1",
         "TPU_WORKER_ID": "1",

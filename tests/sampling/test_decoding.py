@@ -72,7 +72,7 @@ def test_one_frame_and_a_thousand():
 
 @BOTH
 def test_memory_does_not_grow_with_the_clip(config: VAEConfig):
-    """Beside the clip itself, and a copy of its latents."""
+    """Memory beyond the clip itself and a copy of its latents."""
     network = vae(config)
 
     def temporary(frames: int) -> int:

@@ -196,7 +196,7 @@ def test_some_frames_are_decoded_as_images_too():
 
 
 def test_each_player_has_an_optimizer_of_its_own():
-    """As if each were alone: rates, moments and clipping do not mix."""
+    """Each trains as if it were alone: rates, moments and clipping do not mix."""
     config = OptimConfig(
         lr=1e-2, warmup=0, grad_clip_norm=0.1, discriminator_lr=1e-4, weight_decay=0.0
     )

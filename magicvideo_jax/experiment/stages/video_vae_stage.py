@@ -36,7 +36,7 @@ from magicvideo_jax.training.video_autoencoding import video_autoencoding_object
 IMAGE, WITHOUT_TEMPORAL, VIDEO = "image", "stills", "video"
 """The image decoder that training began with, the trained one without temporal layers, and with them."""
 
-PREVIEW_CLIPS = 3
+PREVIEW_SOURCES = 3
 """Clips, each in several rows: the source and what every decoder makes of it."""
 
 _FLICKER_GAIN = 4
@@ -142,12 +142,12 @@ class VideoVAEEvaluator:
         self._image_decoder = _initial_image_decoder(experiment)
 
     def preview(self, params: Params) -> PreviewRows:
-        """For each clip the source, its reconstruction by each decoder, and where each flickers.
+        """Rows for each clip: the source, its reconstruction by each decoder, and where each flickers.
 
         Flicker is the difference between the change from the previous frame and the source's change, on black, four
         times as bright.
         """
-        source = next(self._held_out.batches(None))["pixels"][:PREVIEW_CLIPS]
+        source = next(self._held_out.batches(None))["pixels"][:PREVIEW_SOURCES]
         z = self._latents(params, source)
         decoders = self._decoders(params)
         del decoders[WITHOUT_TEMPORAL]
