@@ -12,6 +12,7 @@ from typing import Any
 from jax.sharding import AbstractMesh, Mesh
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.data.loader import PREFETCHED_BATCHES
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run, bytes_by_part
@@ -31,9 +32,15 @@ def memory_limit(mesh: Mesh | AbstractMesh) -> int | None:
     return min((one["bytes_limit"] for one in stats if "bytes_limit" in one), default=None)
 
 
+def bytes_before_activations(run: AbstractRun) -> dict[str, int]:
+    """Bytes per device by purpose while a run goes on: those of a step, and the batches that wait on the device."""
+    parts = bytes_by_part(run)
+    return parts | {"prefetched": PREFETCHED_BATCHES * parts["inputs"]}
+
+
 def check_memory(run: AbstractRun, networks: Networks) -> None:
     """Errors: `UserError` for state, inputs and gradients that do not fit a device."""
-    limit, parts = memory_limit(run.mesh), bytes_by_part(run)
+    limit, parts = memory_limit(run.mesh), bytes_before_activations(run)
     needed = sum(parts.values())
     if limit is None or needed <= limit:
         return
@@ -95,7 +102,7 @@ def suggest_smaller_state(
     for group in groups:
         for changed in group:
             smaller = abstract_run(changed, networks, abstract_mesh(changed.mesh, mesh.size))
-            needed = sum(bytes_by_part(smaller).values())
+            needed = sum(bytes_before_activations(smaller).values())
             if needed <= limit:
                 yield f"{_as_arguments(experiment, changed)} ({_gib(needed)})"
                 break

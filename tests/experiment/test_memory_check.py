@@ -13,7 +13,7 @@ from magicvideo_jax.experiment import memory_check as room
 from magicvideo_jax.experiment import setup as starting
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder
-from magicvideo_jax.experiment.shapes import abstract_run, bytes_by_part
+from magicvideo_jax.experiment.shapes import abstract_run
 from magicvideo_jax.models.unet import Remat, UNetLevelConfig
 from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
 from magicvideo_jax.training.checkpoint import Checkpoints
@@ -34,7 +34,7 @@ def wide(**changes):
 def held(experiment, **changes):
     changed = replace(experiment, **changes)
     run = abstract_run(changed, Networks(changed.model), abstract_mesh(changed.mesh, 8))
-    return sum(bytes_by_part(run).values())
+    return sum(room.bytes_before_activations(run).values())
 
 
 def planned(experiment):
@@ -115,3 +115,14 @@ def test_a_refusal_of_the_compiler_is_one_line():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 20G exceeds 15.75G\nallocations: ..")
     with pytest.raises(jax.errors.JaxRuntimeError), room.step_out_of_memory_in_one_line(run):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+
+def test_batches_that_wait_on_the_device_count(monkeypatch):
+    """Two are fetched ahead: a batch that fits alone may not fit three times."""
+    run = planned(tiny())
+    parts = room.bytes_before_activations(run)
+    assert parts["prefetched"] == 2 * parts["inputs"] > 0
+    limit = sum(parts.values()) - 1
+    monkeypatch.setattr(room, "memory_limit", lambda mesh: limit)
+    with pytest.raises(UserError, match="per device before activations"):
+        room.check_memory(run, Networks(run.experiment.model))
