@@ -149,6 +149,7 @@ def run_main(arguments: list[str]) -> None:
     """Run a module or a file as `python -m` would, in this process: JAX is loaded, compiled programs are kept."""
     with pytest.MonkeyPatch.context() as patch, as_it_was():
         patch.setattr(sys, "argv", arguments)
+        patch.delitem(sys.modules, arguments[0], raising=False)  # other tests import it
         run = runpy.run_path if arguments[0].endswith(".py") else runpy.run_module
         code = None
         try:
@@ -158,16 +159,28 @@ def run_main(arguments: list[str]) -> None:
         assert not code, f"{shlex.join(arguments)} ends with exit code {code}"
 
 
+FLAGS_OF_VERBS: set[str] = set()
+"""Names that a verb defines again when it runs; absl forgets whose they are once they are put back."""
+
+
 @contextlib.contextmanager
 def as_it_was() -> Iterator[None]:
     """Take back what a program leaves in its process: flags, the config that was read, and signal handlers."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {name: flags.FLAGS[name] for name in flags.FLAGS}
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith("magicvideo_jax."):  # a verb that another test imported
+            FLAGS_OF_VERBS.update(flag.name for flag in defined)
+    for name in FLAGS_OF_VERBS & before.keys():
+        delattr(flags.FLAGS, name)
     try:
         yield
     finally:
-        own = {flag.name for flag in flags.FLAGS.flags_by_module_dict().get(sys.argv[0], ())}
-        for name in own | {name for name in flags.FLAGS if name.startswith("config.")}:
+        for name in [name for name in flags.FLAGS if flags.FLAGS[name] is not before.get(name)]:
             delattr(flags.FLAGS, name)
+        for name, flag in before.items():
+            if name not in flags.FLAGS:
+                flags.FLAGS[name] = flag
         sys.modules.pop("config_config", None)
         signal.set_wakeup_fd(-1)
         for number, handler in handlers.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_experiment import tiny
-from toy_extension import write_archive
+from toy_extension import installed, write_archive
 
 import magicvideo_jax as mv
 from magicvideo_jax.convert import main as convert
@@ -20,7 +20,7 @@ from magicvideo_jax.planning.program_plan import quick_plan
 from magicvideo_jax.planning.programs import ProgramKind
 from magicvideo_jax.planning.topology import parse_topology
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("extension", "one_device")
 PROMPT = "a red circle moving left"
 
 
@@ -30,7 +30,13 @@ def standing(**changes) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
+def extension():
+    with installed():
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(extension, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("standing")
     run(standing(), workdir)
     return workdir

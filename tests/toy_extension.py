@@ -1,6 +1,8 @@
 """A stage, a metric and a weight format that the package does not have, as a user would add them."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,6 +100,12 @@ def write_archive(weights: Weights, path: Path) -> None:
     np.savez(path, configs=np.array(json.dumps(configs)), **arrays)
 
 
-STAGES[Standing.name] = Standing()
-METRICS["restlessness"] = restlessness
-FORMATS.insert(0, NumpyArchive())  # before those that look into every zip
+@contextmanager
+def installed() -> Iterator[None]:
+    """The three in their lists; the format before those that look into every zip file."""
+    archive = NumpyArchive()
+    STAGES[Standing.name], METRICS["restlessness"] = Standing(), restlessness
+    FORMATS.insert(0, archive)
+    yield
+    del STAGES[Standing.name], METRICS["restlessness"]
+    FORMATS.remove(archive)

@@ -177,6 +177,8 @@ def test_a_set_of_several_sizes_is_learned_from_a_size_a_batch(vae, encoder, tmp
     for clip_of_both in clips.glob("*.gif"):  # only wide ones are left
         if int(clip_of_both.stem) % 3:
             clip_of_both.unlink()
+    rows = [f"{clip_of_both.name},a red circle" for clip_of_both in clips.glob("*.gif")]
+    (tmp_path / "captions.csv").write_text("\n".join(["video,caption", *rows]))
     prepare(clips, tmp_path / "wide", f"--vae={vae}", *sizes)
     wide = started(
         learning_from(SourceConfig(str(tmp_path / "wide")), vae=vae), tmp_path / "fourth"

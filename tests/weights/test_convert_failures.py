@@ -5,12 +5,12 @@ import shutil
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_convert import _convert, _copy, _same
 from tiny_pipeline import (
     FILES,
     change,
@@ -19,25 +19,12 @@ from tiny_pipeline import (
     tiny_folder,
 )
 
-from magicvideo_jax.convert import convert
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights import write_folders as folders
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.write_folders import write_jax
 
 FORMS = pytest.mark.parametrize("second", [False, True], ids=["1.x", "2.x"])
-
-
-def _convert(source, target, **asked):
-    """The verb, in this process."""
-    defaults = {"to": None, "overwrite": False, "dtype": "float32", "ema": False}
-    defaults |= {"prediction_type": None, "tokenizer": None, "vae": None, "text": None}
-    defaults |= {"variant": ""}
-    convert(Namespace(source=str(source), target=str(target), **(defaults | asked)))
-
-
-def _copy(tmp_path, *, second=False) -> Path:
-    return shutil.copytree(tiny_folder(second=second), tmp_path / "source")
 
 
 def _cut(path):
