@@ -62,7 +62,7 @@ class CaptionTokenizer:
         return len(self._tokenizer)
 
     def _name_end(self, caption: str, most: int) -> None:
-        """Say what of a caption follows its first `most` tokens, unless it was said."""
+        """Print, once, the part of a caption that follows its first `most` tokens."""
         if caption in self._named or (self._named and not self._name_each):
             return
         self._named.add(caption)

@@ -26,7 +26,7 @@ from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, check_
 from magicvideo_jax.training.video_autoencoding import VideoAutoencodingConfig
 
 DRAWN = "shapes"
-"""The source that is drawn, by the name to ask for it."""
+"""Path of the data source that draws its clips."""
 
 
 class Component(Enum):
@@ -172,7 +172,7 @@ RENAMED = {
     "video_vae.images": "video_vae.image_weight",
     "video_vae.some_frames": "video_vae.frames_per_clip",
 }
-"""Fields by the names that they had: work folders from then are read, new configs are told the new name."""
+"""Old names of fields: run folders that use them are read; a new config that does is refused with the new name."""
 
 
 def config_dict(experiment: Experiment) -> Any:

@@ -1,7 +1,7 @@
 """A work folder: where a run writes, and where a trained model is read from.
 
 config.json      the experiment, with the numbers of its networks     previews/     clips and contact sheets
-asked.json       the experiment as it was asked for, and its data sets
+requested.json   the experiment as the command gave it, and the identity of its data sets
 checkpoints/     state, data position and config, the last few        metrics.jsonl a line a report
 frozen/          networks that do not train                           metrics.json  the final scores
 tokenizer/       the files of the CLIP tokenizer                       run.lock      which process writes here
@@ -60,7 +60,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.config = path / "config.json"
-        self.asked = path / "asked.json"
+        self.requested = path / "requested.json"
         self.previews = path / "previews"
         self.tokenizer = path / "tokenizer"
         self.metrics = path / "metrics.json"
@@ -70,7 +70,7 @@ class RunFolder:
         return self.config.is_file()
 
     def create(self) -> None:
-        """Asked before anything long begins. Errors: a place that cannot be written."""
+        """Make the folders, before anything long begins. Errors: `UserError` for a place that cannot be written."""
         try:
             self.previews.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -79,7 +79,7 @@ class RunFolder:
             ) from None
 
     def copy_tokenizer(self, files: Path) -> None:
-        """A work folder is whole without the weights it came from."""
+        """Copy the tokenizer's files, so that the folder does not depend on the weights it came from."""
         if processes.is_leader() and files != self.tokenizer:
             shutil.copytree(files, self.tokenizer, dirs_exist_ok=True)
 
@@ -87,28 +87,28 @@ class RunFolder:
         if processes.is_leader():
             write_json(self.config, to_plain(experiment))
 
-    def write_asked(self, asked: Experiment) -> None:
+    def write_requested(self, requested: Experiment) -> None:
         """Keep what a rerun is compared with: the experiment before the weights gave their numbers to
         its networks, and the identity of each data set."""
         if processes.is_leader():
-            paths = {source.path for name in SOURCES for source in getattr(asked.data, name)}
+            paths = {source.path for name in SOURCES for source in getattr(requested.data, name)}
             sets = {path: records_identity(path) for path in sorted(paths - {DRAWN})}
-            write_json(self.asked, {"config": to_plain(asked), "data_sets": sets})
+            write_json(self.requested, {"config": to_plain(requested), "data_sets": sets})
 
-    def continued(self, asked: Experiment, *, done: int) -> Experiment:
-        """The experiment of a rerun after `done` steps: what is asked for, with the networks of the run here.
+    def continued(self, requested: Experiment, *, done: int) -> Experiment:
+        """The experiment of a rerun after `done` steps: the settings requested, with the networks of the run here.
 
         Errors: `UserError` naming the field that a rerun may not change (`MAY_CHANGE`), its old and its
         new value; other data; fewer steps than were done.
         """
         here = self.experiment()
-        if asked.train.steps < done:
+        if requested.train.steps < done:
             raise UserError(
-                f"config.train.steps={asked.train.steps}: the run in --workdir={self.path} has done {done} steps: "
+                f"config.train.steps={requested.train.steps}: the run in --workdir={self.path} has done {done} steps: "
                 f"give at least {done}"
             )
-        before, sets = self._asked_before(here, asked)
-        old, new = _fields(before), _fields(asked)
+        before, sets = self._requested_before(here, requested)
+        old, new = _fields(before), _fields(requested)
         for path in (*new, *(path for path in old if path not in new)):
             was, now = old.get(path), new.get(path)
             if not (_may_change(path) or _is_same(path, was, now, sets)):
@@ -117,19 +117,19 @@ class RunFolder:
                     f"config.{path}={now}: the run in --workdir={self.path} has {has}, and a rerun cannot change it: "
                     f"give that, or another --workdir (with --config.init_from={self.path} to begin with its weights)"
                 )
-        model = replace(here.model, compute=asked.model.compute, remat=asked.model.remat)
-        return replace(asked, model=model)
+        model = replace(here.model, compute=requested.model.compute, remat=requested.model.remat)
+        return replace(requested, model=model)
 
-    def _asked_before(
-        self, here: Experiment, asked: Experiment
+    def _requested_before(
+        self, here: Experiment, requested: Experiment
     ) -> tuple[Experiment, Mapping[str, str | None]]:
-        """The experiment as it was asked for when the run began, and the identities of its data sets by path."""
-        if self.asked.is_file():
-            began = _read_json(self.asked)
-            return _read(began.get("config"), self.asked), began.get("data_sets", {})
+        """The experiment requested when the run began, and the identities of its data sets by path."""
+        if self.requested.is_file():
+            began = _read_json(self.requested)
+            return _read(began.get("config"), self.requested), began.get("data_sets", {})
         # A run of an earlier version: which of its networks' numbers came from weights is not known.
-        unet = replace(asked.model.unet, temporal=here.model.unet.temporal)
-        model = replace(asked.model, unet=unet, trained=here.model.trained)
+        unet = replace(requested.model.unet, temporal=here.model.unet.temporal)
+        model = replace(requested.model, unet=unet, trained=here.model.trained)
         return replace(here, model=model), {}
 
     def experiment(self) -> Experiment:

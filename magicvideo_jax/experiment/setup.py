@@ -95,7 +95,7 @@ def set_up_or_resume(
     if position is not None:
         loader.seek(position)
     folder.write_config(experiment)
-    folder.write_asked(asked)
+    folder.write_requested(asked)
     return RunSetup(run, networks, tokenizer, loader, state, from_weights)
 
 

@@ -25,7 +25,7 @@ _FAILED, _END = "magicvideo_jax/failed", "magicvideo_jax/end"
 _POLL = 1.0
 """Seconds between two looks at whether another process has failed."""
 _GRACE = 3.0
-"""Seconds that a failed process stays after it has told the others."""
+"""Seconds that a failed process stays after it has reported its failure."""
 _FOREVER = 2**31 - 1
 """Milliseconds: 24 days."""
 

@@ -25,18 +25,18 @@ MOST_SKIPPED = 10
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, how much at once, and how often something is said."""
+    """Length of a run, batches, and how often it saves, previews and logs."""
 
     steps: int = 1000
     batch_size: int = 16
-    """Examples a step over all devices."""
+    """Examples per step, over all devices."""
     accumulate: int = 1
-    """Parts of the batch that go through one after the other; less memory, same step."""
+    """Parts of a batch that are computed one after the other: less memory, the same step."""
     save_every: int = 500
     keep_last: int = 2
-    """Checkpoints that stay. The one before the last is used if the last is damaged."""
+    """Newest checkpoints to keep. The one before the last is used where the last is corrupt."""
     keep_every: int = 0
-    """Those of every so many steps stay for good; 0: none does."""
+    """Also keep every checkpoint whose step is a multiple of this; 0 disables."""
     preview_every: int = 500
     log_every: int = 20
     wandb_project: str = ""
@@ -49,7 +49,7 @@ class TrainConfig:
 
 @runtime_checkable
 class Batches(Protocol):
-    """An endless iterator that knows its place."""
+    """An endless iterator whose position can be saved."""
 
     def __next__(self) -> Any: ...
     def position(self) -> dict[str, Any]: ...

@@ -23,7 +23,7 @@ def folder_of(asked: Experiment, workdir: Path, *, fitted: Experiment | None = N
     folder = RunFolder(workdir)
     folder.create()
     folder.write_config(fitted or asked)
-    folder.write_asked(asked)
+    folder.write_requested(asked)
     return folder
 
 
@@ -162,7 +162,7 @@ def test_a_work_folder_from_before_fields_were_renamed_is_read(tmp_path):
         video_vae__image_weight=0.5,
         video_vae__frames_per_clip=3,
     )
-    # It kept no asked.json: the numbers of its networks may have come from weights.
+    # It kept no requested.json: the numbers of its networks may have come from weights.
     asked = changed(experiment, model__unet__blocks=2)
     assert RunFolder(tmp_path).continued(asked, done=4) == experiment
     with pytest.raises(UserError, match=r"config\.seed=4: the run in --workdir=.* has 3"):

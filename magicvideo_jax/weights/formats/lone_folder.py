@@ -31,7 +31,7 @@ class LoneFolder:
         return bool(_classes_of(read_json(path / CONFIG)))
 
     def open(self, path: Path, options: OpenOptions) -> Weights:
-        """Open the network. A U-Net's schedule is not told: Stable Diffusion 1.x's is assumed,
+        """Open the network. The folder of a U-Net holds no schedule: Stable Diffusion 1.x's is assumed,
         with a note."""
         kind = _kind_of(path)
         if kind is not UNET:
