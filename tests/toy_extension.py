@@ -15,9 +15,9 @@ from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.evaluation.metrics import METRICS, MetricInput
 from magicvideo_jax.experiment.networks import PIPELINE
 from magicvideo_jax.experiment.stages.prompt_evaluator import PromptEvaluator
+from magicvideo_jax.experiment.stages.prompt_stage import unet_objective
 from magicvideo_jax.experiment.stages.registry import STAGES
 from magicvideo_jax.experiment.stages.stage import Stage
-from magicvideo_jax.experiment.stages.text_to_video import unet_objective
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.unet import UNetConfig
 from magicvideo_jax.models.vae import VAEConfig
@@ -54,7 +54,7 @@ class Standing(Stage):
             tokenize,
             held_out,
             objective=self.objective(experiment, networks, tokenize),
-            default_metrics=self.default_metrics,
+            metrics=self.metrics_of(experiment),
         )
 
 

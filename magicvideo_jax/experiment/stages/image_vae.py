@@ -14,13 +14,13 @@ from magicvideo_jax.evaluation.metrics import MetricInput, Scores, measure
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.held_out import HeldOut
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.stages.prompt_stage import check_freeze
 from magicvideo_jax.experiment.stages.stage import (
     Evaluator,
     PreviewRows,
     Stage,
     refuse_video_options,
 )
-from magicvideo_jax.experiment.stages.text_to_video import check_freeze
 from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.sampling.decoding import decode_clips
@@ -59,7 +59,7 @@ class ImageVAE(Stage):
         tokenize: Tokenize | None,
         held_out: HeldOut,
     ) -> Evaluator:
-        return ImageVAEEvaluator(experiment, networks, held_out, self.default_metrics)
+        return ImageVAEEvaluator(experiment, networks, held_out, self.metrics_of(experiment))
 
     def finished(self, experiment: Experiment, scores: Scores) -> Experiment:
         """Latents of a new VAE are scaled to variance 1."""
@@ -77,7 +77,7 @@ class ImageVAEEvaluator:
         experiment: Experiment,
         networks: Networks,
         held_out: HeldOut,
-        default_metrics: tuple[str, ...],
+        metrics: tuple[str, ...],
     ):
         @jit
         def reconstruct(params: Params, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -85,7 +85,7 @@ class ImageVAEEvaluator:
             return decode_clips(mean, networks.decoder(params, is_scaled=False)), mean
 
         self._experiment, self._held_out, self._reconstruct = experiment, held_out, reconstruct
-        self._metrics = experiment.evaluate.metrics or default_metrics
+        self._metrics = metrics
 
     def preview(self, params: Params) -> PreviewRows:
         """Images, each followed by its reconstruction."""

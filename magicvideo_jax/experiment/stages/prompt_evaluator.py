@@ -29,12 +29,12 @@ class PromptEvaluator:
         held_out: HeldOut,
         *,
         objective: Objective,
-        default_metrics: tuple[str, ...],
+        metrics: tuple[str, ...],
         as_images: bool = False,
     ):
-        """`objective` is the loss on held-out examples."""
+        """`objective` is the loss on held-out examples, `metrics` the names to measure by."""
         self._experiment, self._tokenize, self._held_out = experiment, tokenize, held_out
-        self._metrics = experiment.evaluate.metrics or default_metrics
+        self._metrics = metrics
         self._generator = Generator(
             experiment, networks, tokenize, frames=held_out.frames, as_images=as_images
         )

@@ -46,6 +46,10 @@ class Stage:
     default_metrics: tuple[str, ...] = ()
     """Metrics of `evaluation/metrics.py` for a config that names none."""
 
+    def metrics_of(self, experiment: Experiment) -> tuple[str, ...]:
+        """Names of the metrics that a run is evaluated by: those of its config, or the stage's."""
+        return experiment.evaluate.metrics or self.default_metrics
+
     def components(self, experiment: Experiment) -> tuple[Component, ...]:
         """The networks that the stage needs, trained or frozen."""
         raise NotImplementedError

@@ -100,7 +100,7 @@ class VideoVAE(Stage):
         tokenize: Tokenize | None,
         held_out: HeldOut,
     ) -> Evaluator:
-        return VideoVAEEvaluator(experiment, networks, held_out, self.default_metrics)
+        return VideoVAEEvaluator(experiment, networks, held_out, self.metrics_of(experiment))
 
     def notes(self, experiment: Experiment) -> tuple[str, ...]:
         if not experiment.video_vae.lpips or has_lpips():
@@ -122,7 +122,7 @@ class VideoVAEEvaluator:
         experiment: Experiment,
         networks: Networks,
         held_out: HeldOut,
-        default_metrics: tuple[str, ...],
+        metrics: tuple[str, ...],
     ):
         @jit
         def encode(params: Params, pixels: jax.Array) -> jax.Array:
@@ -137,7 +137,7 @@ class VideoVAEEvaluator:
             return decode_clips(z, _frame_decoder(networks, params), experiment.decode)
 
         self._held_out, self._clips = held_out, experiment.evaluate.clips
-        self._metrics = experiment.evaluate.metrics or default_metrics
+        self._metrics = metrics
         self._encode, self._decode, self._decode_frames = encode, decode, decode_frames
         self._image_decoder = _initial_image_decoder(experiment)
 
