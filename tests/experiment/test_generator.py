@@ -55,7 +55,7 @@ def test_eight_devices_make_the_clips_of_one(shape, on_one_device):
     assert len(np.unique(made)) > 50
     # One rounding apart.
     assert np.max(np.abs(made.astype(int) - on_one_device)) <= 1
-    arguments = (*generator.batch(REQUEST, 0, 8), *generator.settings())
+    arguments = (*generator.batch(REQUEST, 0, 8), generator.settings())
     program = generator.program(mesh).lower(params, *arguments).compile().as_text()
     kinds = {one.kind for one in find_collectives(program, 8)}
     assert kinds == ({"all-gather"} if shape.fsdp > 1 else set())
