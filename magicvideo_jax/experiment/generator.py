@@ -18,7 +18,6 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.models.temporal import PositionEncoding
 from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.parallel.mesh import sharded_over_all
 from magicvideo_jax.runtime.compilation import jit, out_of_memory_in_one_line
@@ -189,15 +188,13 @@ def _compiled_by(mesh: Mesh | AbstractMesh | None, sampler: SamplerInputs) -> An
 
 def _check_frames(experiment: Experiment, frames: int, context: ContextConfig) -> None:
     temporal = experiment.model.unet.temporal
-    if temporal is None:
-        return
+    most = None if temporal is None else temporal.max_frames
     name, at_once = "frames", frames
     if context.frames is not None and context.frames < frames:
         name, at_once = "context_frames", context.frames
-    has_frame_tables = temporal.adaptors or temporal.position is PositionEncoding.LEARNED
-    if has_frame_tables and at_once > temporal.frames:
+    if most is not None and at_once > most:
         raise UserError(
-            f"--{name}={at_once}: this model's frame-wise adaptors were trained for {temporal.frames} "
-            f"frames; ask for at most {temporal.frames}, for windows of them (--context_frames="
-            f"{temporal.frames}), or train with config.model.unet.temporal.frames={at_once}"
+            f"--{name}={at_once}: this model's temporal layers know {most} frames; ask for at most "
+            f"{most}, or for windows of {most} (--context_frames={most}), or train with "
+            f"config.model.unet.temporal.frames={at_once}"
         )
