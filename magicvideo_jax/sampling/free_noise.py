@@ -36,10 +36,8 @@ def free_noise(
 def noise_frames(
     key: PRNGKeyArray, frames: int, *, context: int, stride: int = STRIDE
 ) -> Int[Array, "t"]:
-    """Which of the first `context` frames each frame has its noise from (eq. 1).
-
-    `stride` is at most `context`.
-    """
+    """Which of the first `context` frames each frame has its noise from (eq. 1)."""
+    stride = min(stride, context)
     blocks = max(0, -(-(frames - context) // stride))
 
     def permute(source: Int[Array, "f"], block: Int[Array, ""]) -> tuple[Int[Array, "f"], None]:

@@ -10,7 +10,7 @@ from diffusers.pipelines.free_init_utils import FreeInitMixin
 
 from magicvideo_jax.core.checks import FieldError
 from magicvideo_jax.core.keys import key_for, subkey
-from magicvideo_jax.diffusion.known_schedules import ANIMATEDIFF
+from magicvideo_jax.diffusion.known_schedules import ANIMATEDIFF_NOISE
 from magicvideo_jax.diffusion.sampler import initial_latents, run_sampler
 from magicvideo_jax.diffusion.solvers import ddim, ddpm
 from magicvideo_jax.sampling.free_init import (
@@ -63,7 +63,7 @@ def test_filters_are_those_of_diffusers(config, shape):
 @pytest.mark.parametrize("config", FILTERS, ids=str)
 def test_frequencies_are_mixed_as_in_diffusers(config):
     """Along odd axes too, where the shifted filter is not symmetric."""
-    free_init = make_free_init(config, ANIMATEDIFF, shape=SHAPE[1:])
+    free_init = make_free_init(config, ANIMATEDIFF_NOISE, shape=SHAPE[1:])
     assert free_init is not None
     fresh = jax.random.normal(key_for(0, 0, "fresh"), SHAPE)
     ours = mix_frequencies(EPS, fresh, jnp.asarray(free_init.low_pass))
@@ -77,8 +77,8 @@ def test_frequencies_are_mixed_as_in_diffusers(config):
 def test_iterations_are_those_of_diffusers(iterations, monkeypatch):
     """With its loop, its scheduler and our fresh noise."""
     config = FreeInitConfig(iterations=iterations)
-    table = ddim(ANIMATEDIFF, 4)
-    free_init = make_free_init(config, ANIMATEDIFF, shape=SHAPE[1:])
+    table = ddim(ANIMATEDIFF_NOISE, 4)
+    free_init = make_free_init(config, ANIMATEDIFF_NOISE, shape=SHAPE[1:])
     assert free_init is not None
 
     def network(z):
@@ -120,11 +120,11 @@ def test_iterations_are_those_of_diffusers(iterations, monkeypatch):
 
 
 def test_one_iteration_is_none():
-    assert make_free_init(FreeInitConfig(), ANIMATEDIFF, shape=SHAPE[1:]) is None
+    assert make_free_init(FreeInitConfig(), ANIMATEDIFF_NOISE, shape=SHAPE[1:]) is None
 
 
 def test_iterations_share_a_program_and_have_noise_of_their_own():
-    asked, table = [], ddpm(ANIMATEDIFF, 2)
+    asked, table = [], ddpm(ANIMATEDIFF_NOISE, 2)
 
     @jax.jit
     def run(free_init):
@@ -136,7 +136,7 @@ def test_iterations_share_a_program_and_have_noise_of_their_own():
         return with_free_init(sample, free_init)(EPS, KEYS)
 
     clips = [
-        run(make_free_init(FreeInitConfig(iterations=n), ANIMATEDIFF, shape=SHAPE[1:]))
+        run(make_free_init(FreeInitConfig(iterations=n), ANIMATEDIFF_NOISE, shape=SHAPE[1:]))
         for n in (2, 3, 5)
     ]
     assert len(asked) == 1
@@ -146,7 +146,7 @@ def test_iterations_share_a_program_and_have_noise_of_their_own():
 
 def test_means_come_from_the_result_and_flicker_from_fresh_noise():
     shape = (1, 6, 4, 8, 1)
-    free_init = make_free_init(FreeInitConfig(iterations=2), ANIMATEDIFF, shape=shape[1:])
+    free_init = make_free_init(FreeInitConfig(iterations=2), ANIMATEDIFF_NOISE, shape=shape[1:])
     assert free_init is not None
     flicker = (-1.0) ** np.arange(6).reshape(1, -1, 1, 1, 1)
     low, high = jnp.full(shape, 3.0), jnp.asarray(np.broadcast_to(flicker, shape), jnp.float32)
