@@ -7,6 +7,7 @@ The ending of --out says what is written: .mp4, .gif, or a folder of png.
 
 import argparse
 import sys
+from typing import Any
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
@@ -48,17 +49,16 @@ def sample(asked: argparse.Namespace) -> None:
     given = {name: getattr(asked, name) for name in fields if getattr(asked, name) is not None}
     if asked.sampler is not None:
         given["sampler"] = Sampler(asked.sampler)
-    context = {name: getattr(asked, f"context_{name}") for name in _CONTEXT}
-    context = {name: value for name, value in context.items() if value is not None}
+    context = _given_context(asked)
 
     # Checked before the weights are read, which may take minutes; what depends on fields of the
-    # model's config (eta, reuse_noise, the usual overlap) is checked after.
+    # model's config (eta, fuse, reuse_noise, the usual overlap) is checked after.
     with named("--"):
         check_seed(asked.seed)
         SampleConfig(**{name: value for name, value in given.items() if name != "eta"})
     with named("--context_"):
-        alone = {name: value for name, value in context.items() if name != "reuse_noise"}
-        ContextConfig(**({"overlap": 0} | alone))
+        alone = {name: context[name] for name in context if name not in ("reuse_noise", "fuse")}
+        ContextConfig(**{"overlap": 0, **alone})
     with named("--decode_"):
         DecodeConfig(frames=1 if asked.decode_frames is None else asked.decode_frames)
     targets = _targets(asked.out, asked.num)
@@ -101,8 +101,15 @@ def _targets(out: str, count: int) -> list[str]:
     return [f"{path.with_name(f'{stem}_{i}{suffix}')}{end}" for i in range(count)]
 
 
-_CONTEXT = ("frames", "overlap", "stride", "loop", "reuse_noise")
-"""Fields of `ContextConfig`, each with an argument --context_FIELD."""
+def _given_context(asked: argparse.Namespace) -> dict[str, Any]:
+    """Fields of a `ContextConfig` that are given, each as --context_FIELD."""
+    from magicvideo_jax.sampling.windows import ContextFusion
+
+    names = ("frames", "fuse", "overlap", "stride", "loop", "reuse_noise")
+    given = {name: getattr(asked, f"context_{name}") for name in names}
+    if given["fuse"] is not None:
+        given["fuse"] = ContextFusion(given["fuse"])
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _arguments() -> argparse.Namespace:
@@ -169,6 +176,12 @@ def _add_long_clips(group: argparse._ArgumentGroup) -> None:
         "--context_frames",
         type=int,
         help="sample more --frames than the model was trained on, in overlapping windows of so many",
+    )
+    group.add_argument(
+        "--context_fuse",
+        choices=("output", "attention"),
+        help="average what the network predicts for windows (default), or, with AnimateDiff's motion "
+        "modules, their attention to windows, which is smoother and takes more memory",
     )
     group.add_argument(
         "--context_overlap",
