@@ -81,6 +81,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
     from magicvideo_jax.weights.components import TEXT, VAE
     from magicvideo_jax.weights.fitting import check_parts
     from magicvideo_jax.weights.formats.weight_format import OpenOptions
+    from magicvideo_jax.weights.lora_merge import with_loras
     from magicvideo_jax.weights.write_folders import check_complete
 
     tokenizer = None
@@ -105,6 +106,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
             files = weights.tokenizer or (other.tokenizer if kind is TEXT else None)
             notes = (*weights.notes, *other.notes)
             weights = replace(weights, parts=parts, tokenizer=files, notes=notes)
+    weights = replace(weights, parts=with_loras(weights.parts, asked.lora, argument="--lora"))
     check_complete(weights, f"SOURCE {asked.source}")
     check_parts(weights, f"SOURCE {asked.source}")
     if weights.tokenizer is not None and TEXT.folder in weights.parts:
@@ -174,6 +176,13 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--text", metavar="WEIGHTS", help="weights whose text encoder is taken, likewise"
+    )
+    parser.add_argument(
+        "--lora",
+        metavar="FILE:SCALE",
+        action="append",
+        default=[],
+        help="a LoRA to add to the weights; may be given several times; without :SCALE, 1",
     )
     parser.add_argument(
         "--variant",

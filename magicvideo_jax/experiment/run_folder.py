@@ -33,6 +33,7 @@ from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.training.checkpoint import Saved
+from magicvideo_jax.weights.lora_merge import parse_lora
 
 MAY_CHANGE = {
     "": False,
@@ -174,6 +175,8 @@ def _is_same(field: str, was: Any, now: Any, sets: Mapping[str, str | None]) -> 
     """Whether two values of a field mean the same: a data set may have moved, a path have another spelling."""
     if field in ("init_from", "vae_from"):
         return was == now or _is_same_place(was, now)
+    if field == "lora":
+        return len(was) == len(now) and all(map(_is_same_lora, was, now))
     if not field.endswith("].path") or None in (was, now) or DRAWN in (was, now):
         return was == now
     there, known = records_identity(now), sets.get(was)
@@ -188,6 +191,13 @@ def _is_same_place(one: str, other: str) -> bool:
         return local_path(one, argument="") == local_path(other, argument="")
     except UserError:
         return one == other
+
+
+def _is_same_lora(one: str, other: str) -> bool:
+    (file, scale), (other_file, other_scale) = (
+        parse_lora(text, argument="config.lora") for text in (one, other)
+    )
+    return scale == other_scale and _is_same_place(file, other_file)
 
 
 def _may_change(path: str) -> bool:
