@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 def low_rank_update(down: ArrayT, up: ArrayT, scale: float) -> ArrayT:
     """The second term of eq. 1."""
     # Scaled before the product: a file without alpha holds `scale * up`, and gives the same bits.
-    return down @ (up * up.dtype.type(scale))
+    return down @ (up * scale)
 
 
 def factor_shapes(kernel: Shape, rank: int) -> tuple[Shape, Shape]:

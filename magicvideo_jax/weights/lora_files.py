@@ -28,7 +28,7 @@ from magicvideo_jax.weights.tables.lora_keys import (
     LoRAForm,
     forms_for,
 )
-from magicvideo_jax.weights.tables.naming import Table, name_of
+from magicvideo_jax.weights.tables.naming import layer_name
 from magicvideo_jax.weights.tensor_files import has_tensors, kind_of, open_tensors
 from magicvideo_jax.weights.tensors import FLOATS, NUMBERS, Stored, Tensors
 
@@ -76,16 +76,12 @@ class LoRAUpdate(NamedTuple):
 def kernel_layers(parts: Mapping[str, ComponentWeights[Any]]) -> list[KernelLayer]:
     """Linear layers and convolutions of the U-Net and the text encoder among `parts`."""
     return [
-        KernelLayer(kind.folder, path, _layer_name(kind.table, path, x.ndim), x.shape)
+        KernelLayer(kind.folder, path, layer_name(kind.table, path, x.ndim), x.shape)
         for kind in (UNET, TEXT)
         if kind.folder in parts
         for path, x in flatten(parts[kind.folder].network().shapes).items()
         if path.endswith(".kernel")
     ]
-
-
-def _layer_name(table: Table, path: str, rank: int) -> str:
-    return name_of(table, path, rank).key.rpartition(".")[0]
 
 
 def lora_forms(parts: Mapping[str, ComponentWeights[Any]]) -> tuple[LoRAForm, ...]:
