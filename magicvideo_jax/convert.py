@@ -72,6 +72,10 @@ def _convert_lora(asked: argparse.Namespace, source: Path, target: Path) -> None
     """Write the LoRA that a run trained. Errors: `UserError` for any other SOURCE."""
     if target.suffix != ".safetensors":
         raise UserError(f"TARGET {target}: give the name of a .safetensors file")
+    if asked.lora:
+        raise UserError(
+            f"--lora={asked.lora[0]}: is not written with --to={asked.to}: leave it out"
+        )
     if target.exists() and (target.is_dir() or not asked.overwrite):
         raise UserError(f"{target}: is there already; give another TARGET, or --overwrite")
 

@@ -1,6 +1,7 @@
 """LoRA files, opened: which kernels of a model they change, by how much, and nothing read yet."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ _FILES = tuple(
     for ending in ("safetensors", "bin")
 )
 """Names of a LoRA's file in a folder: diffusers', PEFT's, that of published MotionLoRA."""
-_LISTED = 3
+_LISTED = 2
 _MADE_FOR = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 """Models by the width of their text states."""
 
@@ -156,9 +157,9 @@ def _check_all_used(file: Path, tensors: Tensors, used: Set[str]) -> None:
             raise UserError(f"{file}: holds no tensors: get the file anew")
         return
     named = f"{', '.join(unknown[:_LISTED])}{', ...' if len(unknown) > _LISTED else ''}"
-    what = (
-        name_of_kind(unknown, ABSENT_LAYERS)
-        or "layers that the model does not have: give one made for this model"
+    what = next(
+        (what for row, what in ABSENT_LAYERS if all(re.fullmatch(row, key) for key in unknown)),
+        "layers that the model does not have: give a LoRA made for it",
     )
     raise UserError(f"{file}: {len(unknown)} of its {len(tensors)} keys ({named}) are for {what}")
 
