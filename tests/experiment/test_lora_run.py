@@ -196,17 +196,3 @@ def test_sampling_takes_lora(weights, trained, tmp_path, monkeypatch):
     for path, x in sampled.items():
         twice = base[path] + 2 * (once[path] - base[path])
         np.testing.assert_allclose(x, twice, rtol=1e-5, atol=1e-5, err_msg=path)
-
-
-def test_a_motion_lora_of_v2_is_refused_by_v1(trained, weights, tmp_path, monkeypatch):
-    file = tmp_path / "motion.safetensors"
-    assert run_convert(monkeypatch, trained, file, "--to=motion_lora") == 0
-    unet = open_weights(weights).parts["unet"]
-    motion = replace(unet.config.temporal.motion, in_middle=False)
-    temporal = replace(unet.config.temporal, motion=motion)
-    for config, said in (
-        (replace(unet.config, temporal=temporal), "which AnimateDiff v2 alone has"),
-        (replace(unet.config, temporal=None), "motion modules, which the model does not have"),
-    ):
-        with pytest.raises(UserError, match=said):
-            with_loras({"unet": replace(unet, config=config)}, [str(file)], argument="--lora")

@@ -18,6 +18,8 @@ from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.temporal import MotionModuleConfig, TemporalConfig, TemporalMixing
 from magicvideo_jax.models.unet import SD1
 from magicvideo_jax.parallel.mesh import abstract_mesh
+from magicvideo_jax.planning.program_plan import quick_plan
+from magicvideo_jax.planning.topology import parse_topology
 from magicvideo_jax.training.lora import (
     LoRAConfig,
     LoRALayers,
@@ -130,6 +132,19 @@ def test_only_factors_have_gradients_moments_and_averages():
     assert {path.split(".")[0] for path in frozen} == {"vae", "text_encoder"}
     after, _ = jax.eval_shape(run.step, run.state, run.batch)
     assert jax.tree.structure(after) == jax.tree.structure(run.state)
+
+
+def test_a_plan_counts_factors_and_the_whole_frozen_model():
+    experiment = lora_experiment()
+    plan = quick_plan(experiment, parse_topology("v5e:2x4"))
+    shapes = abstract_run(
+        experiment, Networks(experiment.model), abstract_mesh(experiment.mesh, 8)
+    ).state
+    factors, frozen = count_parameters(shapes.params), count_parameters(shapes.frozen)
+    assert plan.parts["parameters"] == plan.parts["average"] == plan.parts["gradients"]
+    assert plan.parts["parameters"] == 4 * factors
+    assert plan.parts["frozen"] == 4 * frozen
+    assert 0 < plan.parts["moments"] - 8 * factors <= 32
 
 
 def test_the_text_encoder_gets_factors_when_it_is_named():
