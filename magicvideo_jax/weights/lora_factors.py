@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 ArrayT = TypeVar("ArrayT", np.ndarray, jax.Array)
-Shape = tuple[int, ...]
+ArrayShape = tuple[int, ...]
 
 
 def low_rank_update(down: ArrayT, up: ArrayT, scale: float) -> ArrayT:
@@ -22,12 +22,12 @@ def low_rank_update(down: ArrayT, up: ArrayT, scale: float) -> ArrayT:
     return down @ (up * scale)
 
 
-def factor_shapes(kernel: Shape, rank: int) -> tuple[Shape, Shape]:
+def factor_shapes(kernel: ArrayShape, rank: int) -> tuple[ArrayShape, ArrayShape]:
     """Shapes of `down` and `up` of a kernel."""
     return (*kernel[:-1], rank), (rank, kernel[-1])
 
 
-def factors_fit(kernel: Shape, down: Shape, up: Shape) -> bool:
+def factors_fit(kernel: ArrayShape, down: ArrayShape, up: ArrayShape) -> bool:
     """Whether shapes of PyTorch's factors are those of a kernel of ours.
 
     A 1x1 convolution and a linear layer may take each other's place: Stable Diffusion's 1.x and 2.x
@@ -42,7 +42,7 @@ def factors_fit(kernel: Shape, down: Shape, up: Shape) -> bool:
 
 
 def factors_of_torch(
-    kernel: Shape, down: np.ndarray, up: np.ndarray
+    kernel: ArrayShape, down: np.ndarray, up: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """PyTorch's factors in our layout. Their shapes are those that `factors_fit` accepts."""
     *window, inputs, outputs = kernel

@@ -12,7 +12,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.weights.components import TEXT, UNET, ComponentWeights
 from magicvideo_jax.weights.lora_factors import (
-    Shape,
+    ArrayShape,
     factors_fit,
     factors_of_torch,
     low_rank_update,
@@ -52,7 +52,7 @@ class KernelLayer(NamedTuple):
     """Dotted path of its kernel in the network's parameters."""
     name: str
     """diffusers' name of the layer."""
-    kernel: Shape
+    kernel: ArrayShape
 
 
 class LoRAUpdate(NamedTuple):

@@ -42,7 +42,7 @@ RANK = 4
 
 
 def close(ours, theirs):
-    """Within rounding: an update here is some ten times its kernel."""
+    """Compare within rounding; an update here is some ten times its kernel."""
     for network in ("unet", "text_encoder"):
         assert ours[network].keys() == theirs[network].keys()
         for key, x in theirs[network].items():
