@@ -68,7 +68,7 @@ def sample(asked: argparse.Namespace) -> None:
         f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
         file=sys.stderr,
     )
-    pipe = load(asked.workdir, vae=asked.vae)
+    pipe = load(asked.workdir, vae=asked.vae, lora=asked.lora)
     with named("--"):
         pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
         usual = pipe.experiment.sample
@@ -155,6 +155,14 @@ def _arguments() -> argparse.Namespace:
     _add_long_clips(parser.add_argument_group("long clips"))
     parser.add_argument(
         "--vae", default="", help="weights of a VideoVAE made of the model's VAE, to decode"
+    )
+    parser.add_argument(
+        "--lora",
+        metavar="FILE:SCALE",
+        action="append",
+        default=[],
+        help="a LoRA to add (kohya's, diffusers', PEFT's, MotionLoRA, domain adapter); may be given "
+        "several times; without :SCALE, 1",
     )
     parser.add_argument(
         "--decode_frames", type=int, help="frames decoded together (default: the model's config)"

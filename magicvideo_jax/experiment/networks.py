@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from magicvideo_jax.core.tree import select_like, split_by_path
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.tree import merge, select_like, split_by_path
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.experiment.config import Component, Compute, Experiment, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
@@ -20,8 +21,9 @@ from magicvideo_jax.models.clip_text import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
 from magicvideo_jax.models.unet import UNetConfig, VideoUNet
 from magicvideo_jax.sampling.decoding import StreamingDecode
+from magicvideo_jax.training.lora import lora_shapes, merge_lora
 from magicvideo_jax.training.objectives import DenoisingNetworks
-from magicvideo_jax.training.optimizer import is_trained
+from magicvideo_jax.training.optimizer import Freeze, is_trained
 
 PIPELINE = (Component.UNET, Component.VAE, Component.TEXT)
 """The networks of a pipeline from text to clips."""
@@ -146,6 +148,32 @@ class Networks:
     def shapes(self, components: Sequence[Component]) -> Params:
         """The parameters of some networks, as shapes."""
         return {one.value: self.by_component[one].shapes for one in components}
+
+
+def run_shapes(
+    networks: Networks, components: Sequence[Component], experiment: Experiment
+) -> Params:
+    """Shapes of all that a run has of some networks: their parameters, and factors of LoRA beside
+    their kernels if these train.
+
+    Errors: `UserError` naming `config.optim.lora.layers` where no layer is among them.
+    """
+    shapes, optim = networks.shapes(components), experiment.optim
+    if optim.freeze is not Freeze.LORA:
+        return shapes
+    trained = [one.value for one in components if one in experiment.model.trained]
+    factors = {name: lora_shapes(shapes[name], optim.lora) for name in trained}
+    if not any(factors.values()):
+        raise UserError(
+            f"config.optim.lora.layers={optim.lora.layers.value}: config.model.trained "
+            f"({', '.join(trained)}) has no such layers, so nothing would train; give others"
+        )
+    return merge(shapes, factors)
+
+
+def model_params(trained: Params, frozen: Params, experiment: Experiment) -> Params:
+    """Parameters of the networks as they sample, from what trains and what is frozen."""
+    return merge_lora(merge(trained, frozen), experiment.optim.lora)
 
 
 def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Params]:

@@ -18,6 +18,7 @@ from magicvideo_jax.experiment.initial_weights import (
     check_halves,
     check_whole,
     initial_weights,
+    initial_with_loras,
     with_vae_of,
 )
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
@@ -128,10 +129,11 @@ class Pipeline:
         return self._generators[key].generate(self.params, request, sample)
 
 
-def load(path: str | Path, *, vae: str | Path = "") -> Pipeline:
+def load(path: str | Path, *, vae: str | Path = "", lora: Sequence[str] = ()) -> Pipeline:
     """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known form.
 
     `vae` is other weights whose VAE decodes, such as a VideoVAE; it also supplies the VAE where `path` has none.
+    `lora` are LoRA files to add, each `FILE` or `FILE:SCALE`.
     Image weights make single frames: train, or load a work folder or what was converted of one, for clips that move.
     Errors: `UserError` naming the path or what it lacks.
     """
@@ -139,6 +141,7 @@ def load(path: str | Path, *, vae: str | Path = "") -> Pipeline:
     initial = initial_weights(str(path), argument="--workdir")
     if vae and Component.VAE not in initial.parts:
         initial, vae = with_vae_of(initial, str(vae), argument="--vae"), ""
+    initial = initial_with_loras(initial, lora, argument="--lora")
     pipeline = _load(str(path), initial)
     if vae:
         pipeline.decode_with(str(vae))
