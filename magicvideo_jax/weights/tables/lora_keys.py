@@ -170,6 +170,6 @@ ABSENT_LAYERS = (
         r".*motion_modules.*",
         "AnimateDiff's motion modules, which the model does not have: give them with the LoRA",
     ),
-    (r"(lora_te_|text_encoder\.).*", "a text encoder of another model"),
+    (r"(lora_te_|text_encoder\.).*", "layers that the model's text encoder does not have"),
 )
 """Layers that a model may lack, and what to do about it."""
