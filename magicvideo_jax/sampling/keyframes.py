@@ -69,9 +69,9 @@ class SampleConfig:
     fps: float = 8.0
     """Frame rate, a condition of the model and the rate of the clip's file."""
     context: ContextConfig = field(default_factory=ContextConfig)
-    """For clips longer than those that the model was trained on."""
+    """Windows for clips longer than those that the model was trained on."""
     free_init: FreeInitConfig = field(default_factory=FreeInitConfig)
-    """For clips that flicker."""
+    """Repeated sampling against flicker."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "steps")

@@ -57,7 +57,7 @@ def our_module(window):
 
 @pytest.mark.parametrize("frames", [8, 12, 28])
 def test_a_motion_module_in_windows_is_that_of_diffusers(frames):
-    """For lengths of 8 + 4 m, and 28 frames are more than there are positions."""
+    """Lengths are 8 + 4 m, and 28 frames are more than there are positions."""
     module = their_module()
     free_noise = AnimateDiffFreeNoiseMixin()
     free_noise._free_noise_context_length, free_noise._free_noise_context_stride = 8, 4
@@ -99,7 +99,7 @@ def test_a_window_has_no_more_frames_than_there_are_positions():
 
 @pytest.mark.parametrize("frames", LENGTHS)
 def test_windows_and_weights_are_those_of_diffusers(frames):
-    """For lengths of 16 + 4 m: diffusers weighs the window of others wrongly."""
+    """Lengths are 16 + 4 m: diffusers weighs the last window of others wrongly."""
     block = FreeNoiseTransformerBlock(8, 1, 8, context_length=16, context_stride=4)
     first, shares = free_noise_windows(frames, context=16)
     assert [(int(i), int(i) + 16) for i in first] == block._get_frame_indices(frames)

@@ -116,7 +116,7 @@ def test_shares_of_the_windows_sum_to_one(loop):
 @pytest.mark.parametrize("loop", [False, True])
 @pytest.mark.parametrize("sampler", [ddim, euler])
 def test_sampling_averages_the_windows_of_each_step(sampler, loop):
-    """Against the schedule and the average written as loops, with a network that mixes frames."""
+    """The schedule and the average are written as loops, the network mixes frames."""
     steps, frames, size = 5, 11, 4
     settings = NoiseScheduleConfig(prediction_type=Prediction.X0)
     table = sampler(settings, steps)
