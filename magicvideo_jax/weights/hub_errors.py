@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.hub_name import HubName, is_address
@@ -18,7 +19,13 @@ def hub_errors_explained(name: HubName, *, argument: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, HTTPError, RevisionResolutionError, XetDownloadError) as error:
+    except (
+        OSError,
+        HTTPError,
+        JSONDecodeError,
+        RevisionResolutionError,
+        XetDownloadError,
+    ) as error:
         raise UserError(f"{argument}={name.text}: {_explanation(error, name)}") from error
 
 
@@ -34,8 +41,10 @@ def _explanation(error: Exception, name: HubName) -> str:
         else f"{hub} cannot be reached: check the network"
     )
     if isinstance(error, OSError) and error.errno:
-        advice = "make space, or " if error.errno in _NO_SPACE else ""
-        return f"{cache}: {error.strerror}: {advice}set HF_HOME to a folder of another disk"
+        is_full = error.errno in _NO_SPACE
+        advice = "make space, or " if is_full else ""
+        better = "of another disk" if is_full else "that can be written"
+        return f"{cache}: {error.strerror}: {advice}set HF_HOME to a folder {better}"
     # The special kinds come first: a gated repository is one that was not found, too.
     explanations = (
         (
@@ -60,6 +69,11 @@ def _explanation(error: Exception, name: HubName) -> str:
             f"(`hf download {name.repository}`) and give its folder",
         ),
         (errors.HfHubHTTPError, _refusal(error, hub)),
+        (
+            JSONDecodeError,
+            f"{hub} does not answer as a hub does: check HF_ENDPOINT, and whether the network has "
+            "a login page",
+        ),
         (
             Exception,
             f"the download broke off ({_first_line(error)}): run the command again; the files that "

@@ -188,14 +188,15 @@ def test_what_the_cache_holds_in_part_is_not_taken_for_the_whole(
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [
-        ((401, "Invalid credentials in Authorization header"), "HTTP 401: give a token"),
-        ((403, "Forbidden"), "HTTP 403: give a token"),
-        ((429, "Too many requests"), "HTTP 429: try again later"),
+        ((401, "Invalid credentials in Authorization header"), "answers with HTTP 401: give a tok"),
+        ((403, "Forbidden"), "answers with HTTP 403: give a token"),
+        ((429, "Too many requests"), "answers with HTTP 429: try again later"),
+        ((200, "a login page"), "does not answer as a hub does: check HF_ENDPOINT"),
     ],
 )
 def test_a_hub_that_refuses_is_quoted(hub, refusal, words):
     hub.refusal = refusal
-    with pytest.raises(UserError, match=f"^--workdir=tiny/sd: {hub.url} answers with {words}"):
+    with pytest.raises(UserError, match=f"^--workdir=tiny/sd: {hub.url} {words}"):
         open_weights("tiny/sd", argument="--workdir")
 
 
@@ -271,7 +272,7 @@ def test_a_download_that_breaks_off_for_good_keeps_what_is_complete(hub, tmp_pat
     assert set(hub.fetched()) == _read_of_the_pipeline() - had
 
 
-def test_a_full_disk_is_one_line_before_the_download_and_within(hub, monkeypatch, tmp_path):
+def test_a_disk_that_is_too_small_is_named_before_the_download(hub, monkeypatch, tmp_path):
     cache = tmp_path / "home" / "hub"
     with monkeypatch.context() as patch:
         patch.setattr(hub_module.shutil, "disk_usage", lambda _: Namespace(free=1000))
@@ -281,11 +282,20 @@ def test_a_full_disk_is_one_line_before_the_download_and_within(hub, monkeypatch
             open_weights("tiny/sd", argument="--workdir")
         assert hub.fetched() == ["model_index.json"]
 
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
-    with pytest.raises(
-        UserError, match=f"--workdir=tiny/sd: {cache}: No space left on device: make"
-    ):
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "make space, or set HF_HOME to a folder of another disk"),
+        (errno.EACCES, "set HF_HOME to a folder that can be written"),
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_one_line(hub, number, advice, monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", refuse)
+    cache = tmp_path / "home" / "hub"
+    words = f"--workdir=tiny/sd: {cache}: {os.strerror(number)}: {advice}"
+    with pytest.raises(UserError, match=f"^{words}$"):
         open_weights("tiny/sd", argument="--workdir")
