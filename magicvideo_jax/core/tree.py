@@ -55,6 +55,14 @@ def split_by_path(
     )
 
 
+def select_like(tree: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the leaves of a tree that stand at the paths of another tree's leaves."""
+    return {
+        name: select_like(tree[name], child) if isinstance(child, Mapping) else tree[name]
+        for name, child in like.items()
+    }
+
+
 def merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two trees into one. Errors: `ValueError` where both have a leaf at the same path."""
     ours, theirs = flatten(one), flatten(other)

@@ -19,7 +19,6 @@ from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.diffusion.solvers import SolverTable, with_noise
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.models.temporal import PositionEncoding
 from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.parallel.mesh import sharded_over_all
 from magicvideo_jax.runtime.compilation import jit, out_of_memory_in_one_line
@@ -185,12 +184,9 @@ def _check_frames(experiment: Experiment, frames: int) -> None:
     if frames < 1:
         raise UserError(f"--frames={frames}: give at least 1")
     temporal = experiment.model.unet.temporal
-    if temporal is None:
-        return
-    has_frame_tables = temporal.adaptors or temporal.position is PositionEncoding.LEARNED
-    if has_frame_tables and frames > temporal.frames:
+    most = None if temporal is None else temporal.max_frames
+    if most is not None and frames > most:
         raise UserError(
-            f"--frames={frames}: this model's frame-wise adaptors were trained for {temporal.frames} "
-            f"frames; ask for at most {temporal.frames}, or train with "
-            f"config.model.unet.temporal.frames={frames}"
+            f"--frames={frames}: this model's temporal layers know {most} frames; ask for at most "
+            f"{most}, or train with config.model.unet.temporal.frames={frames}"
         )

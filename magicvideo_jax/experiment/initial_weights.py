@@ -17,6 +17,7 @@ from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.models.bind import Network
+from magicvideo_jax.models.temporal import VIDEO_PARTS
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.parallel.shardings import on_local_device
 from magicvideo_jax.runtime.progress import say
@@ -30,7 +31,6 @@ from magicvideo_jax.weights.match import may_miss
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
-from magicvideo_jax.weights.tables.naming import VIDEO_PARTS
 from magicvideo_jax.weights.tensor_files import read_json
 
 __all__ = ["EMBEDDED", "InitialWeights", "initial_of", "initial_weights", "with_vae_of"]

@@ -4,13 +4,15 @@ Parameters are one dict: `params[component.value]` are those of a network.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from magicvideo_jax.core.tree import split_by_path
+from magicvideo_jax.core.tree import select_like, split_by_path
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.experiment.config import Component, Compute, Experiment, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
@@ -51,6 +53,11 @@ class Networks:
             ),
         }
         self._unet, self._vae, self._text, self._discriminator = self.by_component.values()
+
+    @cached_property
+    def _image_unet(self) -> Network:
+        model, image = self._model, replace(self._model.unet, temporal=None)
+        return bind(lambda keys: VideoUNet(image, keys=keys, dtype=self.dtype, remat=model.remat))
 
     def moments(self, params: Params, x: Float[Array, "b t h w 3"]) -> tuple[Array, Array]:
         """Mean and log-variance of the VAE's latents, unscaled."""
@@ -110,9 +117,12 @@ class Networks:
         *,
         as_images: bool = False,
     ) -> Float[Array, "b t h w c"]:
-        """The U-Net."""
-        unet = params[Component.UNET.value]
-        return self._unet.apply(unet, z, time, condition.text, condition.fps, as_images=as_images)
+        """The U-Net; with `as_images` the image network in it, which has no temporal layers."""
+        network, unet = self._unet, params[Component.UNET.value]
+        if as_images and self._model.unet.temporal is not None:
+            network = self._image_unet
+            unet = select_like(unet, network.shapes)
+        return network.apply(unet, z, time, condition.text, condition.fps)
 
     def denoising_networks(self) -> DenoisingNetworks:
         """The functions that denoising objectives need."""

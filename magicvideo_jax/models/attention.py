@@ -37,10 +37,13 @@ def attend(
     k: Float[Array, "*b m n d"],
     v: Float[Array, "*b m n d"],
     mask: Bool[Array, "#l #m"] | None = None,
+    bias: Float[Array, "n l m"] | None = None,
 ) -> Float[Array, "*b l n d"]:
     """Attention of `l` queries to `m` keys.
 
-    `mask` is True where a query attends to a key, at least one per query.
+    `mask` is True where a query attends to a key, at least one per query. `bias` is added to the
+    scaled scores; with one the implementation is always the plain one, because only attention over
+    a few frames has any.
 
     The implementation is chosen when the program is lowered, not by the host's devices, so that a
     step that a CPU host compiles ahead of time for a TPU does not contain the CPU's loop. Only
@@ -48,6 +51,8 @@ def attend(
     """
     if mask is not None:
         mask = jnp.broadcast_to(mask, (q.shape[-3], k.shape[-3]))
+    if bias is not None:
+        return _plain(q, k, v, mask, bias)
     on_cuda = _choose_on_cuda(q, k, masked=mask is not None)
     on_cpu = _head_by_head if k.shape[-3] > PLAIN_KEYS_ON_CPU else _plain
     if on_cuda is on_cpu is _plain:
@@ -60,11 +65,14 @@ def _attend_heads(
     k: Float[Array, "*b m d"],
     v: Float[Array, "*b m d"],
     mask: Bool[Array, "l m"] | None,
+    bias: Float[Array, "n l m"] | None = None,
 ) -> Float[Array, "*b l d"]:
     """Attention of each head, by its formula."""
     scores = jnp.einsum("...ld,...md->...lm", q, k, preferred_element_type=jnp.float32) / math.sqrt(
         q.shape[-1]
     )
+    if bias is not None:
+        scores = scores + jnp.broadcast_to(bias.astype(jnp.float32), scores.shape)
     if mask is not None:
         scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, jnp.finfo(jnp.float32).min)
     # The largest score cancels in the quotient, so its gradient is zero.
@@ -81,10 +89,11 @@ def _plain(
     k: Float[Array, "*b m n d"],
     v: Float[Array, "*b m n d"],
     mask: Bool[Array, "l m"] | None,
+    bias: Float[Array, "n l m"] | None = None,
 ) -> Float[Array, "*b l n d"]:
     """Attention of all heads in two batched products, which XLA shards and fuses by itself."""
     q, k, v = (jnp.swapaxes(x, -3, -2) for x in (q, k, v))
-    return jnp.swapaxes(_attend_heads(q, k, v, mask), -3, -2)
+    return jnp.swapaxes(_attend_heads(q, k, v, mask, bias), -3, -2)
 
 
 def _head_by_head(

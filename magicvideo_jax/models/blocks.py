@@ -1,5 +1,5 @@
-"""Blocks of Stable Diffusion's U-Net and VAE, with the temporal parts of MagicVideo that a
-`TemporalConfig` adds.
+"""Blocks of Stable Diffusion's U-Net and VAE, with places for temporal layers
+(`temporal_places.py`).
 
 MagicVideo's keyframe block (figure 3b):
 
@@ -10,6 +10,8 @@ MagicVideo's keyframe block (figure 3b):
 Attribute names are those of diffusers, so that parameter paths read like diffusers' weight keys.
 """
 
+from collections.abc import Sequence
+
 import jax
 from einops import rearrange
 from flax import nnx
@@ -18,19 +20,11 @@ from jaxtyping import Array, Float
 from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, GroupNorm, LayerNorm, Linear, Padding, gelu, upsample
-from magicvideo_jax.models.temporal import (
-    FrameAdaptor,
-    TemporalAttention,
-    TemporalConfig,
-    TemporalMixing,
-    temporal_shift,
-)
+from magicvideo_jax.models.temporal_places import Place, Site, TemporalLayer, WithPlaces
 
 
-class ResnetBlock(nnx.Module):
-    """Residual block: norm, SiLU, conv, (+ W emb), norm, SiLU, conv, + shortcut; an adaptor after
-    each convolution.
-    """
+class ResnetBlock(WithPlaces):
+    """Residual block: norm, SiLU, conv, (+ W emb), norm, SiLU, conv, + shortcut."""
 
     def __init__(
         self,
@@ -41,40 +35,32 @@ class ResnetBlock(nnx.Module):
         eps: float,
         keys: Keys,
         embedding: int | None = None,
-        temporal: TemporalConfig | None = None,
+        layers: Sequence[TemporalLayer] = (),
+        norm_over_frames: bool = False,
     ):
-        self.norm1 = GroupNorm(inputs, groups=groups, eps=eps)
+        self.norm1 = GroupNorm(inputs, groups=groups, eps=eps, over_frames=norm_over_frames)
         self.conv1 = Conv(inputs, outputs, keys=keys)
         if embedding is not None:
             self.time_emb_proj = Linear(embedding, outputs, keys=keys)
-        self.norm2 = GroupNorm(outputs, groups=groups, eps=eps)
+        self.norm2 = GroupNorm(outputs, groups=groups, eps=eps, over_frames=norm_over_frames)
         self.conv2 = Conv(outputs, outputs, keys=keys, zero=True)
         if inputs != outputs:
             self.conv_shortcut = Conv(inputs, outputs, keys=keys, size=1)
-        if temporal and temporal.adaptors:
-            self.adaptor1 = FrameAdaptor(temporal.frames, outputs)
-            self.adaptor2 = FrameAdaptor(temporal.frames, outputs)
-        self.shifts = temporal is not None and temporal.mixing is TemporalMixing.SHIFT
+        site = Site(outputs, 0, groups, embedding or 0, keys)
+        self.insert(layers, site, Place.RESNET_INPUT, Place.FIRST_CONV, Place.SECOND_CONV)
 
     def __call__(
-        self,
-        z: Float[Array, "*b h w c"],
-        emb: Float[Array, "*b2 d"] | None = None,
-        *,
-        as_images: bool = True,
+        self, z: Float[Array, "*b h w c"], emb: Float[Array, "*b2 d"] | None = None
     ) -> Float[Array, "*b h w c2"]:
-        adapts = hasattr(self, "adaptor1") and not as_images
-        h = temporal_shift(z) if self.shifts and not as_images else z
-        h = self.conv1(jax.nn.silu(self.norm1(h)))
-        h = self.adaptor1(h) if adapts else h
+        h = self.at(Place.RESNET_INPUT, z)
+        h = self.at(Place.FIRST_CONV, self.conv1(jax.nn.silu(self.norm1(h))))
         if emb is not None:
             h = h + self.time_emb_proj(emb)[..., None, None, :]
-        h = self.conv2(jax.nn.silu(self.norm2(h)))
-        h = self.adaptor2(h) if adapts else h
+        h = self.at(Place.SECOND_CONV, self.conv2(jax.nn.silu(self.norm2(h))))
         return h + (self.conv_shortcut(z) if hasattr(self, "conv_shortcut") else z)
 
 
-class Attention(nnx.Module):
+class Attention(WithPlaces):
     """Multi-head cross-attention from tokens to `context`, or self-attention without one."""
 
     def __init__(
@@ -85,6 +71,7 @@ class Attention(nnx.Module):
         keys: Keys,
         context: int | None = None,
         qkv_bias: bool = False,
+        layers: Sequence[TemporalLayer] = (),
     ):
         source = channels if context is None else context
         self.to_q = Linear(channels, channels, keys=keys, bias=qkv_bias)
@@ -92,6 +79,7 @@ class Attention(nnx.Module):
         self.to_v = Linear(source, channels, keys=keys, bias=qkv_bias)
         self.to_out = Linear(channels, channels, keys=keys)
         self.heads = heads
+        self.insert(layers, Site(channels, heads, 1, 0, keys), Place.SELF_ATTENTION_KEYS)
 
     def __call__(
         self, x: Float[Array, "*b l c"], context: Float[Array, "*b m d"] | None = None
@@ -101,6 +89,7 @@ class Attention(nnx.Module):
             rearrange(y, "... l (n d) -> ... l n d", n=self.heads)
             for y in (self.to_q(x), self.to_k(source), self.to_v(source))
         )
+        k, v = (self.at(Place.SELF_ATTENTION_KEYS, y) for y in (k, v))
         return self.to_out(rearrange(attend(q, k, v), "... l n d -> ... l (n d)"))
 
 
@@ -118,9 +107,11 @@ class FeedForward(nnx.Module):
         return self.proj_out(a * gelu(b))
 
 
-class TransformerBlock(nnx.Module):
+class TransformerBlock(WithPlaces):
     """Self-attention within each frame, cross-attention to the text, and feed-forward, as pre-norm
     residuals.
+
+    With `text_only` the first attention, too, attends to the text (the x4 upscaler's outer levels).
     """
 
     def __init__(
@@ -129,38 +120,46 @@ class TransformerBlock(nnx.Module):
         *,
         heads: int,
         context: int,
+        groups: int,
         keys: Keys,
-        temporal: TemporalConfig | None = None,
+        text_only: bool = False,
+        layers: Sequence[TemporalLayer] = (),
     ):
         self.norm1 = LayerNorm(channels)
-        self.attn1 = Attention(channels, heads=heads, keys=keys)
+        if text_only:
+            self.attn1 = Attention(channels, heads=heads, context=context, keys=keys)
+        else:
+            self.attn1 = Attention(channels, heads=heads, keys=keys, layers=layers)
         self.norm2 = LayerNorm(channels)
         self.attn2 = Attention(channels, heads=heads, context=context, keys=keys)
         self.norm3 = LayerNorm(channels)
         self.ff = FeedForward(channels, keys=keys)
-        if temporal and temporal.adaptors:
-            self.adaptor = FrameAdaptor(temporal.frames, channels)
-        if temporal and temporal.mixing is TemporalMixing.LAVIE:
-            self.temporal = TemporalAttention(temporal, channels, heads=heads, keys=keys)
+        self.text_only = text_only
+        places = Place.SELF_ATTENTION, Place.CROSS_ATTENTION, Place.FEED_FORWARD
+        self.insert(layers, Site(channels, heads, groups, 0, keys), *places)
 
     def __call__(
-        self, z: Float[Array, "b t h w c"], text: Float[Array, "b l d"], *, as_images: bool
+        self, z: Float[Array, "b t h w c"], text: Float[Array, "b l d"]
     ) -> Float[Array, "b t h w c"]:
-        b, t, h, w, c = z.shape
-        attended = self.attn1(self.norm1(z.reshape(b, t, h * w, c))).reshape(z.shape)
-        z = z + (self.adaptor(attended) if hasattr(self, "adaptor") and not as_images else attended)
+        if self.text_only:
+            attended = self._to_text(self.attn1, self.norm1(z), text)
+        else:
+            b, t, h, w, c = z.shape
+            attended = self.attn1(self.norm1(z.reshape(b, t, h * w, c))).reshape(z.shape)
+        z = z + self.at(Place.SELF_ATTENTION, attended)
+        z = self.added_at(Place.CROSS_ATTENTION, z + self._to_text(self.attn2, self.norm2(z), text))
+        return self.added_at(Place.FEED_FORWARD, z + self.ff(self.norm3(z)))
+
+    def _to_text(
+        self, attention: Attention, x: Float[Array, "b t h w c"], text: Float[Array, "b l d"]
+    ) -> Float[Array, "b t h w c"]:
         # All frames of a clip attend to the same text: one long query per clip instead of t copies
         # of the text.
-        z = z + self.attn2(self.norm2(z.reshape(b, t * h * w, c)), text).reshape(z.shape)
-        if hasattr(self, "temporal") and not as_images:
-            z = z + self.temporal(z)
-        return z + self.ff(self.norm3(z))
+        return attention(x.reshape(x.shape[0], -1, x.shape[-1]), text).reshape(x.shape)
 
 
-class SpatialTransformer(nnx.Module):
-    """Transformer blocks over the pixels of each frame, with temporal attention in parallel or in
-    sequence.
-    """
+class SpatialTransformer(WithPlaces):
+    """Transformer blocks over the pixels of each frame."""
 
     def __init__(
         self,
@@ -171,7 +170,8 @@ class SpatialTransformer(nnx.Module):
         groups: int,
         linear_projection: bool,
         keys: Keys,
-        temporal: TemporalConfig | None = None,
+        text_only: bool = False,
+        layers: Sequence[TemporalLayer] = (),
     ):
         self.norm = GroupNorm(channels, groups=groups, eps=1e-6)
         if linear_projection:
@@ -179,26 +179,34 @@ class SpatialTransformer(nnx.Module):
         else:
             self.proj_in = Conv(channels, channels, keys=keys, size=1)
         self.transformer_blocks = nnx.List(
-            [TransformerBlock(channels, heads=heads, context=context, keys=keys, temporal=temporal)]
+            [
+                TransformerBlock(
+                    channels,
+                    heads=heads,
+                    context=context,
+                    groups=groups,
+                    keys=keys,
+                    text_only=text_only,
+                    layers=layers,
+                )
+            ]
         )
         if linear_projection:
             self.proj_out = Linear(channels, channels, keys=keys, zero=True)
         else:
             self.proj_out = Conv(channels, channels, keys=keys, size=1, zero=True)
-        if temporal and temporal.mixing in (TemporalMixing.PARALLEL, TemporalMixing.SEQUENTIAL):
-            self.temporal = TemporalAttention(temporal, channels, heads=heads, keys=keys)
-            self.parallel = temporal.mixing is TemporalMixing.PARALLEL
+        places = Place.TRANSFORMER_INPUT, Place.BESIDE_TRANSFORMER, Place.TRANSFORMER_OUTPUT
+        self.insert(layers, Site(channels, heads, groups, 0, keys), *places)
 
     def __call__(
-        self, z: Float[Array, "b t h w c"], text: Float[Array, "b l d"], *, as_images: bool
+        self, z: Float[Array, "b t h w c"], text: Float[Array, "b l d"]
     ) -> Float[Array, "b t h w c"]:
+        z = self.at(Place.TRANSFORMER_INPUT, z)
         h = self.proj_in(self.norm(z))
         for block in self.transformer_blocks:
-            h = block(h, text, as_images=as_images)
-        spatial = z + self.proj_out(h)
-        if not hasattr(self, "temporal") or as_images:
-            return spatial
-        return spatial + self.temporal(z if self.parallel else spatial)
+            h = block(h, text)
+        spatial = self.added_at(Place.BESIDE_TRANSFORMER, z + self.proj_out(h), of=z)
+        return self.added_at(Place.TRANSFORMER_OUTPUT, spatial)
 
 
 class Downsampler(nnx.Module):

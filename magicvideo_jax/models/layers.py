@@ -100,17 +100,43 @@ class Conv(nnx.Module):
         return y.reshape(*x.shape[:-3], *y.shape[-3:])
 
 
-class GroupNorm(nnx.Module):
-    """Group normalisation over (h, w) and the channels of a group, for each image separately."""
+class FrameConv(nnx.Module):
+    """Convolution over `frames` frames, an odd number, at each pixel; zeros beyond the ends of a
+    clip. Its kernel is `t h w in out` with h = w = 1.
+    """
 
-    def __init__(self, channels: int, *, groups: int, eps: float):
+    def __init__(self, inputs: int, outputs: int, *, frames: int, keys: Keys, zero: bool = False):
+        shape = (frames, 1, 1, inputs, outputs)
+        self.kernel = nnx.Param(_weight(shape, frames * inputs, keys=keys, zero=zero))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t h w o"]:
+        b, t, h, w, c = x.shape
+        kernel = gather_parameter(self.kernel[...].astype(x.dtype))[:, 0]
+        around = kernel.shape[0] // 2
+        y = jax.lax.conv_general_dilated(
+            x.reshape(b, t, h * w, c),
+            kernel,
+            window_strides=(1, 1),
+            padding=((around, around), (0, 0)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return (y + broadcast_channels(self.bias[...], y)).reshape(b, t, h, w, -1)
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation over (h, w) and the channels of a group, for each image separately, or
+    with `over_frames` over (t, h, w), for each clip."""
+
+    def __init__(self, channels: int, *, groups: int, eps: float, over_frames: bool = False):
         self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
-        self.groups, self.eps = groups, eps
+        self.groups, self.eps, self.over_frames = groups, eps, over_frames
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         # Summing over (h, w) first, then over a group's channels, moves less memory than reshaping
         # x. Two passes, because E[x^2] - E[x]^2 suffers from cancellation.
-        y = x.astype(jnp.float32).reshape(*x.shape[:-3], -1, x.shape[-1])
+        images = x.shape[:-4] if self.over_frames else x.shape[:-3]
+        y = x.astype(jnp.float32).reshape(*images, -1, x.shape[-1])
         rows = y.shape[-2]
         y = y - broadcast_rows(self._over_group(sum_rows(y) / rows), rows)
         variance = self._over_group(sum_rows(jnp.square(y)) / rows)

@@ -1,24 +1,23 @@
-"""Temporal layers that MagicVideo adds to an image network (arXiv 2211.11018, section 3); all
-start as identities.
+"""Temporal layers of a video network, as data: which there are, and where.
 
-Frame-wise adaptor:            z^i <- z^i (1 + S^i) + B^i,                S = B = 0 at start
-Directed temporal attention:   softmax(mask(q k^T / sqrt(d))) v W_o,      over the frames of one pixel, W_o = 0 at start
-                               mask: frame i attends to frames j <= i
+`temporal_layers.py` makes of a `TemporalConfig` the layers and their places in the U-Net.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 
-import jax.numpy as jnp
-from einops import rearrange
-from flax import nnx
-from jaxtyping import Array, Bool, Float
-
 from magicvideo_jax.core.checks import at_least
-from magicvideo_jax.models.attention import attend
-from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.layers import LayerNorm, Linear, broadcast_rows
-from magicvideo_jax.parallel.constraints import gather_parameter, shard_activations
+
+VIDEO_PARTS = (
+    "adaptor",
+    "temporal",
+    "fps_embedding",
+    "motion_module",
+    "temporal_resnet",
+    "temporal_block",
+)
+"""Parameters that a video network adds to an image network, by words of their paths (trailing
+digits ignored)."""
 
 
 class TemporalMixing(Enum):
@@ -30,6 +29,8 @@ class TemporalMixing(Enum):
     """Temporal attention after the spatial transformer."""
     LAVIE = "lavie"
     """Temporal attention between cross-attention and feed-forward (LaVie 2309.15103)."""
+    AFTER_FEED_FORWARD = "after_feed_forward"
+    """Temporal attention after the feed-forward (LaVie's interpolation network)."""
     SHIFT = "shift"
     """Temporal shift of two thirds of the channels, without parameters (Latent-Shift 2304.08477).
     """
@@ -58,152 +59,107 @@ class PositionEncoding(Enum):
 
 
 @dataclass(frozen=True)
+class MotionModuleConfig:
+    """AnimateDiff's motion modules (2307.04725): a transformer over frames after each block of the
+    way down and the way up, with sinusoidal positions for `TemporalConfig.frames` frames."""
+
+    heads: int = 8
+    in_middle: bool = False
+    """Whether the middle has a module too (AnimateDiff v2)."""
+    norm_over_frames: bool = False
+    """Whether a module's group norm takes its statistics over all frames of a clip, as diffusers
+    does, or over each frame, as AnimateDiff's own code does. The same weights give other clips."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "heads")
+
+
+@dataclass(frozen=True)
 class TemporalConfig:
     """Temporal layers of a video network. The defaults are the paper's."""
 
     frames: int = 16
-    """Number of frames for which adaptors and learned positions have parameters. Shorter clips use
-    the first ones."""
+    """Number of frames for which adaptors, learned and sinusoidal positions exist. Shorter clips
+    use the first ones."""
     adaptors: bool = True
     mixing: TemporalMixing = TemporalMixing.PARALLEL
     mask: TemporalMask = TemporalMask.DIRECTED
     position: PositionEncoding = PositionEncoding.NONE
+    relative_bias: bool = False
+    """Whether temporal attention adds a learned bias for each distance of frames (T5 1910.10683),
+    as LaVie does."""
+    fps: bool = True
+    """Whether the frame rate is embedded and added to the time embedding."""
+    norm_over_frames: bool = False
+    """Whether group norms of residual blocks and of the output take their statistics over all
+    frames of a clip, as LaVie and AnimateDiff v1 do, or over each frame."""
+    first_and_previous: bool = False
+    """Whether self-attention attends to the first and the previous frame instead of its own
+    (LaVie's interpolation network)."""
+    residual_blocks: bool = False
+    """Whether residual blocks with convolutions over frames stand before each transformer and
+    after each level (LaVie's super-resolution network)."""
+    motion: MotionModuleConfig | None = None
 
     def __post_init__(self) -> None:
         at_least(1, self, "frames")
 
-
-class FrameAdaptor(nnx.Module):
-    """Learned scale and shift of the channels for each frame of a clip; the identity at
-    initialisation.
-    """
-
-    def __init__(self, frames: int, channels: int):
-        self.scale, self.shift = (
-            nnx.Param(jnp.zeros((frames, channels))),
-            nnx.Param(jnp.zeros((frames, channels))),
-        )
-
-    def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-        b, t, h, w, c = z.shape
-
-        def broadcast(table: Float[Array, "f c"]) -> Float[Array, "b t h w c"]:
-            rows = jnp.broadcast_to(gather_parameter(table)[None, :t], (b, t, c))
-            return broadcast_rows(rows, h * w).reshape(z.shape)
-
-        # In float32, because bfloat16 cannot represent changes of a scale near 1 that are below
-        # 0.4 %.
-        y = z.astype(jnp.float32) * (1 + broadcast(self.scale[...])) + broadcast(self.shift[...])
-        return y.astype(z.dtype)
+    @property
+    def max_frames(self) -> int | None:
+        """Number of frames that a clip may have at most; None: any number."""
+        is_limited = self.adaptors or self.motion or self.position is PositionEncoding.LEARNED
+        return self.frames if is_limited else None
 
 
-class TemporalAttention(nnx.Module):
-    """Residual of attention over the frames at each pixel; zero at initialisation."""
+LAVIE = TemporalConfig(
+    adaptors=False,
+    mixing=TemporalMixing.LAVIE,
+    mask=TemporalMask.NONE,
+    position=PositionEncoding.ROPE,
+    relative_bias=True,
+    fps=False,
+    norm_over_frames=True,
+)
+"""LaVie's base network."""
 
-    def __init__(self, config: TemporalConfig, channels: int, *, heads: int, keys: Keys):
-        self.norm = LayerNorm(channels)
-        self.to_q = Linear(channels, channels, keys=keys, bias=False)
-        self.to_k = Linear(channels, channels, keys=keys, bias=False)
-        self.to_v = Linear(channels, channels, keys=keys, bias=False)
-        self.to_out = Linear(channels, channels, keys=keys, zero=True)
-        if config.position is PositionEncoding.LEARNED:
-            self.positions = nnx.Param(jnp.zeros((config.frames, channels)))
-        self.mask, self.position, self.heads = config.mask, config.position, heads
+LAVIE_INTERPOLATION = TemporalConfig(
+    adaptors=False,
+    mixing=TemporalMixing.AFTER_FEED_FORWARD,
+    mask=TemporalMask.NONE,
+    fps=False,
+    norm_over_frames=True,
+    first_and_previous=True,
+)
+"""LaVie's interpolation network, from 16 to 61 frames."""
 
-    def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-        return self.attend_last(z, z.shape[1], self._mask(z.shape[1]))
-
-    def attend_last(
-        self, frames: Float[Array, "b f h w c"], t: int, mask: Bool[Array, "t f"] | None
-    ) -> Float[Array, "b t h w c"]:
-        """Residual of attention from the last `t` frames to all frames, under a mask."""
-        count, h = frames.shape[1:3]
-        # Pixels are one axis while sharding moves from frames to pixels: more mesh sizes divide h
-        # w than h.
-        flat = shard_activations(rearrange(frames, "b f h w c -> b f (h w) c"))
-        tokens = self.norm(shard_activations(rearrange(flat, "b f p c -> b p f c")))
-        if self.position is PositionEncoding.LEARNED:
-            tokens = tokens + self.positions[None, None, :count].astype(tokens.dtype)
-        q, k, v = (
-            rearrange(projected, "b p f (n d) -> b p f n d", n=self.heads)
-            for projected in (
-                self.to_q(tokens[:, :, count - t :]),
-                self.to_k(tokens),
-                self.to_v(tokens),
-            )
-        )
-        if self.position is PositionEncoding.ROPE:
-            q, k = apply_rope(q, first=count - t), apply_rope(k)
-        attended = (
-            attend_directed_post_softmax(q, k, v)
-            if self.mask is TemporalMask.POST_SOFTMAX
-            else attend(q, k, v, mask)
-        )
-        residual = shard_activations(self.to_out(rearrange(attended, "b p t n d -> b p t (n d)")))
-        return rearrange(
-            shard_activations(rearrange(residual, "b p t c -> b t p c")),
-            "b t (h w) c -> b t h w c",
-            h=h,
-        )
-
-    def _mask(self, t: int) -> Bool[Array, "t t"] | None:
-        return directed_mask(t) if self.mask is TemporalMask.DIRECTED else None
+LAVIE_VSR = TemporalConfig(
+    adaptors=False,
+    mixing=TemporalMixing.LAVIE,
+    mask=TemporalMask.NONE,
+    position=PositionEncoding.ROPE,
+    relative_bias=True,
+    fps=False,
+    norm_over_frames=True,
+    residual_blocks=True,
+)
+"""LaVie's super-resolution network."""
 
 
-def directed_mask(t: int) -> Bool[Array, "t t"]:
-    """Causal mask: row i attends to columns j <= i."""
-    return jnp.tril(jnp.ones((t, t), bool))
-
-
-def attend_directed_post_softmax(
-    q: Float[Array, "*b t n d"], k: Float[Array, "*b t n d"], v: Float[Array, "*b t n d"]
-) -> Float[Array, "*b t n d"]:
-    """Attention masked after the softmax, so that rows do not sum to 1
-    (`TemporalMask.POST_SOFTMAX`).
-    """
-    scores = (
-        jnp.einsum("...ind,...jnd->...nij", q, k, preferred_element_type=jnp.float32)
-        * q.shape[-1] ** -0.5
-    )
-    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
-    weights = weights / weights.sum(-1, keepdims=True)
-    weights = weights * directed_mask(q.shape[-3]).reshape(
-        (1,) * (weights.ndim - 2) + (q.shape[-3],) * 2
-    )
-    return jnp.einsum("...nij,...jnd->...ind", weights.astype(v.dtype), v)
-
-
-def apply_rope(
-    x: Float[Array, "*b t n d"], *, first: int = 0, rotated: int = 32
-) -> Float[Array, "*b t n d"]:
-    """Apply rotary position embedding over frames (Su et al. 2104.09864) to the first channels of
-    each head.
-
-    `rotated` is their number, as in LaVie; `first` is the position of the first frame.
-    """
-    rotated = min(rotated, x.shape[-1] // 2 * 2)
-    frequency = 10_000.0 ** (-jnp.arange(0, rotated, 2, dtype=jnp.float32) / rotated)
-    angle = (first + jnp.arange(x.shape[-3], dtype=jnp.float32))[:, None] * frequency[None]
-    angle = angle.reshape((1,) * (x.ndim - 3) + (x.shape[-3], 1, rotated // 2))
-    even, odd = x[..., 0:rotated:2].astype(jnp.float32), x[..., 1:rotated:2].astype(jnp.float32)
-    rotation = jnp.stack(
-        [
-            even * jnp.cos(angle) - odd * jnp.sin(angle),
-            even * jnp.sin(angle) + odd * jnp.cos(angle),
-        ],
-        -1,
-    )
-    return jnp.concatenate(
-        [rotation.reshape(*x.shape[:-1], rotated).astype(x.dtype), x[..., rotated:]], axis=-1
+def animatediff(
+    *, frames: int, motion: MotionModuleConfig, norm_over_frames: bool = False
+) -> TemporalConfig:
+    """Motion modules alone, without MagicVideo's layers."""
+    return TemporalConfig(
+        frames=frames,
+        adaptors=False,
+        mixing=TemporalMixing.NONE,
+        mask=TemporalMask.NONE,
+        fps=False,
+        norm_over_frames=norm_over_frames,
+        motion=motion,
     )
 
 
-def temporal_shift(z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-    """Take a third of the channels from frame i-1 and a third from frame i+1, with zeros beyond
-    the ends.
-    """
-    third = z.shape[-1] // 3
-    past, future, present = z[..., :third], z[..., third : 2 * third], z[..., 2 * third :]
-    past = jnp.pad(past[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
-    future = jnp.pad(future[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)))
-    return jnp.concatenate([past, future, present], axis=-1)
+ANIMATEDIFF_V1 = animatediff(frames=24, motion=MotionModuleConfig(), norm_over_frames=True)
+ANIMATEDIFF_V2 = animatediff(frames=32, motion=MotionModuleConfig(in_middle=True))
+ANIMATEDIFF_V3 = animatediff(frames=32, motion=MotionModuleConfig())

@@ -1,10 +1,12 @@
-"""U-Net of Stable Diffusion (1.x and 2.x) and, with a `TemporalConfig`, of MagicVideo.
+"""U-Net of Stable Diffusion (1.x, 2.x and the x4 upscaler) and, with a `TemporalConfig`, of
+MagicVideo, LaVie and AnimateDiff.
 
-Without one, or with `as_images`, the frames of a clip are independent images that share their text
-and time. Temporal layers are identities at initialisation, so that a video network starts as its
-image network, frame by frame.
+Without one the frames of a clip are independent images that share their text and time. Temporal
+layers are identities at initialisation, so that a video network starts as its image network, frame
+by frame; only norms over frames (`TemporalConfig.norm_over_frames`) change it at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,13 +14,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from magicvideo_jax.core.checks import at_least, divides, not_empty
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Downsampler, ResnetBlock, SpatialTransformer, Upsampler
-from magicvideo_jax.models.layers import Conv, EmbeddingMLP, GroupNorm, Padding
+from magicvideo_jax.models.layers import Conv, Embedding, EmbeddingMLP, GroupNorm, Padding
 from magicvideo_jax.models.temporal import TemporalConfig
+from magicvideo_jax.models.temporal_layers import temporal_layers
+from magicvideo_jax.models.temporal_places import Place, Site, TemporalLayer, WithPlaces
 from magicvideo_jax.parallel.constraints import shard_activations
 
 
@@ -28,6 +32,8 @@ class UNetLevelConfig:
 
     width: int
     heads: int
+    text_only: bool = False
+    """Whether a second cross-attention to the text takes the place of self-attention."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "width")
@@ -54,12 +60,15 @@ class UNetConfig:
     context: int = 768
     linear_projection: bool = False
     groups: int = 32
+    noise_levels: int = 0
+    """Number of levels of noise in what the network is given beside its latents (the x4 upscaler's
+    1,000); each has an embedding. 0: the network is given none."""
     temporal: TemporalConfig | None = None
 
     def __post_init__(self) -> None:
         not_empty(self, "levels")
         at_least(1, self, "blocks", "channels_in", "channels_out", "context")
-        at_least(0, self, "middle_heads")
+        at_least(0, self, "middle_heads", "noise_levels")
         if self.middle_heads:
             divides(self.levels[-1].width, self, "middle_heads", of="the width of the last level")
         for i, level in enumerate(self.levels):
@@ -119,9 +128,14 @@ class VideoUNet(nnx.Module):
     ):
         widths = [level.width for level in config.levels]
         first, last, deepest = widths[0], widths[-1], len(widths) - 1
+        temporal, layers = config.temporal, temporal_layers(config.temporal)
         self.conv_in = Conv(config.channels_in, first, keys=keys)
         self.time_embedding = EmbeddingMLP(first, config.embedding, keys=keys)
-        if config.temporal:
+        if config.noise_levels:
+            self.class_embedding = Embedding(
+                config.noise_levels, config.embedding, keys=keys, std=0.02
+            )
+        if temporal and temporal.fps:
             self.fps_embedding = EmbeddingMLP(first, config.embedding, keys=keys, zero=True)
 
         # Each feature map on the way down is a skip connection on the way up, in reverse order.
@@ -129,36 +143,46 @@ class VideoUNet(nnx.Module):
         self.down_blocks = nnx.List([])
         for i, level in enumerate(config.levels):
             stages = [
-                ResnetTransformerBlock(config, w, level.width, heads=level.heads, keys=keys)
+                ResnetTransformerBlock(config, w, level, layers=layers, keys=keys)
                 for w in [width] + [level.width] * (config.blocks - 1)
             ]
             resample = (
                 Downsampler(level.width, padding=Padding.EVEN, keys=keys) if i < deepest else None
             )
-            self.down_blocks.append(UNetLevel(stages, resample))
+            self.down_blocks.append(UNetLevel(config, stages, resample, layers=layers, keys=keys))
             skips += [level.width] * (config.blocks + (resample is not None))
             width = level.width
 
+        middle = UNetLevelConfig(last, config.middle_heads)
         self.mid_block = UNetLevel(
+            config,
             [
-                ResnetTransformerBlock(config, last, last, heads=h, keys=keys)
-                for h in (config.middle_heads, 0)
-            ]
+                ResnetTransformerBlock(
+                    config, last, middle, layers=layers, keys=keys, place=Place.MIDDLE_BLOCK
+                ),
+                ResnetTransformerBlock(
+                    config, last, UNetLevelConfig(last, 0), layers=layers, keys=keys, place=None
+                ),
+            ],
+            layers=layers,
+            keys=keys,
         )
 
         self.up_blocks = nnx.List([])
         for i, level in reversed(list(enumerate(config.levels))):
             stages = []
             for _ in range(config.blocks + 1):
+                inputs = width + skips.pop()
                 stages.append(
-                    ResnetTransformerBlock(
-                        config, width + skips.pop(), level.width, heads=level.heads, keys=keys
-                    )
+                    ResnetTransformerBlock(config, inputs, level, layers=layers, keys=keys)
                 )
                 width = level.width
-            self.up_blocks.append(UNetLevel(stages, Upsampler(width, keys=keys) if i > 0 else None))
+            resample = Upsampler(width, keys=keys) if i > 0 else None
+            self.up_blocks.append(UNetLevel(config, stages, resample, layers=layers, keys=keys))
 
-        self.conv_norm_out = GroupNorm(first, groups=config.groups, eps=_EPS)
+        self.conv_norm_out = GroupNorm(
+            first, groups=config.groups, eps=_EPS, over_frames=_norms_over_frames(config)
+        )
         self.conv_out = Conv(first, config.channels_out, keys=keys, zero=True)
         self.dtype, self.remat = dtype, remat
 
@@ -168,18 +192,19 @@ class VideoUNet(nnx.Module):
         time: Float[Array, "b"],
         text: Float[Array, "b l d"],
         fps: Float[Array, "b"] | None = None,
-        *,
-        as_images: bool = False,
+        noise_level: Int[Array, "b"] | None = None,
     ) -> Float[Array, "b t h w c2"]:
         emb = self.time_embedding(time)
-        if fps is not None and hasattr(self, "fps_embedding") and not as_images:
+        if fps is not None and hasattr(self, "fps_embedding"):
             emb = emb + self.fps_embedding(fps)
+        if noise_level is not None:
+            emb = emb + self.class_embedding(noise_level)
         # SiLU is applied once here instead of in each block before its projection.
         emb, text = jax.nn.silu(emb)[:, None].astype(self.dtype), text.astype(self.dtype)
 
         def run(stage: ResnetTransformerBlock, h: Float[Array, "..."]) -> Float[Array, "..."]:
             def forward(*inputs: Float[Array, "..."]) -> Float[Array, "..."]:
-                return shard_activations(stage(*inputs, as_images=as_images))
+                return shard_activations(stage(*inputs))
 
             if self.remat is Remat.NONE:
                 return forward(h, emb, text)
@@ -194,60 +219,87 @@ class VideoUNet(nnx.Module):
             if hasattr(block, "resample"):
                 h = block.resample(h)
                 skips.append(h)
+            h = block.at(Place.LEVEL, h, emb)
         for stage in self.mid_block.stages:
             h = run(stage, h)
+        h = self.mid_block.at(Place.LEVEL, h, emb)
         for block in self.up_blocks:
             for stage in block.stages:
                 h = run(stage, jnp.concatenate([h, skips.pop()], axis=-1))
             if hasattr(block, "resample"):
                 h = block.resample(h, skips[-1].shape[-3:-1])
+            h = block.at(Place.LEVEL, h, emb)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(h))).astype(jnp.float32)
 
 
-class UNetLevel(nnx.Module):
+class UNetLevel(WithPlaces):
     """Blocks at one resolution, and the resampling to the next."""
 
     def __init__(
         self,
+        config: UNetConfig,
         stages: list["ResnetTransformerBlock"],
         resample: Downsampler | Upsampler | None = None,
+        *,
+        layers: Sequence[TemporalLayer],
+        keys: Keys,
     ):
         self.stages = nnx.List(stages)
         if resample is not None:
             self.resample = resample
+        site = Site(stages[-1].width, 0, config.groups, config.embedding, keys)
+        self.insert(layers, site, Place.LEVEL)
 
 
-class ResnetTransformerBlock(nnx.Module):
-    """Residual block and, with `heads`, a spatial transformer."""
+class ResnetTransformerBlock(WithPlaces):
+    """Residual block and, where the level has heads, a spatial transformer."""
 
-    def __init__(self, config: UNetConfig, inputs: int, outputs: int, *, heads: int, keys: Keys):
+    def __init__(
+        self,
+        config: UNetConfig,
+        inputs: int,
+        level: UNetLevelConfig,
+        *,
+        layers: Sequence[TemporalLayer],
+        keys: Keys,
+        place: Place | None = Place.BLOCK,
+    ):
+        """`place` is what the end of this block is called; None: no layer stands there."""
         self.resnet = ResnetBlock(
             inputs,
-            outputs,
+            level.width,
             groups=config.groups,
             eps=_EPS,
             keys=keys,
             embedding=config.embedding,
-            temporal=config.temporal,
+            layers=layers,
+            norm_over_frames=_norms_over_frames(config),
         )
-        if heads:
+        if level.heads:
             self.transformer = SpatialTransformer(
-                outputs,
-                heads=heads,
+                level.width,
+                heads=level.heads,
                 context=config.context,
                 groups=config.groups,
                 linear_projection=config.linear_projection,
+                text_only=level.text_only,
                 keys=keys,
-                temporal=config.temporal,
+                layers=layers,
             )
+        site = Site(level.width, level.heads, config.groups, config.embedding, keys)
+        self.insert(layers, site, *(() if place is None else (place,)))
+        self.width, self.place = level.width, place
 
     def __call__(
         self,
         z: Float[Array, "b t h w c"],
         emb: Float[Array, "b 1 d"],
         text: Float[Array, "b l d2"],
-        *,
-        as_images: bool,
     ) -> Float[Array, "b t h w c2"]:
-        z = self.resnet(z, emb, as_images=as_images)
-        return self.transformer(z, text, as_images=as_images) if hasattr(self, "transformer") else z
+        z = self.resnet(z, emb)
+        z = self.transformer(z, text) if hasattr(self, "transformer") else z
+        return z if self.place is None else self.at(self.place, z)
+
+
+def _norms_over_frames(config: UNetConfig) -> bool:
+    return config.temporal is not None and config.temporal.norm_over_frames

@@ -21,7 +21,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from magicvideo_jax.core.checks import at_least, divides, refused
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.temporal import PositionEncoding, TemporalAttention, TemporalConfig
+from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig
+from magicvideo_jax.models.temporal_attention import TemporalAttention
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from magicvideo_jax.core.checks import at_least, below_one, positive
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
+from magicvideo_jax.models.temporal import VIDEO_PARTS
 
 
 class Freeze(Enum):
@@ -18,7 +19,7 @@ class Freeze(Enum):
     ALL = "all"
     """All parameters, as in the paper."""
     TEMPORAL = "temporal"
-    """Adaptors, temporal attention and frame-rate embedding; the image network is frozen."""
+    """All that a video network adds to its image network, which is frozen."""
     ADAPTOR = "adaptor"
     """Frame-wise adaptors only."""
     DECODER = "decoder"
@@ -33,7 +34,7 @@ _DISCRIMINATOR_B1, _DISCRIMINATOR_B2 = 0.5, 0.9
 
 _TRAINED = {
     Freeze.ALL: r"",
-    Freeze.TEMPORAL: r"(^|\.)(adaptor\d?|temporal|fps_embedding)\.",
+    Freeze.TEMPORAL: rf"(^|\.)({'|'.join(VIDEO_PARTS)})\d?\.",
     Freeze.ADAPTOR: r"(^|\.)adaptor\d?\.",
     Freeze.DECODER: r"^(decoder|post_quant_conv)\.",
 }

@@ -124,7 +124,7 @@ def test_what_a_pipeline_cannot_do_is_one_line(trained, how, said):
         ({"--prompt": " "}, "--prompt is empty"),
         (
             {"--frames": "3"},
-            "--frames=3: this model's frame-wise adaptors were trained for 2 frames",
+            "--frames=3: this model's temporal layers know 2 frames",
         ),
         ({"--frames": "0"}, "--frames=0"),
         ({"--steps": "0"}, "steps=0"),

@@ -11,10 +11,9 @@ from tiny_pipeline import tiny_folder
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
-from magicvideo_jax.models.temporal import TemporalConfig
+from magicvideo_jax.models.temporal import VIDEO_PARTS, TemporalConfig
 from magicvideo_jax.weights.components import UNET
 from magicvideo_jax.weights.open import open_weights
-from magicvideo_jax.weights.tables.naming import VIDEO_PARTS
 from magicvideo_jax.weights.write_folders import write_jax
 
 

@@ -12,14 +12,19 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.models.clip_text import VIT_H_PENULTIMATE, VIT_L
-from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, TemporalMixing
+from magicvideo_jax.models.temporal import (
+    VIDEO_PARTS,
+    PositionEncoding,
+    TemporalConfig,
+    TemporalMixing,
+)
 from magicvideo_jax.models.unet import SD1, SD2, UNetConfig, UNetLevelConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights import components as parts
 from magicvideo_jax.weights.config_json import text_json, unet_json, vae_json
 from magicvideo_jax.weights.match import match
 from magicvideo_jax.weights.tables import compvis_keys as compvis
-from magicvideo_jax.weights.tables.naming import VIDEO_PARTS, NamingStyle, TableRow, name_of
+from magicvideo_jax.weights.tables.naming import NamingStyle, TableRow, name_of
 from magicvideo_jax.weights.tensors import Stored
 
 

@@ -18,10 +18,11 @@ class TextToVideo(PromptStage):
     def check(self, experiment: Experiment) -> None:
         check_freeze(experiment)
         temporal, frames = experiment.model.unet.temporal, experiment.data.frames
-        if temporal is not None and frames > temporal.frames:
+        most = None if temporal is None else temporal.max_frames
+        if most is not None and frames > most:
             raise UserError(
-                f"config.data.frames={frames}: config.model.unet.temporal.frames={temporal.frames} "
-                "is less; give the same"
+                f"config.data.frames={frames}: config.model.unet.temporal.frames={most} is less; "
+                "give the same"
             )
 
     def objective(

@@ -21,6 +21,8 @@ class Layout(Enum):
     """(in, out) -> (out, in)."""
     CONV = (3, 2, 0, 1)
     """h w in out -> out in h w."""
+    CONV_3D = (4, 3, 0, 1, 2)
+    """t h w in out -> out in t h w."""
 
     def shape_of(self, ours: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the PyTorch weight of one of our parameters."""
@@ -56,11 +58,8 @@ Aliases = tuple[tuple[str, str], ...]
 """Keys of older files and what they are called today, as patterns; the first that matches
 entirely is applied."""
 
-VIDEO_PARTS = ("adaptor", "temporal", "fps_embedding")
-"""Parameters that a video network adds to an image network, by words of their paths (trailing
-digits ignored)."""
-
 _LEAVES = {
+    ("kernel", 5): ("weight", Layout.CONV_3D),
     ("kernel", 4): ("weight", Layout.CONV),
     ("kernel", 2): ("weight", Layout.LINEAR),
     ("embedding", 2): ("weight", Layout.SAME),
