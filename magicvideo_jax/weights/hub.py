@@ -71,9 +71,11 @@ def _fetched(name: HubName, where: str, variant: str) -> Path:
 @cache
 def resolve(repository: str, revision: str | None) -> "ResolvedRevision":
     """The commit that a branch or tag means, the same as long as this process lives."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
-    return HfApi().resolve_revision(repository, revision=revision)
+    return HfApi().resolve_revision(
+        repository, revision=revision, local_files_only=constants.is_offline_mode()
+    )
 
 
 def _listing(repository: str, revision: "ResolvedRevision") -> Mapping[str, int] | None:

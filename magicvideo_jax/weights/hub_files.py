@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import PIPELINE_PARTS, VAE
@@ -155,7 +155,7 @@ def _check_variant(names: Collection[str], variant: str, where: str) -> None:
         )
 
 
-def _no_weights(part: str, names: Collection[str], where: str) -> list[str]:
+def _no_weights(part: str, names: Collection[str], where: str) -> NoReturn:
     """Raise the `UserError` of a network without weights; it lists the variants that are there."""
     variants = [name for stem, older in _STEMS for name in variants_among(names, stem, older)]
     only = f", only the variants {_listed(variants)}" if variants else ""

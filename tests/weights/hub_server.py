@@ -1,7 +1,7 @@
 """A small Hugging Face Hub at 127.0.0.1: listings, redirects, ETags, ranges, gates, broken downloads.
 
-It answers as the real one does to huggingface_hub, without Xet: a small file comes from `/resolve/`
-itself, a large one (as git-lfs keeps it) by a redirect to another host's signed address.
+It answers huggingface_hub as the real one does, without Xet: `/resolve/` redirects, to the same
+host for a small file, and to another host, which gets no token, for a large one of git-lfs.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ TOKEN = "hf_of_somebody_who_accepted"
 
 @dataclass
 class Repository:
-    """Files of a model, by revision; all revisions but `main` are named with their files."""
+    """Files of a model, by branch and path."""
 
     files: dict[str, dict[str, bytes]]
     gated: bool = False
@@ -56,7 +56,7 @@ class Hub:
     """Status and message with which every request is answered."""
 
     def fetched(self) -> list[str]:
-        """Files that were sent, in their order, once for each time."""
+        """Paths of the files that were sent, in that order."""
         starts = [path for method, path, _ in self.asked if method == "GET"]
         return [path.split("/", 5)[5] for path in starts if "/content/" in path]
 
