@@ -186,7 +186,11 @@ def _check_frames(experiment: Experiment, frames: int) -> None:
     temporal = experiment.model.unet.temporal
     most = None if temporal is None else temporal.max_frames
     if most is not None and frames > most:
+        has_positions = temporal is not None and temporal.motion is not None
+        more = (
+            "" if has_positions else f", or train with config.model.unet.temporal.frames={frames}"
+        )
         raise UserError(
             f"--frames={frames}: this model's temporal layers know {most} frames; ask for at most "
-            f"{most}, or train with config.model.unet.temporal.frames={frames}"
+            f"{most}{more}"
         )

@@ -45,6 +45,11 @@ OTHER_MODELS = (
     (r"conditioner\.embedders\..*|(model\.diffusion_model\.)?label_emb\..*", "Stable Diffusion XL"),
     (r"(.*\.)?joint_blocks\..*", "Stable Diffusion 3"),
     (r"(.*\.)?double_blocks\..*", "FLUX"),
+    (
+        r"(.*\.)?attentions\..*\.processor\.\w+_lora\..*",
+        "a domain adapter of AnimateDiff or another LoRA of spatial attention: give it as --lora",
+    ),
+    (r"(.*\.)?temporal_attentions\..*", "temporal layers of HotShot-XL"),
     (r"lora_.*|.*\.lora_(A|B|up|down)\..*", "a LoRA, which is added to a model and is none"),
     (r"(.*\.)?motion_modules\..*", "a motion module of AnimateDiff"),
     (r"control_model\..*|controlnet_.*", "a ControlNet"),
