@@ -135,8 +135,8 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
         raise UserError(
             f"{where}: {pipeline} (Stable Diffusion XL); supported: Stable Diffusion 1.x and 2.x"
         )
-    known = {kind.folder: (kind.library[1],) for kind in PIPELINE_PARTS}
-    known[UNET.folder] += (MOTION_UNET,)
+    known = {kind.folder: [kind.library[1]] for kind in PIPELINE_PARTS}
+    known[UNET.folder].append(MOTION_UNET)
     has_motion = index.get(UNET.folder) == ["diffusers", MOTION_UNET]
     for name, value in index.items():
         if (
@@ -147,8 +147,8 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
         ):
             continue
         class_name = value[1] if isinstance(value, list) and len(value) == 2 else value
-        if class_name not in known.get(name, ()):
-            wanted = known.get(name, ("a pipeline without it (Stable Diffusion 1.x or 2.x)",))
+        if class_name not in known.get(name, []):
+            wanted = known.get(name, ["a pipeline without it (Stable Diffusion 1.x or 2.x)"])
             raise UserError(
                 f"{where}: field '{name}' is {value!r}; supported: {' or '.join(wanted)}"
             )
