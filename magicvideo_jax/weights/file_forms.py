@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import Weights
@@ -10,6 +10,7 @@ from magicvideo_jax.weights.write_folders import ProgressFactory
 from magicvideo_jax.weights.write_motion import MotionFileForm
 
 
+@runtime_checkable
 class FileForm(Protocol):
     """A form of one file. Adding one is an object in `FILE_FORMS`."""
 

@@ -74,11 +74,11 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def check_complete(weights: Weights, where: str) -> None:
-    """Check that weights are a whole pipeline or a VAE. Errors: `UserError` naming the part that
-    is missing."""
+    """Check that weights are a whole pipeline, or a VAE or motion modules alone. Errors:
+    `UserError` naming the part that is missing."""
     parts = weights.parts
     vae = parts.get(VAE.folder)
-    if set(parts) == {VAE.folder}:
+    if set(parts) in ({VAE.folder}, {MOTION.folder}):
         return
     missing = [kind for kind in PIPELINE_PARTS if kind.folder not in parts]
     if missing:

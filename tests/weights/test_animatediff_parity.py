@@ -93,7 +93,6 @@ def test_a_motion_file_in_image_weights_computes_what_its_program_does(
             torch.tensor(times),
             torch.tensor(text).repeat_interleave(FRAMES, 0),
         ).sample
-    print("ERR", relative_error(ours, theirs.permute(0, 2, 3, 4, 1).numpy()))
     assert relative_error(ours, theirs.permute(0, 2, 3, 4, 1)) < 1e-4
 
 
@@ -152,5 +151,4 @@ def test_twenty_guided_steps_end_at_the_latents_of_the_program(tmp_path, version
         latents=torch.from_numpy(eps).permute(0, 4, 1, 2, 3),
         output_type="latent",
     ).frames
-    print("ERR", relative_error(ours, theirs.permute(0, 2, 3, 4, 1).numpy()))
     assert relative_error(ours, theirs.permute(0, 2, 3, 4, 1).numpy()) < 1e-3
