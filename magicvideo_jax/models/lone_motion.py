@@ -21,6 +21,7 @@ class MotionConfig:
     blocks: int = 2
     """Residual blocks per resolution on the way down."""
     groups: int = 32
+    """Groups of their norms; in a U-Net these are the U-Net's."""
     temporal: TemporalConfig = field(default_factory=lambda: ANIMATEDIFF_V3)
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ def motion_network(config: MotionConfig) -> Network:
         levels=tuple(UNetLevelConfig(width, heads=0) for width in config.widths),
         middle_heads=0,
         blocks=config.blocks,
-        groups=config.groups,
+        groups=1,  # no shape depends on it, and a file may leave it open
         temporal=config.temporal,
     )
     whole = bind(lambda keys: VideoUNet(unet, keys=keys))
