@@ -146,6 +146,8 @@ class Experiment:
     Hub, as `owner/name` or `hf://owner/name@revision/path`; `embedded`; or `scratch`."""
     vae_from: str = ""
     """Weights whose VAE takes the place of that of `init_from`: a VideoVAE that was made of it. Empty: none does."""
+    lora: tuple[str, ...] = ()
+    """LoRA files added to these weights, each `FILE` or `FILE:SCALE`."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)

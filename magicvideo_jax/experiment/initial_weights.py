@@ -27,6 +27,7 @@ from magicvideo_jax.weights.fitting import check_parts
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.locate import EMBEDDED
+from magicvideo_jax.weights.lora_merge import with_loras
 from magicvideo_jax.weights.match import may_miss
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.param_sources import GivenParams
@@ -166,7 +167,8 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
 
 
 def initial_of(experiment: Experiment) -> InitialWeights:
-    """The first weights that a config names: those of `init_from`, with the VAE of `vae_from`.
+    """The first weights that a config names: those of `init_from`, with the VAE of `vae_from` and
+    the LoRA files of `lora`.
 
     Errors: also `UserError` for weights that are not whole and would leave a network untrained.
     """
@@ -179,7 +181,7 @@ def initial_of(experiment: Experiment) -> InitialWeights:
     name = f"{argument}={experiment.init_from}"
     check_whole(initial, name, vae="set config.vae_from")
     check_halves(initial, ("encoder", "decoder"), name)
-    return initial
+    return initial_with_loras(initial, experiment.lora, argument="config.lora")
 
 
 def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> InitialWeights:
@@ -205,6 +207,16 @@ def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> Init
     parts = {component.value: part for component, part in joined.parts.items()}
     check_parts(Weights(parts), f"{argument}={weights}")
     return joined
+
+
+def initial_with_loras(
+    initial: InitialWeights, loras: Sequence[str], *, argument: str
+) -> InitialWeights:
+    """First weights with LoRA files added, each `FILE` or `FILE:SCALE`. Errors: those of
+    `with_loras`."""
+    parts = {component.value: part for component, part in initial.parts.items()}
+    merged = with_loras(parts, loras, argument=argument)
+    return replace(initial, parts={Component(name): part for name, part in merged.items()})
 
 
 def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:

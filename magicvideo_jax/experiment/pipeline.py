@@ -18,6 +18,7 @@ from magicvideo_jax.experiment.initial_weights import (
     check_halves,
     check_whole,
     initial_weights,
+    initial_with_loras,
     with_vae_of,
 )
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
@@ -25,7 +26,9 @@ from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
+from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.sampling.windows import ContextConfig
 from magicvideo_jax.weights.components import VAE, component_weights
 
 EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
@@ -50,9 +53,17 @@ class Pipeline:
         fps: float | None = None,
         frames: int | None = None,
         negative_prompt: str = "",
+        context: ContextConfig | None = None,
+        free_init: FreeInitConfig | None = None,
     ) -> UInt8[np.ndarray, "t h w 3"]:
         """One clip. What is not given is what the model's config says. Errors: `UserError` names the argument."""
-        given = {"steps": steps, "guidance": guidance, "fps": fps}
+        given = {
+            "steps": steps,
+            "guidance": guidance,
+            "fps": fps,
+            "context": context,
+            "free_init": free_init,
+        }
         sample = replace(
             self.experiment.sample,
             **{name: value for name, value in given.items() if value is not None},
@@ -118,10 +129,11 @@ class Pipeline:
         return self._generators[key].generate(self.params, request, sample)
 
 
-def load(path: str | Path, *, vae: str | Path = "") -> Pipeline:
+def load(path: str | Path, *, vae: str | Path = "", lora: Sequence[str] = ()) -> Pipeline:
     """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known form.
 
     `vae` is other weights whose VAE decodes, such as a VideoVAE; it also supplies the VAE where `path` has none.
+    `lora` are LoRA files to add, each `FILE` or `FILE:SCALE`.
     Image weights make single frames: train, or load a work folder or what was converted of one, for clips that move.
     Errors: `UserError` naming the path or what it lacks.
     """
@@ -129,6 +141,7 @@ def load(path: str | Path, *, vae: str | Path = "") -> Pipeline:
     initial = initial_weights(str(path), argument="--workdir")
     if vae and Component.VAE not in initial.parts:
         initial, vae = with_vae_of(initial, str(vae), argument="--vae"), ""
+    initial = initial_with_loras(initial, lora, argument="--lora")
     pipeline = _load(str(path), initial)
     if vae:
         pipeline.decode_with(str(vae))
