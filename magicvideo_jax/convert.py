@@ -4,8 +4,9 @@
 
 SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2.x checkpoint
 (.safetensors, .ckpt), a VAE alone (folder or file), TAESD's files, a folder that this command
-wrote, or a work folder of `train` (its averaged weights). TARGET is a folder of the other side:
-JAX for PyTorch's, diffusers' for ours. Of a run with `optim.freeze=lora`, --to=kohya_lora,
+wrote, or a work folder of `train` (its averaged weights); or the name of such weights on the
+Hugging Face Hub, owner/name or hf://owner/name@revision/path. TARGET is a folder of the other
+side: JAX for PyTorch's, diffusers' for ours. Of a run with `optim.freeze=lora`, --to=kohya_lora,
 diffusers_lora or motion_lora writes its LoRA as a .safetensors file. TARGET appears whole or not at
 all.
 """
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.runtime.exit import exit_with
+from magicvideo_jax.weights.hub_name import is_address
 
 if TYPE_CHECKING:
     from magicvideo_jax.weights.components import Weights
@@ -49,7 +51,8 @@ def convert(asked: argparse.Namespace) -> None:
         raise UserError(
             f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}"
         )
-    _check_apart(local_path(source, argument="SOURCE"), target)
+    if not is_address(source):
+        _check_apart(local_path(source, argument="SOURCE"), target)
 
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.core.files import atomic_write

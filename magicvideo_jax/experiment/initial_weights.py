@@ -26,9 +26,10 @@ from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_differen
 from magicvideo_jax.weights.fitting import check_parts
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
+from magicvideo_jax.weights.locate import EMBEDDED
 from magicvideo_jax.weights.lora_merge import with_loras
 from magicvideo_jax.weights.match import may_miss
-from magicvideo_jax.weights.open import EMBEDDED, open_weights
+from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
 from magicvideo_jax.weights.tensor_files import read_json
@@ -151,7 +152,7 @@ def open_any_weights(
 
 def initial_weights(init_from: str, *, argument: str = "config.init_from") -> InitialWeights:
     """Open first weights: `scratch`, one of `EMBEDDED`, a work folder, or weights in any known
-    form.
+    form, here or on the Hugging Face Hub.
 
     Errors: those of `open_weights`; `UserError` naming `argument`.
     """
