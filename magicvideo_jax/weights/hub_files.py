@@ -15,6 +15,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import PIPELINE_PARTS, VAE
 from magicvideo_jax.weights.folders import CONFIG, FORMAT, INDEX, LEFT_BEHIND, PARAMS
 from magicvideo_jax.weights.formats.taesd_files import HALVES, taesd_file
+from magicvideo_jax.weights.peft_metadata import ADAPTER_CONFIG
 from magicvideo_jax.weights.tensor_files import (
     PICKLES,
     SAFETENSORS,
@@ -56,7 +57,8 @@ def hub_files(
     opened, several files could be, or no weights have the `variant`.
     """
     if path in listing:
-        names = _with_shards(PurePosixPath(path).name, _inside(listing, _parent(path)))
+        beside = _inside(listing, _parent(path))
+        names = _with_settings(_with_shards(PurePosixPath(path).name, beside), beside)
         return HubFiles(_joined(_parent(path), names), path)
     names = _inside(listing, path)
     if not names:
@@ -67,7 +69,8 @@ def hub_files(
     if chosen is not None:
         return HubFiles(_joined(path, chosen), path)
     chosen = _weights_in(names, variant) or _lone_file(names, where)
-    return HubFiles(_joined(path, chosen), str(PurePosixPath(path, chosen[0])))
+    opened = str(PurePosixPath(path, chosen[0]))
+    return HubFiles(_joined(path, _with_settings(chosen, names)), opened)
 
 
 def _folder_files(
@@ -125,6 +128,12 @@ def _with_shards(name: str, names: Collection[str]) -> list[str]:
     numbered = rf"{variant}-\d+-of-\d+|-\d+-of-\d+{variant}"
     shard = re.compile(rf"{stem}(?:{numbered})\.{index['ending']}")
     return [name, *sorted(other for other in names if shard.fullmatch(other))]
+
+
+def _with_settings(chosen: list[str], names: Collection[str]) -> list[str]:
+    """Weight files, with the settings that PEFT keeps beside those of a LoRA."""
+    is_adapter = PurePosixPath(chosen[0]).stem == "adapter_model" and ADAPTER_CONFIG in names
+    return [*chosen, ADAPTER_CONFIG] if is_adapter else chosen
 
 
 def _lone_file(names: Collection[str], where: str) -> list[str]:
