@@ -59,7 +59,7 @@ _ENDINGS = (
 )
 _PROCESSOR_ENDINGS = (("_lora.down.weight", "_lora.up.weight"),)
 
-# diffusers kept LoRA in an attention's processor until 0.20, under names without the list of to_out.
+# Until 0.20 diffusers kept LoRA in an attention's processor, without the number of to_out.0.
 _PROCESSORS: Aliases = (
     (r"(.*\.(?:attn\w*|attention_blocks\.\d+))\.to_([qkv])", r"\1.processor.to_\2"),
     (r"(.*\.(?:attn\w*|attention_blocks\.\d+))\.to_out\.0", r"\1.processor.to_out"),
