@@ -2,6 +2,9 @@
 
     python -m magicvideo_jax.sample --workdir=DIR --prompt="a red circle moving left" --out=clip.mp4
 
+    python -m magicvideo_jax.sample --weights=SD15 --motion=v3_sd15_mm.ckpt --prompt="..." --out=clip.mp4
+
+The second form puts motion modules of AnimateDiff into image weights.
 The ending of --out says what is written: .mp4, .gif, or a folder of png.
 """
 
@@ -12,6 +15,7 @@ from typing import Any
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.core.text import is_utf8
+from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
@@ -68,7 +72,13 @@ def sample(asked: argparse.Namespace) -> None:
         f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
         file=sys.stderr,
     )
-    pipe = load(asked.workdir, vae=asked.vae, lora=asked.lora)
+    pipe = load(
+        asked.workdir,
+        vae=asked.vae,
+        motion=asked.motion,
+        motion_norm=asked.motion_norm,
+        lora=asked.lora,
+    )
     with named("--"):
         pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
         usual = pipe.experiment.sample
@@ -120,8 +130,21 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--workdir",
+        "--weights",
         required=True,
-        help="a work folder of train; or weights (or `embedded`), for single frames",
+        help="a work folder of train; or weights (or `embedded`), for single frames or with --motion",
+    )
+    parser.add_argument(
+        "--motion",
+        default="",
+        help="AnimateDiff's motion modules, for image weights of Stable Diffusion 1.x",
+    )
+    parser.add_argument(
+        "--motion_norm",
+        choices=[norm.value for norm in MotionNorm],
+        default=MotionNorm.AUTO.value,
+        help="frames over which motion modules norm; the same modules give other clips under each "
+        "(default: as the program of their file does)",
     )
     parser.add_argument("--prompt", required=True, help="text prompt")
     parser.add_argument("--out", required=True, help="clip.mp4, clip.gif, or a folder for png")

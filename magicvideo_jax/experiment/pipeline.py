@@ -19,10 +19,12 @@ from magicvideo_jax.experiment.initial_weights import (
     check_whole,
     initial_weights,
     initial_with_loras,
+    with_motion_of,
     with_vae_of,
 )
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.stages.registry import stage_of
+from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
@@ -30,9 +32,13 @@ from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.windows import ContextConfig
 from magicvideo_jax.weights.components import VAE, component_weights
+from magicvideo_jax.weights.motion_weights import has_motion
 
 EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
 """What the embedded weights were scored with."""
+
+ANIMATEDIFF_SAMPLE = SampleConfig(steps=25, guidance=7.5)
+"""What AnimateDiff's authors sample with (guoyww/AnimateDiff, configs/prompts)."""
 
 
 class Pipeline:
@@ -129,19 +135,31 @@ class Pipeline:
         return self._generators[key].generate(self.params, request, sample)
 
 
-def load(path: str | Path, *, vae: str | Path = "", lora: Sequence[str] = ()) -> Pipeline:
+def load(
+    path: str | Path,
+    *,
+    vae: str | Path = "",
+    motion: str | Path = "",
+    motion_norm: MotionNorm | str = MotionNorm.AUTO,
+    lora: Sequence[str] = (),
+) -> Pipeline:
     """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known form.
 
     `vae` is other weights whose VAE decodes, such as a VideoVAE; it also supplies the VAE where `path` has none.
-    `lora` are LoRA files to add, each `FILE` or `FILE:SCALE`.
-    Image weights make single frames: train, or load a work folder or what was converted of one, for clips that move.
+    `motion` is AnimateDiff's motion modules for image weights of Stable Diffusion 1.x, in any form that holds them;
+    their schedule comes with them. `motion_norm` is a value of `MotionNorm`: the same modules give other clips under
+    each, and `auto` follows their file. `lora` are LoRA files to add, each `FILE` or `FILE:SCALE`.
+    Image weights alone make single frames: give motion modules, train, or load a work folder or what was converted of
+    one, for clips that move.
     Errors: `UserError` naming the path or what it lacks.
     """
     enable_compilation_cache()
     initial = initial_weights(str(path), argument="--workdir")
     if vae and Component.VAE not in initial.parts:
         initial, vae = with_vae_of(initial, str(vae), argument="--vae"), ""
+    initial = with_motion_of(initial, str(motion), argument="--motion")
     initial = initial_with_loras(initial, lora, argument="--lora")
+    initial = replace(initial, motion_norm=_motion_norm(motion_norm, initial))
     pipeline = _load(str(path), initial)
     if vae:
         pipeline.decode_with(str(vae))
@@ -164,6 +182,22 @@ def _load(path: str, initial: InitialWeights) -> Pipeline:
     return Pipeline(experiment, params, tokenizer)
 
 
+def _motion_norm(asked: MotionNorm | str, initial: InitialWeights) -> MotionNorm:
+    """The convention asked for. Errors: `UserError` for an unknown one, or where nothing follows it."""
+    name = f"--motion_norm={asked.value if isinstance(asked, MotionNorm) else asked}"
+    try:
+        norm = MotionNorm(asked)
+    except ValueError:
+        names = ", ".join(norm.value for norm in MotionNorm)
+        raise UserError(f"{name}: give one of {names}") from None
+    if norm is not MotionNorm.AUTO and initial.experiment is not None:
+        raise UserError(f"{name}: a work folder says this itself: leave it out")
+    unet = initial.parts.get(Component.UNET)
+    if norm is not MotionNorm.AUTO and (unet is None or not has_motion(unet)):
+        raise UserError(f"{name}: there are no motion modules: leave it out, or give --motion")
+    return norm
+
+
 def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     """The experiment by which weights are sampled: their sizes, and usual settings for the rest."""
     if Component.UNET not in initial.parts:
@@ -175,15 +209,18 @@ def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     usual = Experiment()
     model = initial.fitted(replace(usual.model, unet=replace(usual.model.unet, temporal=temporal)))
     size = int(vae.json.get("sample_size", 512))
+    frames, sample = usual.data.frames, usual.sample
+    if has_motion(unet):
+        frames, sample = min(frames, temporal.frames), ANIMATEDIFF_SAMPLE
+    elif temporal is not None:
+        frames = temporal.frames
     return replace(
         usual,
         stage="image" if temporal is None else "video",
         init_from=path,
         model=model,
-        sample=EMBEDDED_SAMPLE if path in EMBEDDED else usual.sample,
-        data=replace(
-            usual.data, size=size, frames=usual.data.frames if temporal is None else temporal.frames
-        ),
+        sample=EMBEDDED_SAMPLE if path in EMBEDDED else sample,
+        data=replace(usual.data, size=size, frames=frames),
     )
 
 

@@ -58,8 +58,8 @@ def hub_files(
     """
     if path in listing:
         beside = _inside(listing, _parent(path))
-        names = _with_settings(_with_shards(PurePosixPath(path).name, beside), beside)
-        return HubFiles(_joined(_parent(path), names), path)
+        files = [*_with_shards(PurePosixPath(path).name, beside), *_scales_in(beside)]
+        return HubFiles(_joined(_parent(path), files), path)
     names = _inside(listing, path)
     if not names:
         raise UserError(f"{where}: no {path or 'file'} in it; there are {_listed(listing)}")
@@ -70,7 +70,7 @@ def hub_files(
         return HubFiles(_joined(path, chosen), path)
     chosen = _weights_in(names, variant) or _lone_file(names, where)
     opened = str(PurePosixPath(path, chosen[0]))
-    return HubFiles(_joined(path, _with_settings(chosen, names)), opened)
+    return HubFiles(_joined(path, [*chosen, *_scales_in(names)]), opened)
 
 
 def _folder_files(
@@ -130,12 +130,6 @@ def _with_shards(name: str, names: Collection[str]) -> list[str]:
     return [name, *sorted(other for other in names if shard.fullmatch(other))]
 
 
-def _with_settings(chosen: list[str], names: Collection[str]) -> list[str]:
-    """Weight files, with the settings that PEFT keeps beside those of a LoRA."""
-    is_adapter = PurePosixPath(chosen[0]).stem == "adapter_model" and ADAPTER_CONFIG in names
-    return [*chosen, ADAPTER_CONFIG] if is_adapter else chosen
-
-
 def _lone_file(names: Collection[str], where: str) -> list[str]:
     """The only weight file of a folder; of two that differ in their ending, the safetensors."""
     endings = (SAFETENSORS, *PICKLES)
@@ -147,6 +141,11 @@ def _lone_file(names: Collection[str], where: str) -> list[str]:
     if files:
         raise UserError(f"{where}: several weight files, add the name of one: {_listed(files)}")
     raise UserError(f"{where}: no weights in it; there are {_listed(names)}")
+
+
+def _scales_in(names: Collection[str]) -> list[str]:
+    """The file that changes what the factors beside it, of a LoRA, are worth."""
+    return [name for name in names if name == ADAPTER_CONFIG]
 
 
 def _check_variant(names: Collection[str], variant: str, where: str) -> None:

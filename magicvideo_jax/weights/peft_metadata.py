@@ -14,7 +14,7 @@ from magicvideo_jax.weights.tensor_files import read_json, safetensors_metadata
 _LARGEST = 2.0**31
 _METADATA = "lora_adapter_metadata"
 ADAPTER_CONFIG = "adapter_config.json"
-"""PEFT's file of settings, beside `adapter_model.safetensors`."""
+"""File beside a LoRA that tells its scales."""
 
 
 @dataclass(frozen=True)
