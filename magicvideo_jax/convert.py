@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 LORA_FORMS = ("kohya_lora", "diffusers_lora", "motion_lora")
 """Names of `weights.write_lora.LORA_FILE_FORMS`, which JAX would have to be loaded for."""
 _FILE, _OTHER_FILES = ".safetensors", (".ckpt", ".pt", ".pth", ".bin")
-_DTYPES = ("float32", "float16", "bfloat16")
+_DTYPES: tuple[str, ...] = ("float32", "float16", "bfloat16")
 
 
 def main() -> None:
