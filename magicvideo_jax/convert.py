@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 LORA_FORMS = ("kohya_lora", "diffusers_lora", "motion_lora")
 """Names of `weights.write_lora.LORA_FILE_FORMS`, which JAX would have to be loaded for."""
 _FILE, _OTHER_FILES = ".safetensors", (".ckpt", ".pt", ".pth", ".bin")
-_DTYPES: tuple[str, ...] = ("float32", "float16", "bfloat16")
 
 
 def main() -> None:
@@ -210,7 +209,7 @@ def _dtype(name: str) -> type:
     import ml_dtypes
     import numpy as np
 
-    return dict(zip(_DTYPES, (np.float32, np.float16, ml_dtypes.bfloat16), strict=True))[name]
+    return {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[name]
 
 
 @contextlib.contextmanager
@@ -246,7 +245,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--dtype",
-        choices=_DTYPES,
+        choices=("float32", "float16", "bfloat16"),
         default="float32",
         help="of weights written for PyTorch (JAX parameters are always float32)",
     )
