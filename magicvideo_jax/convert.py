@@ -6,12 +6,11 @@ SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2
 (.safetensors, .ckpt), a VAE alone (folder or file), TAESD's files, motion modules of AnimateDiff
 (file or folder of a MotionAdapter), a folder that this command wrote, or a work folder of `train`
 (its averaged weights). TARGET is a folder of the other side: JAX for PyTorch's, diffusers' for
-ours. It appears whole or not at all.
-
-    python -m magicvideo_jax.convert SOURCE TARGET --part=motion
-
-takes the motion modules alone: a TARGET that ends in .safetensors is a file in AnimateDiff's own
-keys, any other the folder of a MotionAdapter.
+ours. Of a run with
+`optim.freeze=lora`, --to=kohya_lora, diffusers_lora or motion_lora writes its LoRA as a .safetensors
+file. Of weights with motion modules, --to=animatediff writes them alone as a .safetensors file in
+AnimateDiff's own keys, and --to=motion_adapter as a folder for diffusers. TARGET appears whole or
+not at all.
 """
 
 import argparse
@@ -34,8 +33,11 @@ if TYPE_CHECKING:
     from magicvideo_jax.weights.components import Weights
     from magicvideo_jax.weights.streaming import Tick
 
+FOLDERS, FILES = ("jax", "diffusers", "motion_adapter"), ("animatediff",)
+"""What may be written: names of folders, and of `weights.file_forms.FILE_FORMS`."""
+LORA_FORMS = ("kohya_lora", "diffusers_lora", "motion_lora")
+"""Names of `weights.write_lora.LORA_FILE_FORMS`, which JAX would have to be loaded for."""
 _FILE, _OTHER_FILES = ".safetensors", (".ckpt", ".pt", ".pth", ".bin")
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def main() -> None:
@@ -47,12 +49,16 @@ def main() -> None:
 def convert(asked: argparse.Namespace) -> None:
     """Open the source, write beside the target, rename."""
     source, target = asked.source, local_path(asked.target, argument="TARGET")
+    if asked.to in LORA_FORMS:
+        _convert_lora(asked, local_path(source, argument="SOURCE"), target)
+        return
     is_file = target.suffix.lower() == _FILE
-    if target.suffix.lower() in _OTHER_FILES:
+    if target.suffix.lower() in _OTHER_FILES or (is_file and asked.to in FOLDERS):
         raise UserError(
-            f"TARGET {target}: no {target.suffix} file is written: give the name of a folder, or for "
-            f"motion modules one ending in {_FILE}"
+            f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}"
         )
+    if asked.to in FILES and not is_file:
+        raise UserError(f"TARGET {target}: give the name of a {_FILE} file")
     _check_apart(local_path(source, argument="SOURCE"), target)
 
     # Only now: JAX takes seconds to import, and help and mistakes should not.
@@ -72,6 +78,37 @@ def convert(asked: argparse.Namespace) -> None:
             aside.mkdir()
         form.write(aside)
     print(f"wrote {target} in {time.monotonic() - started:.1f} s", flush=True)
+
+
+def _convert_lora(asked: argparse.Namespace, source: Path, target: Path) -> None:
+    """Write the LoRA that a run trained. Errors: `UserError` for any other SOURCE."""
+    if target.suffix != ".safetensors":
+        raise UserError(f"TARGET {target}: give the name of a .safetensors file")
+    if asked.lora:
+        raise UserError(
+            f"--lora={asked.lora[0]}: is not written with --to={asked.to}: leave it out"
+        )
+    if target.exists() and (target.is_dir() or not asked.overwrite):
+        raise UserError(f"{target}: is there already; give another TARGET, or --overwrite")
+
+    from magicvideo_jax.core.files import atomic_write
+    from magicvideo_jax.experiment.networks import Networks
+    from magicvideo_jax.experiment.run_folder import RunFolder, trained_factors
+    from magicvideo_jax.training.optimizer import Freeze
+    from magicvideo_jax.weights.write_lora import write_lora
+
+    folder = RunFolder(source)
+    experiment = folder.experiment()
+    optim = experiment.optim
+    if optim.freeze is not Freeze.LORA:
+        raise UserError(
+            f"SOURCE {source}: its run trained whole weights (config.optim.freeze="
+            f"{optim.freeze.value}), not a LoRA: give --to=diffusers"
+        )
+    factors = trained_factors(folder, Networks(experiment.model), experiment)
+    with atomic_write(target) as file:
+        write_lora(file, factors, asked.to, scale=optim.lora.scale, dtype=_dtype(asked.dtype))
+    print(f"wrote {target}", flush=True)
 
 
 def _check_apart(source: Path, target: Path) -> None:
@@ -94,6 +131,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
     from magicvideo_jax.weights.components import TEXT, VAE
     from magicvideo_jax.weights.fitting import check_parts
     from magicvideo_jax.weights.formats.weight_format import OpenOptions
+    from magicvideo_jax.weights.lora_merge import with_loras
     from magicvideo_jax.weights.motion_weights import joined, renormed
     from magicvideo_jax.weights.write_folders import check_complete
 
@@ -124,7 +162,8 @@ def _open(asked: argparse.Namespace) -> "Weights":
         weights = joined(weights, other, name=f"--motion={asked.motion}")
     norm = MotionNorm(asked.motion_norm)
     weights = renormed(weights, norm, name=f"--motion_norm={norm.value}")
-    if asked.part is None:
+    weights = replace(weights, parts=with_loras(weights.parts, asked.lora, argument="--lora"))
+    if asked.to in (None, "jax", "diffusers"):
         check_complete(weights, f"SOURCE {asked.source}")
     check_parts(weights, f"SOURCE {asked.source}")
     if weights.tokenizer is not None and TEXT.folder in weights.parts:
@@ -141,10 +180,7 @@ class _Form(NamedTuple):
 
 
 def _form(weights: "Weights", asked: argparse.Namespace, target: Path) -> _Form:
-    """The form in which the weights are written: what `--part`, `--to` and TARGET's ending say."""
-    import ml_dtypes
-    import numpy as np
-
+    """The form in which the weights are written: what `--to` and TARGET's ending say."""
     from magicvideo_jax.weights.components import MOTION
     from magicvideo_jax.weights.file_forms import file_form_of
     from magicvideo_jax.weights.motion_weights import motion_alone
@@ -152,19 +188,25 @@ def _form(weights: "Weights", asked: argparse.Namespace, target: Path) -> _Form:
     from magicvideo_jax.weights.write_folders import write_diffusers, write_jax
     from magicvideo_jax.weights.write_motion import norm_warning, write_motion_adapter
 
-    kinds = (np.float32, np.float16, ml_dtypes.bfloat16)
-    options = {"dtype": dict(zip(_DTYPES, kinds, strict=True))[asked.dtype], "progress": _progress}
+    options = {"dtype": _dtype(asked.dtype), "progress": _progress}
     if target.suffix.lower() == _FILE:
-        file = file_form_of(weights, target)
+        file = file_form_of(weights, asked.to, target=target)
         write = partial(file.write, weights, **options)
-        return _Form(f"a file of {file.name}", write, file.notes(weights))
-    if asked.part == "motion" or set(weights.parts) == {MOTION.folder}:
+        return _Form(f"a file of {file.words}", write, file.notes(weights))
+    if asked.to == "motion_adapter" or set(weights.parts) == {MOTION.folder}:
         motion = motion_alone(weights, name=f"SOURCE {asked.source}")
         write = partial(write_motion_adapter, motion, **options)
         return _Form("a MotionAdapter", write, norm_warning(motion.config, DIFFUSERS_KEYS))
     if asked.to == "jax" or (asked.to is None and not weights.is_ours):
         return _Form("a JAX folder", partial(write_jax, weights, progress=_progress))
     return _Form("a diffusers folder", partial(write_diffusers, weights, **options))
+
+
+def _dtype(name: str) -> type:
+    import ml_dtypes
+    import numpy as np
+
+    return {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[name]
 
 
 @contextlib.contextmanager
@@ -185,22 +227,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="folder to write, or for motion modules a .safetensors file",
-    )
-    parser.add_argument(
-        "--part", choices=("motion",), help="write this part of SOURCE alone: its motion modules"
+        help="folder to write; for parts of a model also a .safetensors file",
     )
     parser.add_argument(
         "--to",
-        choices=("jax", "diffusers"),
-        help="what to write (default: the other side of SOURCE's)",
+        choices=(*FOLDERS, *FILES, *LORA_FORMS),
+        help="what to write (default: the other side of SOURCE's, and of motion modules alone "
+        "motion_adapter; animatediff where TARGET ends in .safetensors)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace TARGET if this command wrote it before"
     )
     parser.add_argument(
         "--dtype",
-        choices=_DTYPES,
+        choices=("float32", "float16", "bfloat16"),
         default="float32",
         help="of weights written for PyTorch (JAX parameters are always float32)",
     )
@@ -234,6 +274,13 @@ def _arguments() -> argparse.Namespace:
         choices=[norm.value for norm in MotionNorm],
         default=MotionNorm.AUTO.value,
         help="frames over which motion modules norm (default: as the program of their file does)",
+    )
+    parser.add_argument(
+        "--lora",
+        metavar="FILE:SCALE",
+        action="append",
+        default=[],
+        help="a LoRA to add to the weights; may be given several times; without :SCALE, 1",
     )
     parser.add_argument(
         "--variant",

@@ -10,6 +10,7 @@ The ending of --out says what is written: .mp4, .gif, or a folder of png.
 
 import argparse
 import sys
+from typing import Any
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
@@ -34,8 +35,9 @@ def sample(asked: argparse.Namespace) -> None:
             raise UserError(f"--{name} is not UTF-8: set a UTF-8 locale, or retype it")
     if asked.num < 1:
         raise UserError(f"--num={asked.num}: give at least 1")
-    if asked.frames is not None and asked.frames < 1:
-        raise UserError(f"--frames={asked.frames}: give at least 1")
+    for name in ("frames", "free_init"):
+        if (value := getattr(asked, name)) is not None and value < 1:
+            raise UserError(f"--{name}={value}: give at least 1")
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from dataclasses import replace
 
@@ -45,16 +47,22 @@ def sample(asked: argparse.Namespace) -> None:
     from magicvideo_jax.media.clip_files import check_clip_target, save_video
     from magicvideo_jax.sampling.decoding import DecodeConfig
     from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
+    from magicvideo_jax.sampling.windows import ContextConfig
 
     fields = ("steps", "guidance", "guidance_rescale", "eta", "fps")
     given = {name: getattr(asked, name) for name in fields if getattr(asked, name) is not None}
     if asked.sampler is not None:
         given["sampler"] = Sampler(asked.sampler)
+    context = _given_context(asked)
 
-    # Everything is checked before the weights are read, which may take minutes.
+    # Checked before the weights are read, which may take minutes; what depends on fields of the
+    # model's config (eta, fuse, reuse_noise, the usual overlap) is checked after.
     with named("--"):
         check_seed(asked.seed)
         SampleConfig(**{name: value for name, value in given.items() if name != "eta"})
+    with named("--context_"):
+        alone = {name: context[name] for name in context if name not in ("reuse_noise", "fuse")}
+        ContextConfig(**{"overlap": 0, **alone})
     with named("--decode_"):
         DecodeConfig(frames=1 if asked.decode_frames is None else asked.decode_frames)
     targets = _targets(asked.out, asked.num)
@@ -64,10 +72,21 @@ def sample(asked: argparse.Namespace) -> None:
         f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
         file=sys.stderr,
     )
-    pipe = load(asked.workdir, vae=asked.vae, motion=asked.motion, motion_norm=asked.motion_norm)
+    pipe = load(
+        asked.workdir,
+        vae=asked.vae,
+        motion=asked.motion,
+        motion_norm=asked.motion_norm,
+        lora=asked.lora,
+    )
     with named("--"):
         pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
-        settings = replace(pipe.experiment.sample, **given)
+        usual = pipe.experiment.sample
+        if asked.free_init is not None:
+            given["free_init"] = replace(usual.free_init, iterations=asked.free_init)
+        with named("context_"):
+            given["context"] = replace(usual.context, **context)
+        settings = replace(usual, **given)
     clips = pipe.many(
         [asked.prompt] * asked.num,
         settings,
@@ -90,6 +109,17 @@ def _targets(out: str, count: int) -> list[str]:
     end = "/" if out.endswith("/") else ""
     stem, suffix = (path.name, "") if end else (path.stem, path.suffix)
     return [f"{path.with_name(f'{stem}_{i}{suffix}')}{end}" for i in range(count)]
+
+
+def _given_context(asked: argparse.Namespace) -> dict[str, Any]:
+    """Fields of a `ContextConfig` that are given, each as --context_FIELD."""
+    from magicvideo_jax.sampling.windows import ContextFusion
+
+    names = ("frames", "fuse", "overlap", "stride", "loop", "reuse_noise")
+    given = {name: getattr(asked, f"context_{name}") for name in names}
+    if given["fuse"] is not None:
+        given["fuse"] = ContextFusion(given["fuse"])
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _arguments() -> argparse.Namespace:
@@ -140,10 +170,22 @@ def _arguments() -> argparse.Namespace:
         "--fps", type=float, help="frames per second: condition of the model, and rate of the file"
     )
     parser.add_argument(
-        "--frames", type=int, help="number of frames, at most as many as the model was trained on"
+        "--frames",
+        type=int,
+        help="number of frames, at most as many as the model was trained on, or more with "
+        "--context_frames",
     )
+    _add_long_clips(parser.add_argument_group("long clips"))
     parser.add_argument(
         "--vae", default="", help="weights of a VideoVAE made of the model's VAE, to decode"
+    )
+    parser.add_argument(
+        "--lora",
+        metavar="FILE:SCALE",
+        action="append",
+        default=[],
+        help="a LoRA to add (kohya's, diffusers', PEFT's, MotionLoRA, domain adapter); may be given "
+        "several times; without :SCALE, 1",
     )
     parser.add_argument(
         "--decode_frames", type=int, help="frames decoded together (default: the model's config)"
@@ -157,6 +199,50 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--negative_prompt", default="", help="prompt to steer away from")
     parser.add_argument("--num", type=int, default=1, help="number of clips, each from other noise")
     return parser.parse_args()
+
+
+def _add_long_clips(group: argparse._ArgumentGroup) -> None:
+    """Arguments for clips longer than those that a model was trained on, and for steadier ones."""
+    group.add_argument(
+        "--context_frames",
+        type=int,
+        help="sample more --frames than the model was trained on, in overlapping windows of so many",
+    )
+    group.add_argument(
+        "--context_fuse",
+        choices=("output", "attention"),
+        help="average what the network predicts for windows (default), or, with AnimateDiff's motion "
+        "modules, their attention to windows, which is smoother and takes more memory",
+    )
+    group.add_argument(
+        "--context_overlap",
+        type=int,
+        help="frames that windows share (default: 4); more hide seams better and take longer",
+    )
+    group.add_argument(
+        "--context_stride",
+        type=int,
+        help="2 or 3: add windows of every second, and of every fourth frame, which hold a long clip "
+        "together and take longer (default: 1)",
+    )
+    group.add_argument(
+        "--context_loop",
+        action=argparse.BooleanOptionalAction,
+        help="the last frame leads to the first",
+    )
+    group.add_argument(
+        "--context_reuse_noise",
+        action=argparse.BooleanOptionalAction,
+        help="later windows start from the first one's noise, so that the content changes less "
+        "(FreeNoise)",
+    )
+    group.add_argument(
+        "--free_init",
+        type=int,
+        metavar="TIMES",
+        help="3 to 5: sample a clip so many times, each from noise refined by the last result, "
+        "against flicker (FreeInit)",
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
-from magicvideo_jax.diffusion.known_schedules import ANIMATEDIFF
+from magicvideo_jax.diffusion.known_schedules import ANIMATEDIFF_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
@@ -28,6 +28,7 @@ from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_differen
 from magicvideo_jax.weights.fitting import check_parts
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
+from magicvideo_jax.weights.lora_merge import with_loras
 from magicvideo_jax.weights.match import may_miss
 from magicvideo_jax.weights.motion_weights import has_motion, with_motion
 from magicvideo_jax.weights.open import EMBEDDED, open_weights
@@ -117,7 +118,7 @@ class InitialWeights:
                 if has_motion(self.parts[Component.UNET]):
                     temporal = unet.temporal
                 else:  # what PyTorch's programs will sample fresh modules with
-                    noise = ANIMATEDIFF
+                    noise = ANIMATEDIFF_NOISE
             model = replace(model, unet=replace(unet, temporal=temporal))
         if temporal is not None and temporal.motion is not None:
             temporal = with_motion_norm(temporal, self.motion_norm)
@@ -191,7 +192,7 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
 
 def initial_of(experiment: Experiment) -> InitialWeights:
     """The first weights that a config names: those of `init_from`, with the VAE of `vae_from` and
-    the motion modules of `motion_from`.
+    the motion modules of `motion_from` and the LoRA files of `lora`.
 
     Errors: also `UserError` for weights that are not whole and would leave a network untrained.
     """
@@ -205,6 +206,7 @@ def initial_of(experiment: Experiment) -> InitialWeights:
     check_whole(initial, name, vae="set config.vae_from")
     check_halves(initial, ("encoder", "decoder"), name)
     initial = with_motion_of(initial, experiment.motion_from, argument="config.motion_from")
+    initial = initial_with_loras(initial, experiment.lora, argument="config.lora")
     return replace(initial, motion_norm=experiment.motion_norm)
 
 
@@ -247,6 +249,16 @@ def with_motion_of(initial: InitialWeights, weights: str, *, argument: str) -> I
     parts = {**initial.parts, Component.UNET: unet}
     # The experiment of a run of images says nothing about clips.
     return replace(initial, parts=parts, noise=other.noise, experiment=None)
+
+
+def initial_with_loras(
+    initial: InitialWeights, loras: Sequence[str], *, argument: str
+) -> InitialWeights:
+    """First weights with LoRA files added, each `FILE` or `FILE:SCALE`. Errors: those of
+    `with_loras`."""
+    parts = {component.value: part for component, part in initial.parts.items()}
+    merged = with_loras(parts, loras, argument=argument)
+    return replace(initial, parts={Component(name): part for name, part in merged.items()})
 
 
 def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:

@@ -18,6 +18,7 @@ from magicvideo_jax.experiment.initial_weights import (
     check_halves,
     check_whole,
     initial_weights,
+    initial_with_loras,
     with_motion_of,
     with_vae_of,
 )
@@ -27,7 +28,9 @@ from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
+from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.sampling.windows import ContextConfig
 from magicvideo_jax.weights.components import VAE, component_weights
 from magicvideo_jax.weights.motion_weights import has_motion
 
@@ -56,9 +59,17 @@ class Pipeline:
         fps: float | None = None,
         frames: int | None = None,
         negative_prompt: str = "",
+        context: ContextConfig | None = None,
+        free_init: FreeInitConfig | None = None,
     ) -> UInt8[np.ndarray, "t h w 3"]:
         """One clip. What is not given is what the model's config says. Errors: `UserError` names the argument."""
-        given = {"steps": steps, "guidance": guidance, "fps": fps}
+        given = {
+            "steps": steps,
+            "guidance": guidance,
+            "fps": fps,
+            "context": context,
+            "free_init": free_init,
+        }
         sample = replace(
             self.experiment.sample,
             **{name: value for name, value in given.items() if value is not None},
@@ -130,13 +141,14 @@ def load(
     vae: str | Path = "",
     motion: str | Path = "",
     motion_norm: MotionNorm | str = MotionNorm.AUTO,
+    lora: Sequence[str] = (),
 ) -> Pipeline:
     """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known form.
 
     `vae` is other weights whose VAE decodes, such as a VideoVAE; it also supplies the VAE where `path` has none.
     `motion` is AnimateDiff's motion modules for image weights of Stable Diffusion 1.x, in any form that holds them;
     their schedule comes with them. `motion_norm` is a value of `MotionNorm`: the same modules give other clips under
-    each, and `auto` follows their file.
+    each, and `auto` follows their file. `lora` are LoRA files to add, each `FILE` or `FILE:SCALE`.
     Image weights alone make single frames: give motion modules, train, or load a work folder or what was converted of
     one, for clips that move.
     Errors: `UserError` naming the path or what it lacks.
@@ -147,6 +159,7 @@ def load(
         initial, vae = with_vae_of(initial, str(vae), argument="--vae"), ""
     initial = with_motion_of(initial, str(motion), argument="--motion")
     initial = replace(initial, motion_norm=_motion_norm(motion_norm, initial))
+    initial = initial_with_loras(initial, lora, argument="--lora")
     pipeline = _load(str(path), initial)
     if vae:
         pipeline.decode_with(str(vae))

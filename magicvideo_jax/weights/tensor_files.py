@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.pickles import open_pickle
-from magicvideo_jax.weights.tensors import FLOATS, Mapped, Stored, Tensors
+from magicvideo_jax.weights.tensors import NUMBERS, Mapped, Stored, Tensors
 
 SAFETENSORS = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -87,6 +87,16 @@ def open_tensors(path: Path) -> Tensors:
     raise UserError(f"{path}: {kind.value}")
 
 
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """Texts in the header of a safetensors file; empty for other files.
+
+    Errors: `UserError` if the file is not whole.
+    """
+    if kind_of(path) is not FileKind.SAFETENSORS:
+        return {}
+    return _checked(path, lambda: safe_open(path, "np").metadata()) or {}
+
+
 def find_weights(folder: Path, stem: str, older: str, *, variant: str = "") -> Path:
     """Find the weight file of a component: safetensors before pickles, one file before shards.
 
@@ -152,7 +162,7 @@ def _open_safetensors(path: Path) -> Tensors:
         shape, dtype = tuple(view.get_shape()), view.get_dtype()
 
         def read() -> np.ndarray:
-            size = math.prod(shape) * np.dtype(FLOATS[dtype]).itemsize
+            size = math.prod(shape) * np.dtype(NUMBERS[dtype]).itemsize
             return _checked(path, lambda: file.take(size).get_tensor(key))
 
         return Stored(shape, dtype, read)

@@ -22,7 +22,10 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Condition
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
-from magicvideo_jax.diffusion.known_schedules import ANIMATEDIFF, ANIMATEDIFF_IN_DIFFUSERS
+from magicvideo_jax.diffusion.known_schedules import (
+    ANIMATEDIFF_IN_DIFFUSERS_NOISE,
+    ANIMATEDIFF_NOISE,
+)
 from magicvideo_jax.experiment.config import Component, check_experiment
 from magicvideo_jax.experiment.initial_weights import initial_of
 from magicvideo_jax.experiment.networks import Networks
@@ -101,7 +104,7 @@ def test_a_run_begins_with_image_weights_and_motion_modules(place, tmp_path):
     assert (frozen["unet.conv_in.kernel"] == images["unet.conv_in.kernel"]).all()
     model = setup.experiment.model
     assert model.unet.temporal == ANIMATEDIFF_V2
-    assert model.noise == ANIMATEDIFF
+    assert model.noise == ANIMATEDIFF_NOISE
     assert setup.from_weights == sum(leaf.size for leaf in (*expected.values(), *frozen.values()))
 
 
@@ -109,7 +112,7 @@ def test_without_a_file_the_modules_begin_as_identities(place):
     """Every frame is the image network's; the schedule is what PyTorch's programs will sample with."""
     experiment = fit_to_weights(experiment_of(place))
     assert experiment.model.unet.temporal == ANIMATEDIFF_V3
-    assert experiment.model.noise == ANIMATEDIFF
+    assert experiment.model.noise == ANIMATEDIFF_NOISE
     networks = Networks(experiment.model)
     network = networks.by_component[Component.UNET]
     params = (
@@ -147,7 +150,7 @@ def test_the_norm_convention_follows_the_file_unless_it_is_asked_for(place):
         ("adapter", MotionNorm.ORIGINAL, ANIMATEDIFF_V2),
     ):
         assert fitted(motion, norm).unet.temporal == expected
-    assert fitted("adapter", MotionNorm.AUTO).noise == ANIMATEDIFF_IN_DIFFUSERS
+    assert fitted("adapter", MotionNorm.AUTO).noise == ANIMATEDIFF_IN_DIFFUSERS_NOISE
     fresh = fitted("", MotionNorm.DIFFUSERS).unet.temporal
     assert fresh == with_motion_norm(ANIMATEDIFF_V3, MotionNorm.DIFFUSERS)
 
@@ -172,9 +175,9 @@ def test_motion_modules_alone_are_changed_and_go_back_to_both_programs(
     for path, leaf in flatten(image.load(image.network().shapes)).items():
         np.testing.assert_array_equal(params[path], leaf)
 
-    for name in ("adapter", "mm.safetensors"):
+    for name, to in (("adapter", "motion_adapter"), ("mm.safetensors", "animatediff")):
         target = tmp_path / name
-        monkeypatch.setattr(sys, "argv", ["convert", str(trained), str(target), "--part=motion"])
+        monkeypatch.setattr(sys, "argv", ["convert", str(trained), str(target), f"--to={to}"])
         convert.main()
         found = motion_of(target)
         assert all((found[path] == motion[path]).all() for path in motion)
@@ -184,7 +187,7 @@ def test_motion_modules_alone_are_changed_and_go_back_to_both_programs(
     again = experiment_of(place, motion_norm=MotionNorm.ORIGINAL)
     model = fit_to_weights(replace(again, init_from=str(trained))).model
     assert model.unet.temporal == ANIMATEDIFF_V2
-    assert model.noise == ANIMATEDIFF_IN_DIFFUSERS
+    assert model.noise == ANIMATEDIFF_IN_DIFFUSERS_NOISE
 
 
 def test_the_same_command_goes_on_and_another_motion_file_is_refused(place, trained):
@@ -219,8 +222,8 @@ def test_sample_puts_motion_modules_into_image_weights(tmp_path, monkeypatch):
     pipe = mv.load(random_folder(), motion=tmp_path / "adapter")
     assert pipe.experiment.data.frames == 16
     assert (pipe.experiment.sample.steps, pipe.experiment.sample.guidance) == (25, 7.5)
-    assert pipe.experiment.model.noise == ANIMATEDIFF_IN_DIFFUSERS
-    with pytest.raises(UserError, match=r"ask for at most 32$"):
+    assert pipe.experiment.model.noise == ANIMATEDIFF_IN_DIFFUSERS_NOISE
+    with pytest.raises(UserError, match=r"ask for at most 32, or for windows"):
         pipe("a bee", frames=33)
 
 

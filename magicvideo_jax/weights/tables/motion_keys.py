@@ -11,7 +11,10 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from magicvideo_jax.diffusion.known_schedules import ANIMATEDIFF, ANIMATEDIFF_IN_DIFFUSERS
+from magicvideo_jax.diffusion.known_schedules import (
+    ANIMATEDIFF_IN_DIFFUSERS_NOISE,
+    ANIMATEDIFF_NOISE,
+)
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.weights.tables.known_extras import KnownExtra
@@ -73,7 +76,7 @@ ORIGINAL_KEYS = MotionKeys(
         "transformer_blocks.0.attention_blocks.1.pos_encoder.pe",
     ),
     norm=MotionNorm.ORIGINAL,
-    noise=ANIMATEDIFF,
+    noise=ANIMATEDIFF_NOISE,
 )
 DIFFUSERS_KEYS = MotionKeys(
     words="diffusers' names",
@@ -81,7 +84,7 @@ DIFFUSERS_KEYS = MotionKeys(
     renamed=(),
     positions=("transformer_blocks.0.pos_embed.pe",),
     norm=MotionNorm.DIFFUSERS,
-    noise=ANIMATEDIFF_IN_DIFFUSERS,
+    noise=ANIMATEDIFF_IN_DIFFUSERS_NOISE,
 )
 
 POSITIONS = KnownExtra(r".*\.(pos_encoder|pos_embed)\.pe")
