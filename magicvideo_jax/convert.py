@@ -5,12 +5,13 @@
 SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2.x checkpoint
 (.safetensors, .ckpt), a VAE alone (folder or file), TAESD's files, motion modules of AnimateDiff
 (file or folder of a MotionAdapter), a folder that this command wrote, or a work folder of `train`
-(its averaged weights). TARGET is a folder of the other side: JAX for PyTorch's, diffusers' for
-ours. Of a run with
-`optim.freeze=lora`, --to=kohya_lora, diffusers_lora or motion_lora writes its LoRA as a .safetensors
-file. Of weights with motion modules, --to=animatediff writes them alone as a .safetensors file in
-AnimateDiff's own keys, and --to=motion_adapter as a folder for diffusers. TARGET appears whole or
-not at all.
+(its averaged weights); or the name of such weights on the Hugging Face Hub, owner/name or
+hf://owner/name@revision/path. TARGET is a folder of the other side: JAX for PyTorch's, diffusers'
+for ours. It appears whole or not at all.
+
+`--to` names other forms. Of weights with motion modules: motion_adapter, a folder of these alone for
+diffusers, and animatediff, a .safetensors file of them in AnimateDiff's own keys. Of a run with
+`optim.freeze=lora`: kohya_lora, diffusers_lora and motion_lora, a .safetensors file of its LoRA.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime.exit import exit_with
+from magicvideo_jax.weights.hub_name import is_address
 
 if TYPE_CHECKING:
     from magicvideo_jax.weights.components import Weights
@@ -59,7 +61,8 @@ def convert(asked: argparse.Namespace) -> None:
         )
     if asked.to in FILES and not is_file:
         raise UserError(f"TARGET {target}: give the name of a {_FILE} file")
-    _check_apart(local_path(source, argument="SOURCE"), target)
+    if not is_address(source):
+        _check_apart(local_path(source, argument="SOURCE"), target)
 
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.core.files import atomic_write

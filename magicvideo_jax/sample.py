@@ -206,13 +206,14 @@ def _add_long_clips(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--context_frames",
         type=int,
-        help="sample more --frames than the model was trained on, in overlapping windows of so many",
+        help="sample more --frames than the model was trained on, in overlapping windows of so "
+        "many",
     )
     group.add_argument(
         "--context_fuse",
         choices=("output", "attention"),
-        help="average what the network predicts for windows (default), or, with AnimateDiff's motion "
-        "modules, their attention to windows, which is smoother and takes more memory",
+        help="average what the network predicts for windows (default), or, with AnimateDiff's "
+        "motion modules, their attention to windows, which is smoother and takes more memory",
     )
     group.add_argument(
         "--context_overlap",
@@ -222,8 +223,8 @@ def _add_long_clips(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--context_stride",
         type=int,
-        help="2 or 3: add windows of every second, and of every fourth frame, which hold a long clip "
-        "together and take longer (default: 1)",
+        help="2 or 3: add windows of every second, and of every fourth frame, which hold a long "
+        "clip together and take longer (default: 1)",
     )
     group.add_argument(
         "--context_loop",

@@ -28,10 +28,11 @@ from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_differen
 from magicvideo_jax.weights.fitting import check_parts
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
+from magicvideo_jax.weights.locate import EMBEDDED
 from magicvideo_jax.weights.lora_merge import with_loras
 from magicvideo_jax.weights.match import may_miss
 from magicvideo_jax.weights.motion_weights import has_motion, with_motion
-from magicvideo_jax.weights.open import EMBEDDED, open_weights
+from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
 from magicvideo_jax.weights.tensor_files import read_json
@@ -172,7 +173,7 @@ def open_any_weights(
 
 def initial_weights(init_from: str, *, argument: str = "config.init_from") -> InitialWeights:
     """Open first weights: `scratch`, one of `EMBEDDED`, a work folder, or weights in any known
-    form.
+    form, here or on the Hugging Face Hub.
 
     Errors: those of `open_weights`; `UserError` naming `argument`.
     """
@@ -192,7 +193,7 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
 
 def initial_of(experiment: Experiment) -> InitialWeights:
     """The first weights that a config names: those of `init_from`, with the VAE of `vae_from` and
-    the motion modules of `motion_from` and the LoRA files of `lora`.
+    the motion modules of `motion_from`, and the LoRA files of `lora` added.
 
     Errors: also `UserError` for weights that are not whole and would leave a network untrained.
     """

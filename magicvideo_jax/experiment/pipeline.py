@@ -158,8 +158,8 @@ def load(
     if vae and Component.VAE not in initial.parts:
         initial, vae = with_vae_of(initial, str(vae), argument="--vae"), ""
     initial = with_motion_of(initial, str(motion), argument="--motion")
-    initial = replace(initial, motion_norm=_motion_norm(motion_norm, initial))
     initial = initial_with_loras(initial, lora, argument="--lora")
+    initial = replace(initial, motion_norm=_motion_norm(motion_norm, initial))
     pipeline = _load(str(path), initial)
     if vae:
         pipeline.decode_with(str(vae))

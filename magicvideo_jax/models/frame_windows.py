@@ -1,4 +1,4 @@
-"""Attention over the frames of a long clip, in windows (FreeNoise, Qiu et al. 2310.15169, section 3).
+"""Attention over a long clip's frames in windows (FreeNoise, Qiu et al. 2310.15169, section 3).
 
 A residual part runs on the windows [i, i + c), i = 0, d, 2 d .., of which the last ends with the
 clip. Where windows overlap, its outputs are averaged by weights that fall from a window's middle:

@@ -1,4 +1,4 @@
-"""Noise of FreeNoise (Qiu et al. 2310.15169, section 3): later frames repeat the noise of earlier ones.
+"""Noise of FreeNoise (Qiu et al. 2310.15169, section 3), which repeats itself along the clip.
 
 For i = c, c + d, c + 2 d ..
 
@@ -20,7 +20,7 @@ from magicvideo_jax.models.frame_windows import WINDOW_STRIDE
 def free_noise(
     key: PRNGKeyArray, shape: tuple[int, ...], *, context: int, stride: int = WINDOW_STRIDE
 ) -> Float[Array, "..."]:
-    """Noise of `shape` (t ...) whose frames after the first `context` permute earlier ones (eq. 1)."""
+    """Noise of `shape` (t ...) whose frames after the first `context` repeat them (eq. 1)."""
     noise = jax.random.normal(subkey(key, "noise"), (min(context, shape[0]), *shape[1:]))
     order = noise_frames(subkey(key, "noise order"), shape[0], context=context, stride=stride)
     return jnp.take(noise, order, axis=0)

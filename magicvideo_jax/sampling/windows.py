@@ -17,8 +17,9 @@ and the first window of the clip take its place (as in the latter's `standard un
 Which to use when:
 
 * Averaging outputs (`ContextFusion.OUTPUT`) needs nothing from the network: it fits every video
-  model, and needs the memory of one window. Content may drift along the clip. `stride` 2 or 3
-  holds it together at two or three times the cost, `reuse_noise` at none.
+  model, and needs the memory of one window. F / (c - overlap) windows are computed per step, or
+  one more. Content may drift along the clip: `stride` 2 or 3 holds it together at 1.5 to 2 times
+  the cost, `reuse_noise` at none.
 * Averaging inside of the attention (`ContextFusion.ATTENTION`) with `reuse_noise` is FreeNoise
   (2310.15169): smoother transitions and one subject throughout, for AnimateDiff's motion modules.
   The rest of the network sees the whole clip at once and needs memory for it.

@@ -42,7 +42,7 @@ FORMAT, JAX = "_format", "magicvideo_jax"
 """The mark of our own folders in their `model_index.json`."""
 
 # Parts of published pipelines that make no images: they are left behind.
-_LEFT_BEHIND = ("safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker")
+LEFT_BEHIND = ("safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker")
 
 OpenPart = Callable[[ComponentSpec[Any]], tuple[ComponentWeights[Any], tuple[str, ...]]]
 """Opens one network of a folder; with notes."""
@@ -141,7 +141,7 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
     for name, value in index.items():
         if (
             name.startswith("_")
-            or name in (*_LEFT_BEHIND, "scheduler", "tokenizer")
+            or name in (*LEFT_BEHIND, "scheduler", "tokenizer")
             or (has_motion and name == MOTION.folder)  # a copy of what the U-Net holds
             or value in ([None, None], None)
         ):

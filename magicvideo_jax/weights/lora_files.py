@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,10 +105,9 @@ def open_lora(path: Path, parts: Mapping[str, ComponentWeights[Any]]) -> list[Lo
     what = name_of_kind(tensors, REFUSED_LORAS)
     if what:
         raise UserError(f"{file}: holds {what}; supported: LoRA for Stable Diffusion 1.x and 2.x")
-    layers = kernel_layers(parts)
-    named = [
-        (layer, names) for layer in layers for names in _found(layer, tensors, lora_forms(parts))
-    ]
+    forms = lora_forms(parts)
+    found = [(layer, _names_in(tensors, layer, forms)) for layer in kernel_layers(parts)]
+    named = [(layer, names) for layer, names in found if names is not None]
     _check_all_used(file, tensors, {key for _, names in named for key in names})
     _check_factors(file, tensors, named)
     settings = {kind.folder: adapter_settings(file, kind.folder) for kind in (UNET, TEXT)}
@@ -138,15 +137,15 @@ def _file_in(path: Path) -> Path:
     raise UserError(f"{path}: no LoRA in this folder; looked for {', '.join(_FILES)}")
 
 
-def _found(
-    layer: KernelLayer, tensors: Tensors, forms: tuple[LoRAForm, ...]
-) -> Iterator[FactorNames]:
+def _names_in(
+    tensors: Tensors, layer: KernelLayer, forms: Sequence[LoRAForm]
+) -> FactorNames | None:
     """The first of a layer's names under which a file has a factor, if any."""
     for form in forms:
         for names in form.names(layer.network, layer.name):
             if names.down in tensors or names.up in tensors:
-                yield names
-                return
+                return names
+    return None
 
 
 def _check_all_used(file: Path, tensors: Tensors, used: Set[str]) -> None:

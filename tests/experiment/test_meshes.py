@@ -128,11 +128,11 @@ def test_five_steps_equal_those_of_one_device(shape, temporal):
 def test_lora_on_a_mesh_takes_the_steps_of_one_device():
     lora = LoRAConfig(rank=8, layers=LoRALayers.ALL)
     optim = OptimConfig(warmup=1, lr=1e-3, freeze=Freeze.LORA, lora=lora)
-    run = run_on(IN_THE_SUITE, 8, optim)
+    run = run_on(IN_THE_SUITE, 8, optim=optim)
     assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(run.state.params))
     losses, params, _ = train_on(run)
     batch = IN_THE_SUITE.data * IN_THE_SUITE.fsdp
-    expected, reference, _ = train_on(run_on(MeshConfig(batch, 1, 1), 1, optim))
+    expected, reference, _ = train_on(run_on(MeshConfig(batch, 1, 1), 1, optim=optim))
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     for ours, theirs in zip(*map(jax.tree.leaves, (params, reference)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

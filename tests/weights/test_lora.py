@@ -2,11 +2,15 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
+from diffusers.loaders.lora_conversion_utils import (
+    _convert_non_diffusers_lora_to_diffusers,
+    _maybe_map_sgm_blocks_to_diffusers,
+)
 from diffusers.utils import convert_unet_state_dict_to_peft
 from test_convert import _convert
 from tiny_pipeline import change, states, tiny_folder
@@ -218,6 +222,21 @@ def test_at_full_size_a_name_means_one_layer_and_diffusers_agrees(config):
     assert len([x for x in transformers if x.network == "text_encoder"]) == 72
 
 
+def test_names_with_compvis_block_numbers_are_those_that_diffusers_reads():
+    layers, forms = kernel_layers(full_size(SD1)), lora_forms(full_size(SD1))
+    transformers = [x for x in layers if ".attentions." in x.name]
+    assert len(transformers) == 192
+    for layer in transformers:
+        (names,) = forms[-1].names("unet", layer.name)
+        old, today = (
+            {down: torch.zeros(1), up: torch.zeros(1)}
+            for down, up in (names[:2], kohya("unet", layer.name))
+        )
+        old = _maybe_map_sgm_blocks_to_diffusers(old, SimpleNamespace(layers_per_block=2))
+        renamed = [_convert_non_diffusers_lora_to_diffusers(x)[0].keys() for x in (old, today)]
+        assert renamed[0] == renamed[1]
+
+
 def refusal(tmp_path, tensors, **metadata):
     file = save_lora(tmp_path / "lora.safetensors", tensors, **metadata)
     with pytest.raises(UserError) as caught:
@@ -243,7 +262,10 @@ MOTION = "motion_modules.0.temporal_transformer.transformer_blocks.0.attention_b
         ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "Stable Diffusion XL"),
         ("lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_k.alpha", "Stable Diffusion XL"),
         (f"down_blocks.0.{MOTION}.processor.to_q_lora.down.weight", "AnimateDiff's motion modules"),
-        ("lora_te_text_model_encoder_layers_7_mlp_fc1.lora_down.weight", "text encoder of another"),
+        (
+            "lora_te_text_model_encoder_layers_7_mlp_fc1.lora_down.weight",
+            "the model's text encoder does not have",
+        ),
         ("lora_unet_nonsense.lora_down.weight", "layers that the model does not have"),
     ],
 )

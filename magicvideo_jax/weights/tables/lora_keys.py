@@ -13,7 +13,7 @@ from typing import NamedTuple
 from magicvideo_jax.weights.tables.compvis_keys import UNetNumbering, unet_key
 from magicvideo_jax.weights.tables.naming import Aliases, renamed
 
-UNET, TEXT = "unet", "text_encoder"
+_UNET, _TEXT = "unet", "text_encoder"
 
 
 class FactorNames(NamedTuple):
@@ -47,8 +47,8 @@ class LoRAForm:
                 yield FactorNames(f"{stem}{down}", f"{stem}{up}", f"{stem}.alpha")
 
 
-_KOHYA_PREFIXES = {UNET: ("lora_unet_",), TEXT: ("lora_te_",)}
-_PREFIXES = {UNET: ("unet.", "", "base_model.model."), TEXT: ("text_encoder.",)}
+_KOHYA_PREFIXES = {_UNET: ("lora_unet_",), _TEXT: ("lora_te_",)}
+_PREFIXES = {_UNET: ("unet.", "", "base_model.model."), _TEXT: ("text_encoder.",)}
 _KOHYA_ENDINGS = ((".lora_down.weight", ".lora_up.weight"),)
 _ENDINGS = (
     (".lora_A.weight", ".lora_B.weight"),
@@ -104,7 +104,7 @@ def _flat(layer: str) -> str:
 KOHYA = LoRAForm("kohya's", _KOHYA_PREFIXES, _flat, _KOHYA_ENDINGS)
 DIFFUSERS = LoRAForm("diffusers'", _PREFIXES, str, _ENDINGS)
 ANIMATEDIFF = LoRAForm(
-    "AnimateDiff's", {UNET: ("",)}, _renamed_by(_ANIMATEDIFF, _PROCESSORS), _PROCESSOR_ENDINGS
+    "AnimateDiff's", {_UNET: ("",)}, _renamed_by(_ANIMATEDIFF, _PROCESSORS), _PROCESSOR_ENDINGS
 )
 """MotionLoRA, and the domain adapter on the layers of the image model."""
 
@@ -114,7 +114,7 @@ _FORMS = (
     ANIMATEDIFF,
     LoRAForm(
         "transformers 5's",
-        {TEXT: _PREFIXES[TEXT]},
+        {_TEXT: _PREFIXES[_TEXT]},
         lambda layer: layer.removeprefix("text_model."),
         _ENDINGS,
     ),
@@ -122,7 +122,7 @@ _FORMS = (
     LoRAForm("trainers'", _PREFIXES, _renamed_by(_ANY_PROCESSOR), _PROCESSOR_ENDINGS),
     LoRAForm(
         "AnimateDiff's trainers'",
-        {UNET: ("",)},
+        {_UNET: ("",)},
         _renamed_by(_ANIMATEDIFF, _ANY_PROCESSOR),
         _PROCESSOR_ENDINGS,
     ),
@@ -137,7 +137,7 @@ def forms_for(numbering: UNetNumbering) -> tuple[LoRAForm, ...]:
             return None
         return _flat(unet_key(f"{layer}.weight", numbering).removesuffix(".weight"))
 
-    form = LoRAForm("CompVis's", {UNET: _KOHYA_PREFIXES[UNET]}, compvis, _KOHYA_ENDINGS)
+    form = LoRAForm("CompVis's", {_UNET: _KOHYA_PREFIXES[_UNET]}, compvis, _KOHYA_ENDINGS)
     return (*_FORMS, form)
 
 
@@ -170,6 +170,6 @@ ABSENT_LAYERS = (
         r".*motion_modules.*",
         "AnimateDiff's motion modules, which the model does not have: give them with the LoRA",
     ),
-    (r"(lora_te_|text_encoder\.).*", "a text encoder of another model"),
+    (r"(lora_te_|text_encoder\.).*", "layers that the model's text encoder does not have"),
 )
 """Layers that a model may lack, and what to do about it."""
