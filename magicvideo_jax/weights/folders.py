@@ -41,11 +41,16 @@ INDEX, CONFIG, SCHEDULER, PARAMS, TOKENIZER = (
 FORMAT, JAX = "_format", "magicvideo_jax"
 """The mark of our own folders in their `model_index.json`."""
 
-# Parts of published pipelines that make no images: they are left behind.
-LEFT_BEHIND = ("safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker")
+_LEFT_BEHIND = ("safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker")
 
 OpenPart = Callable[[ComponentSpec[Any]], tuple[ComponentWeights[Any], tuple[str, ...]]]
 """Opens one network of a folder; with notes."""
+
+
+def left_behind(index: Mapping[str, Any]) -> tuple[str, ...]:
+    """Parts of published pipelines that are not read: they make no images, or are there twice."""
+    has_motion = index.get(UNET.folder) == ["diffusers", MOTION_UNET]
+    return (*_LEFT_BEHIND, MOTION.folder) if has_motion else _LEFT_BEHIND
 
 
 def index_of(path: Path) -> Mapping[str, Any]:
@@ -137,12 +142,10 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
         )
     known = {kind.folder: [kind.library[1]] for kind in PIPELINE_PARTS}
     known[UNET.folder].append(MOTION_UNET)
-    has_motion = index.get(UNET.folder) == ["diffusers", MOTION_UNET]
     for name, value in index.items():
         if (
             name.startswith("_")
-            or name in (*LEFT_BEHIND, "scheduler", "tokenizer")
-            or (has_motion and name == MOTION.folder)  # a copy of what the U-Net holds
+            or name in (*left_behind(index), "scheduler", "tokenizer")
             or value in ([None, None], None)
         ):
             continue

@@ -47,13 +47,12 @@ OTHER_MODELS = (
     (r"(.*\.)?double_blocks\..*", "FLUX"),
     (
         r"(.*\.)?attentions\..*\.processor\.\w+_lora\..*",
-        "a domain adapter of AnimateDiff or another LoRA of spatial attention: give it as "
-        "--lora=FILE:SCALE",
+        "a LoRA, such as AnimateDiff's domain adapter, which is added to a model (--lora=FILE:SCALE)",
     ),
     (r"(.*\.)?temporal_attentions\..*", "temporal layers of HotShot-XL"),
     (
         r"lora_.*|.*\.lora_(A|B|up|down)\..*|.*\.processor\..*_lora\..*",
-        "a LoRA, which is added to a model: give it as --lora=FILE:SCALE",
+        "a LoRA, which is added to a model and is none (--lora=FILE:SCALE)",
     ),
     (r"(.*\.)?motion_modules\..*", "a motion module of AnimateDiff"),
     (r"control_model\..*|controlnet_.*", "a ControlNet"),
