@@ -1,7 +1,8 @@
 """Configuration of a noise schedule and its samplers.
 
 Fields and enum values have the names of diffusers' `scheduler_config.json`, so that such a file
-maps field by field. The defaults are those of Stable Diffusion 1.x.
+maps field by field. The defaults are those of Stable Diffusion 1.x; `known_schedules.py` has those
+of other published models.
 """
 
 import enum
@@ -43,6 +44,9 @@ class NoiseScheduleConfig:
     set_alpha_to_one: bool = False
     """Whether DDIM's last step ends at clean latents (abar = 1) or at the noise level of time 0.
     """
+    steps_end_at_next_time: bool = False
+    """Whether a DDIM step ends at the next sampling time, and the last at clean latents (OpenAI's
+    respaced diffusion; not a field of diffusers), or floor(T / S) earlier (diffusers)."""
     clip_sample: bool = False
     """Whether samplers clip their estimate of z_0. Meant for pixels: latents are unbounded."""
     clip_sample_range: float = 1.0

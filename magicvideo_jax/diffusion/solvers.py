@@ -80,17 +80,22 @@ def ddim(settings: NoiseScheduleConfig, steps: int, *, eta: float = 0.0) -> Solv
     """DDIM with `eta` from 0 (deterministic) to 1 (as much noise as DDPM).
 
     A step ends floor(T / S) earlier, as in diffusers. This is the next time of `LEADING` and
-    within one of the next time of `TRAILING`, but not the next time of `LINSPACE`; `euler` is the
-    consistent choice there. Clipping z_0 changes eps too (diffusers' `use_clipped_model_output`).
+    within one of the next time of `TRAILING`, but not the next time of `LINSPACE`. There, `euler`
+    is the consistent choice, or a schedule of which `steps_end_at_next_time`: then this is
+    sampling with the respaced betas of OpenAI's improved diffusion (Nichol & Dhariwal 2102.09672,
+    section 4). Clipping z_0 changes eps too (diffusers' `use_clipped_model_output`).
 
     Errors: `UserError` where `eta` is outside [0, 1], or `steps` does not fit the schedule.
     """
     if not 0 <= eta <= 1:
         raise UserError(f"eta={eta}: give 0 to 1")
     abar, times = schedule_of(settings).alphas_cumprod, sampling_times(settings, steps)
-    next_times = times - settings.num_train_timesteps // steps
-    last = 1.0 if settings.set_alpha_to_one else abar[0]
-    abar_next = np.where(next_times >= 0, abar[next_times], last)
+    if settings.steps_end_at_next_time:
+        abar_next = _next_levels(abar[times])
+    else:
+        next_times = times - settings.num_train_timesteps // steps
+        last = 1.0 if settings.set_alpha_to_one else abar[0]
+        abar_next = np.where(next_times >= 0, abar[next_times], last)
     return _first_order(settings, times, abar[times], abar_next=abar_next, eta=eta)
 
 

@@ -26,6 +26,7 @@ _DEFAULTS = {
     "timestep_spacing": "linspace",
     "steps_offset": 0,
     "set_alpha_to_one": True,
+    "steps_end_at_next_time": False,
     "clip_sample": False,
     "clip_sample_range": 1.0,
     "thresholding": False,
@@ -85,6 +86,7 @@ def noise_settings(content: Mapping[str, Any], *, where: str) -> NoiseScheduleCo
             timestep_spacing=fields.word("timestep_spacing", Spacing),
             steps_offset=offset,
             set_alpha_to_one=fields.switch("set_alpha_to_one"),
+            steps_end_at_next_time=fields.switch("steps_end_at_next_time"),
             clip_sample=fields.switch("clip_sample"),
             clip_sample_range=fields.number("clip_sample_range"),
         )
@@ -93,7 +95,11 @@ def noise_settings(content: Mapping[str, Any], *, where: str) -> NoiseScheduleCo
 
 
 def noise_json(noise: NoiseScheduleConfig) -> dict[str, Any]:
-    """The settings as a DDIMScheduler, the class that has all these fields."""
+    """The settings as a DDIMScheduler, the class that has all these fields.
+
+    `steps_end_at_next_time`, which it does not know and warns of, is written where it is set.
+    """
+    respaced = {"steps_end_at_next_time": True} if noise.steps_end_at_next_time else {}
     return {
         "_class_name": "DDIMScheduler",
         "_diffusers_version": "0.42.1",
@@ -109,4 +115,5 @@ def noise_json(noise: NoiseScheduleConfig) -> dict[str, Any]:
         "set_alpha_to_one": noise.set_alpha_to_one,
         "clip_sample": noise.clip_sample,
         "clip_sample_range": noise.clip_sample_range,
+        **respaced,
     }

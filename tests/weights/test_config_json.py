@@ -8,6 +8,7 @@ import pytest
 from transformers import CLIPTextConfig
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.diffusion.known_schedules import LAVIE_INTERPOLATION
 from magicvideo_jax.diffusion.noise_config import BetaSchedule, NoiseScheduleConfig, Spacing
 from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.models.clip_text import VIT_H_PENULTIMATE, VIT_L, Activation
@@ -51,7 +52,8 @@ def test_other_settings_come_back():
     told = NoiseScheduleConfig(
         prediction_type=Prediction.V, timestep_spacing=Spacing.TRAILING, clip_sample_range=2.0
     )
-    assert noise.noise_settings(noise.noise_json(told), where="f") == told
+    for one in (told, LAVIE_INTERPOLATION):
+        assert noise.noise_settings(noise.noise_json(one), where="f") == one
 
 
 def test_absent_fields_of_networks_have_diffusers_defaults():
