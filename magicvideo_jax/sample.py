@@ -30,8 +30,9 @@ def sample(asked: argparse.Namespace) -> None:
             raise UserError(f"--{name} is not UTF-8: set a UTF-8 locale, or retype it")
     if asked.num < 1:
         raise UserError(f"--num={asked.num}: give at least 1")
-    if asked.frames is not None and asked.frames < 1:
-        raise UserError(f"--frames={asked.frames}: give at least 1")
+    for name in ("frames", "free_init"):
+        if (value := getattr(asked, name)) is not None and value < 1:
+            raise UserError(f"--{name}={value}: give at least 1")
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from dataclasses import replace
 
@@ -41,16 +42,23 @@ def sample(asked: argparse.Namespace) -> None:
     from magicvideo_jax.media.clip_files import check_clip_target, save_video
     from magicvideo_jax.sampling.decoding import DecodeConfig
     from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
+    from magicvideo_jax.sampling.windows import ContextConfig
 
     fields = ("steps", "guidance", "guidance_rescale", "eta", "fps")
     given = {name: getattr(asked, name) for name in fields if getattr(asked, name) is not None}
     if asked.sampler is not None:
         given["sampler"] = Sampler(asked.sampler)
+    context = {name: getattr(asked, f"context_{name}") for name in _CONTEXT}
+    context = {name: value for name, value in context.items() if value is not None}
 
-    # Everything is checked before the weights are read, which may take minutes.
+    # Checked before the weights are read, which may take minutes; what depends on fields of the
+    # model's config (eta, reuse_noise, the usual overlap) is checked after.
     with named("--"):
         check_seed(asked.seed)
         SampleConfig(**{name: value for name, value in given.items() if name != "eta"})
+    with named("--context_"):
+        alone = {name: value for name, value in context.items() if name != "reuse_noise"}
+        ContextConfig(**({"overlap": 0} | alone))
     with named("--decode_"):
         DecodeConfig(frames=1 if asked.decode_frames is None else asked.decode_frames)
     targets = _targets(asked.out, asked.num)
@@ -63,7 +71,12 @@ def sample(asked: argparse.Namespace) -> None:
     pipe = load(asked.workdir, vae=asked.vae)
     with named("--"):
         pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
-        settings = replace(pipe.experiment.sample, **given)
+        usual = pipe.experiment.sample
+        if asked.free_init is not None:
+            given["free_init"] = replace(usual.free_init, iterations=asked.free_init)
+        with named("context_"):
+            given["context"] = replace(usual.context, **context)
+        settings = replace(usual, **given)
     clips = pipe.many(
         [asked.prompt] * asked.num,
         settings,
@@ -86,6 +99,10 @@ def _targets(out: str, count: int) -> list[str]:
     end = "/" if out.endswith("/") else ""
     stem, suffix = (path.name, "") if end else (path.stem, path.suffix)
     return [f"{path.with_name(f'{stem}_{i}{suffix}')}{end}" for i in range(count)]
+
+
+_CONTEXT = ("frames", "overlap", "stride", "loop", "reuse_noise")
+"""Fields of `ContextConfig`, each with an argument --context_FIELD."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -123,8 +140,12 @@ def _arguments() -> argparse.Namespace:
         "--fps", type=float, help="frames per second: condition of the model, and rate of the file"
     )
     parser.add_argument(
-        "--frames", type=int, help="number of frames, at most as many as the model was trained on"
+        "--frames",
+        type=int,
+        help="number of frames, at most as many as the model was trained on, or more with "
+        "--context_frames",
     )
+    _add_long_clips(parser.add_argument_group("long clips"))
     parser.add_argument(
         "--vae", default="", help="weights of a VideoVAE made of the model's VAE, to decode"
     )
@@ -140,6 +161,44 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--negative_prompt", default="", help="prompt to steer away from")
     parser.add_argument("--num", type=int, default=1, help="number of clips, each from other noise")
     return parser.parse_args()
+
+
+def _add_long_clips(group: argparse._ArgumentGroup) -> None:
+    """Arguments for clips longer than those that a model was trained on, and for steadier ones."""
+    group.add_argument(
+        "--context_frames",
+        type=int,
+        help="sample more --frames than the model was trained on, in overlapping windows of so many",
+    )
+    group.add_argument(
+        "--context_overlap",
+        type=int,
+        help="frames that windows share (default: 4); more hide seams better and take longer",
+    )
+    group.add_argument(
+        "--context_stride",
+        type=int,
+        help="2 or 3: add windows of every second, and of every fourth frame, which hold a long clip "
+        "together and take longer (default: 1)",
+    )
+    group.add_argument(
+        "--context_loop",
+        action=argparse.BooleanOptionalAction,
+        help="the last frame leads to the first",
+    )
+    group.add_argument(
+        "--context_reuse_noise",
+        action=argparse.BooleanOptionalAction,
+        help="later windows start from the first one's noise, so that the content changes less "
+        "(FreeNoise)",
+    )
+    group.add_argument(
+        "--free_init",
+        type=int,
+        metavar="TIMES",
+        help="3 to 5: sample a clip so many times, each from noise refined by the last result, "
+        "against flicker (FreeInit)",
+    )
 
 
 if __name__ == "__main__":

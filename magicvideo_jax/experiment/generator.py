@@ -16,7 +16,6 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import Tokenize
-from magicvideo_jax.diffusion.solvers import SolverTable, with_noise
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.parallel.batch import fetch_to_host
@@ -25,11 +24,12 @@ from magicvideo_jax.runtime.compilation import jit, out_of_memory_in_one_line
 from magicvideo_jax.runtime.progress import Progress
 from magicvideo_jax.sampling.decoding import decode_clips
 from magicvideo_jax.sampling.keyframes import (
-    Guidance,
     SampleConfig,
-    make_solver_table,
+    SamplerInputs,
+    make_sampler_inputs,
     sample_keyframes,
 )
+from magicvideo_jax.sampling.windows import ContextConfig
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Generator:
 
     Sampler and guidance are arguments of the compiled program: another sampler, scale, prompt or frame rate compiles
     nothing. Another number of steps does; so does guidance after a first request without it (scale 1), whose program
-    has one pass through the network per step instead of two.
+    has one pass through the network per step instead of two. Context windows and FreeInit have programs of their own.
     """
 
     def __init__(
@@ -60,12 +60,13 @@ class Generator:
         as_images: bool = False,
         batch_size: int | None = None,
     ):
-        """`as_images` leaves out all temporal layers. Errors: `UserError` for more frames than the model has."""
-        _check_frames(experiment, frames)
-        self._sample, self._noise = experiment.sample, experiment.model.noise
+        """`as_images` leaves out all temporal layers."""
+        if frames < 1:
+            raise UserError(f"--frames={frames}: give at least 1")
+        self._experiment, self._frames = experiment, frames
         self._tokenize = tokenize
         self._batch_size = experiment.evaluate.batch_size if batch_size is None else batch_size
-        shape = networks.latent_shape(frames, experiment.data.size)
+        self._shape = networks.latent_shape(frames, experiment.data.size)
 
         def run(
             params: Params,
@@ -73,8 +74,7 @@ class Generator:
             null_ids: jax.Array,
             fps: jax.Array,
             keys: jax.Array,
-            table: SolverTable,
-            guidance: Guidance | None,
+            sampler: SamplerInputs,
         ) -> jax.Array:
             text = networks.encode_text(params, ids)
             null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
@@ -85,16 +85,15 @@ class Generator:
                 fps,
                 keys,
                 denoise=partial(networks.denoise, as_images=as_images),
-                table=table,
-                guidance=guidance,
-                shape=shape,
+                sampler=sampler,
+                shape=self._shape,
             )
             return decode_clips(z, networks.decoder(params), experiment.decode)
 
         self._run = run
         self._programs: dict[Mesh | None, Any] = {}
-        self._guided: set[tuple[Mesh | None, int]] = set()
-        """Meshes and numbers of steps for which the program with guidance is compiled."""
+        self._guided: set[Any] = set()
+        """Meshes and structures of samplers for which the program with guidance is compiled."""
 
     def clips_at_once(self, mesh: Mesh | AbstractMesh | None) -> int:
         """The batch size, rounded up to what the devices of a mesh (None: one device) share evenly."""
@@ -102,7 +101,7 @@ class Generator:
         return devices * math.ceil(self._batch_size / devices)
 
     def program(self, mesh: Mesh | None) -> Any:
-        """`program(params, ids, null_ids, fps, keys, table, guidance)`, jitted.
+        """`program(params, ids, null_ids, fps, keys, sampler)`, jitted.
 
         Every device gathers the parameters and samples clips of its own; devices exchange nothing until all are done.
         """
@@ -114,7 +113,7 @@ class Generator:
                 run = jax.shard_map(
                     run,
                     mesh=mesh,
-                    in_specs=(same, clips, same, clips, clips, same, same),
+                    in_specs=(same, clips, same, clips, clips, same),
                     out_specs=clips,
                     check_vma=False,
                 )
@@ -133,15 +132,17 @@ class Generator:
 
     def settings(
         self, sample: SampleConfig | None = None, mesh: Mesh | AbstractMesh | None = None
-    ) -> tuple[SolverTable, Guidance | None]:
-        """The last two arguments of a program, for these settings (None: the experiment's)."""
-        sample = sample or self._sample
-        # One metadata for all samplers: deterministic ones, too, draw noise, and add none of it.
-        table = with_noise(make_solver_table(sample, self._noise))
-        guidance = Guidance(np.float32(sample.guidance), np.float32(sample.guidance_rescale))
-        if sample.guidance == 1 and (mesh, sample.steps) not in self._guided:
-            return table, None
-        return table, guidance
+    ) -> SamplerInputs:
+        """The last argument of a program, for these settings (None: the experiment's).
+
+        Errors: `UserError` for more frames than the model has.
+        """
+        sample = sample or self._experiment.sample
+        _check_frames(self._experiment, self._frames, sample.context)
+        inputs = make_sampler_inputs(sample, self._experiment.model.noise, shape=self._shape)
+        if sample.guidance == 1 and _compiled_by(mesh, inputs) not in self._guided:
+            return inputs._replace(guidance=None)
+        return inputs
 
     def generate(
         self,
@@ -155,13 +156,12 @@ class Generator:
 
         Errors: `UserError` naming `label` where devices have too little memory.
         """
-        sample = sample or self._sample
         sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)  # numpy arrays have none
         mesh = getattr(sharding, "mesh", None)
         program, size = self.program(mesh), self.clips_at_once(mesh)
-        table, guidance = self.settings(sample, mesh)
-        if guidance is not None:
-            self._guided.add((mesh, sample.steps))
+        sampler = self.settings(sample, mesh)
+        if sampler.guidance is not None:
+            self._guided.add(_compiled_by(mesh, sampler))
         clips: list[np.ndarray] = []
         with (
             Progress(len(request.prompts), label, unit="clip") as progress,
@@ -174,19 +174,27 @@ class Generator:
             ),
         ):
             for first in range(0, len(request.prompts), size):
-                sampled = program(params, *self.batch(request, first, size), table, guidance)
+                sampled = program(params, *self.batch(request, first, size), sampler)
                 clips.append(fetch_to_host(sampled, min(size, len(request.prompts) - first)))
                 progress.advance(len(clips[-1]))
         return np.concatenate(clips)
 
 
-def _check_frames(experiment: Experiment, frames: int) -> None:
-    if frames < 1:
-        raise UserError(f"--frames={frames}: give at least 1")
+def _compiled_by(mesh: Mesh | AbstractMesh | None, sampler: SamplerInputs) -> Any:
+    """Mesh, structure and shapes of a sampler, which decide on its program."""
+    leaves, structure = jax.tree.flatten(sampler)
+    return mesh, structure, tuple(np.shape(leaf) for leaf in leaves)
+
+
+def _check_frames(experiment: Experiment, frames: int, context: ContextConfig) -> None:
     temporal = experiment.model.unet.temporal
     most = None if temporal is None else temporal.max_frames
-    if most is not None and frames > most:
+    name, at_once = "frames", frames
+    if context.frames is not None and context.frames < frames:
+        name, at_once = "context_frames", context.frames
+    if most is not None and at_once > most:
         raise UserError(
-            f"--frames={frames}: this model's temporal layers know {most} frames; ask for at most "
-            f"{most}, or train with config.model.unet.temporal.frames={frames}"
+            f"--{name}={at_once}: this model's temporal layers know {most} frames; ask for at most "
+            f"{most}, or for windows of {most} (--context_frames={most}), or train with "
+            f"config.model.unet.temporal.frames={at_once}"
         )

@@ -25,7 +25,9 @@ from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
+from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.sampling.windows import ContextConfig
 from magicvideo_jax.weights.components import VAE, component_weights
 
 EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
@@ -50,9 +52,17 @@ class Pipeline:
         fps: float | None = None,
         frames: int | None = None,
         negative_prompt: str = "",
+        context: ContextConfig | None = None,
+        free_init: FreeInitConfig | None = None,
     ) -> UInt8[np.ndarray, "t h w 3"]:
         """One clip. What is not given is what the model's config says. Errors: `UserError` names the argument."""
-        given = {"steps": steps, "guidance": guidance, "fps": fps}
+        given = {
+            "steps": steps,
+            "guidance": guidance,
+            "fps": fps,
+            "context": context,
+            "free_init": free_init,
+        }
         sample = replace(
             self.experiment.sample,
             **{name: value for name, value in given.items() if value is not None},

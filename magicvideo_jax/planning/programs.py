@@ -111,9 +111,8 @@ def _sample(
 
     def trace() -> Any:
         assert isinstance(mesh, Mesh)
-        settings = generator.settings()
         arguments = (inputs["ids"], null_ids, inputs["fps"], inputs["keys"])
-        return generator.program(mesh).trace(params, *arguments, *settings)
+        return generator.program(mesh).trace(params, *arguments, generator.settings())
 
     sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
     parts = {

@@ -1,14 +1,15 @@
 """Keyframe sampling (MagicVideo's first stage): latents z_0 from text, denoised from z_T ~ N(0, 1)
-with guidance.
+with guidance, for clips of any length.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Float, Key
+import numpy as np
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from magicvideo_jax.core.checks import at_least, at_most, positive, refused, share
 from magicvideo_jax.core.keys import subkey
@@ -16,7 +17,27 @@ from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.guidance import guided
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.sampler import initial_latents, run_sampler
-from magicvideo_jax.diffusion.solvers import SolverTable, ddim, ddpm, dpm_solver, euler
+from magicvideo_jax.diffusion.solvers import (
+    SolverTable,
+    ddim,
+    ddpm,
+    dpm_solver,
+    euler,
+    with_noise,
+)
+from magicvideo_jax.sampling.free_init import (
+    FreeInit,
+    FreeInitConfig,
+    make_free_init,
+    with_free_init,
+)
+from magicvideo_jax.sampling.free_noise import free_noise
+from magicvideo_jax.sampling.windows import (
+    ContextConfig,
+    ContextWindows,
+    context_windows,
+    windowed,
+)
 
 
 class Sampler(Enum):
@@ -47,6 +68,10 @@ class SampleConfig:
     """Noise that DDIM adds, from 0 (none) to 1 (as much as DDPM)."""
     fps: float = 8.0
     """Frame rate, a condition of the model and the rate of the clip's file."""
+    context: ContextConfig = field(default_factory=ContextConfig)
+    """For clips longer than those that the model was trained on."""
+    free_init: FreeInitConfig = field(default_factory=FreeInitConfig)
+    """For clips that flicker."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "steps")
@@ -66,6 +91,32 @@ class Guidance(NamedTuple):
 
     scale: Any
     rescale: Any = 0.0
+
+
+class SamplerInputs(NamedTuple):
+    """A sampler as arguments of a compiled program: a pytree, whose numbers compile nothing."""
+
+    table: SolverTable
+    guidance: Guidance | None = None
+    windows: ContextWindows | None = None
+    """None: the network sees the whole clip at once."""
+    free_init: FreeInit | None = None
+    """None: clips are sampled once."""
+
+
+def make_sampler_inputs(
+    config: SampleConfig, noise: NoiseScheduleConfig, *, shape: tuple[int, int, int, int]
+) -> SamplerInputs:
+    """Sampler of latents of `shape` (t h w c). Errors: those of its table.
+
+    Its table is marked as stochastic, so that all samplers share a program.
+    """
+    return SamplerInputs(
+        table=with_noise(make_solver_table(config, noise)),
+        guidance=Guidance(np.float32(config.guidance), np.float32(config.guidance_rescale)),
+        windows=context_windows(config.context, frames=shape[0], steps=config.steps),
+        free_init=make_free_init(config.free_init, noise, shape=shape),
+    )
 
 
 def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> SolverTable:
@@ -89,8 +140,7 @@ def sample_keyframes(
     keys: Key[Array, "b"],
     *,
     denoise: Callable[..., Float[Array, "b t h w c"]],
-    table: SolverTable,
-    guidance: Guidance | None,
+    sampler: SamplerInputs,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
     """Scaled latents of `shape` (t h w c) for each text.
@@ -99,13 +149,31 @@ def sample_keyframes(
     network. `null_text` is the unconditional or negative prompt, from which guidance leads away;
     without guidance it is not used. `fps` conditions the network on the frame rate.
     """
+    table, guidance, windows, free_init = sampler
 
     def network(z: Array, time: Array, condition: Condition, /) -> Array:
         return denoise(params, z, time, condition)
 
+    if windows is not None:
+        network = windowed(network, windows, table.steps.time, select=_condition_of_window)
     if guidance is not None:
         null_condition = Condition(null_text, fps)
         network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
-    eps = jax.vmap(lambda key: jax.random.normal(subkey(key, "noise"), shape))(keys)
-    z = initial_latents(table, eps)
-    return run_sampler(network, z, Condition(text, fps), table=table, keys=keys)
+
+    def sample(eps: Array, keys: Array) -> Array:
+        z = initial_latents(table, eps)
+        return run_sampler(network, z, Condition(text, fps), table=table, keys=keys)
+
+    def draw(key: PRNGKeyArray) -> Array:
+        if windows is not None and windows.reuses_noise:
+            return free_noise(key, shape, context=windows.size)
+        return jax.random.normal(subkey(key, "noise"), shape)
+
+    if free_init is not None:
+        sample = with_free_init(sample, free_init)
+    return sample(jax.vmap(draw)(keys), keys)
+
+
+def _condition_of_window(condition: Condition, frames: Array, stride: Array) -> Condition:
+    """Condition of some frames of a clip: those that are further apart are of a lower rate."""
+    return condition if condition.fps is None else condition._replace(fps=condition.fps / stride)

@@ -10,13 +10,13 @@ import pytest
 from sampler_paths import NOISE, assert_same_path, step_noise, walked, walked_by_euler
 
 from magicvideo_jax.diffusion.known_schedules import (
-    ANIMATEDIFF,
-    ANIMATEDIFF_IN_DIFFUSERS,
-    LAVIE,
-    LAVIE_DDIM,
-    LAVIE_EULER,
-    LAVIE_INTERPOLATION,
-    LAVIE_VSR,
+    ANIMATEDIFF_IN_DIFFUSERS_NOISE,
+    ANIMATEDIFF_NOISE,
+    LAVIE_DDIM_NOISE,
+    LAVIE_EULER_NOISE,
+    LAVIE_INTERPOLATION_NOISE,
+    LAVIE_NOISE,
+    LAVIE_VSR_NOISE,
     LOW_RESOLUTION_NOISE,
 )
 from magicvideo_jax.diffusion.sampler import initial_latents, run_sampler
@@ -30,14 +30,14 @@ LINEAR = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
 @pytest.mark.parametrize(
     ("schedule", "time", "abar"),
     [
-        (LAVIE, 0, 0.9999),
-        (LAVIE, 20, 0.99373543),
-        (LAVIE, 980, 5.90375e-5),
-        (LAVIE, 999, 4.03583e-5),
-        (LAVIE_VSR, 20, 0.99373543),
-        (LAVIE_INTERPOLATION, 980, 5.90375e-5),
+        (LAVIE_NOISE, 0, 0.9999),
+        (LAVIE_NOISE, 20, 0.99373543),
+        (LAVIE_NOISE, 980, 5.90375e-5),
+        (LAVIE_NOISE, 999, 4.03583e-5),
+        (LAVIE_VSR_NOISE, 20, 0.99373543),
+        (LAVIE_INTERPOLATION_NOISE, 980, 5.90375e-5),
         (LOW_RESOLUTION_NOISE, 50, 0.99084381),
-        (ANIMATEDIFF, 999, 0.00157896),
+        (ANIMATEDIFF_NOISE, 999, 0.00157896),
     ],
 )
 def test_noise_levels_are_the_published(schedule, time, abar):
@@ -47,12 +47,12 @@ def test_noise_levels_are_the_published(schedule, time, abar):
 @pytest.mark.parametrize(
     ("schedule", "steps", "first", "last"),
     [
-        (LAVIE, 50, [980, 960, 940], [20, 0]),
-        (LAVIE_DDIM, 50, [981, 961], [21, 1]),
-        (LAVIE_INTERPOLATION, 50, [999, 979, 958], [61, 41, 20, 0]),
-        (LAVIE_VSR, 50, [981, 961], [21, 1]),
-        (ANIMATEDIFF, 25, [961, 921], [41, 1]),
-        (ANIMATEDIFF_IN_DIFFUSERS, 25, [999, 957], [42, 0]),
+        (LAVIE_NOISE, 50, [980, 960, 940], [20, 0]),
+        (LAVIE_DDIM_NOISE, 50, [981, 961], [21, 1]),
+        (LAVIE_INTERPOLATION_NOISE, 50, [999, 979, 958], [61, 41, 20, 0]),
+        (LAVIE_VSR_NOISE, 50, [981, 961], [21, 1]),
+        (ANIMATEDIFF_NOISE, 25, [961, 921], [41, 1]),
+        (ANIMATEDIFF_IN_DIFFUSERS_NOISE, 25, [999, 957], [42, 0]),
     ],
 )
 def test_times_are_the_published(schedule, steps, first, last):
@@ -65,9 +65,9 @@ def test_times_are_the_published(schedule, steps, first, last):
 @pytest.mark.parametrize(
     ("schedule", "steps", "scheduler"),
     [
-        (LAVIE_DDIM, 50, {**LINEAR, "steps_offset": 1, "set_alpha_to_one": False}),
+        (LAVIE_DDIM_NOISE, 50, {**LINEAR, "steps_offset": 1, "set_alpha_to_one": False}),
         (
-            LAVIE_VSR,
+            LAVIE_VSR_NOISE,
             50,
             {
                 **LINEAR,
@@ -77,7 +77,7 @@ def test_times_are_the_published(schedule, steps, first, last):
             },
         ),
         (
-            ANIMATEDIFF,
+            ANIMATEDIFF_NOISE,
             25,
             {
                 "beta_schedule": "linear",
@@ -88,7 +88,7 @@ def test_times_are_the_published(schedule, steps, first, last):
             },
         ),
         (
-            ANIMATEDIFF_IN_DIFFUSERS,
+            ANIMATEDIFF_IN_DIFFUSERS_NOISE,
             25,
             {
                 "beta_schedule": "linear",
@@ -116,16 +116,16 @@ def test_ddpm_is_that_of_lavie(monkeypatch):
     theirs = diffusers.DDPMScheduler(
         **LINEAR, steps_offset=0, clip_sample=False, variance_type="fixed_small"
     )
-    assert_same_path(ddpm(LAVIE, 50), walked(theirs, NOISE, 50))
+    assert_same_path(ddpm(LAVIE_NOISE, 50), walked(theirs, NOISE, 50))
 
 
 def test_euler_is_that_of_lavie():
-    assert_same_path(euler(LAVIE_EULER, 50), walked_by_euler(LAVIE_EULER, NOISE, 50))
+    assert_same_path(euler(LAVIE_EULER_NOISE, 50), walked_by_euler(LAVIE_EULER_NOISE, NOISE, 50))
     # LaVie's version of diffusers starts from noise times the largest sigma of all training times.
-    abar = schedule_of(LAVIE).alphas_cumprod[999]
+    abar = schedule_of(LAVIE_NOISE).alphas_cumprod[999]
     largest = np.sqrt((1 - abar) / abar)
     np.testing.assert_allclose(
-        euler(LAVIE_EULER, 50).start_scale, largest / np.sqrt(1 + largest**2), rtol=1e-6
+        euler(LAVIE_EULER_NOISE, 50).start_scale, largest / np.sqrt(1 + largest**2), rtol=1e-6
     )
 
 
@@ -151,7 +151,7 @@ def test_interpolation_is_the_respaced_diffusion_of_openai(steps):
         x0 = z / np.sqrt(respaced[i]) - np.sqrt(1 / respaced[i] - 1) * eps
         z = np.sqrt(before[i]) * x0 + np.sqrt(1 - before[i]) * eps
 
-    table = ddim(LAVIE_INTERPOLATION, steps)
+    table = ddim(LAVIE_INTERPOLATION_NOISE, steps)
     assert table.start_scale == 1
     assert not table.is_stochastic
     np.testing.assert_array_equal(table.steps.time, chosen[::-1])
@@ -165,7 +165,7 @@ def test_interpolation_is_the_respaced_diffusion_of_openai(steps):
 
 
 def test_ending_at_the_next_time_is_not_ddim_of_diffusers():
-    ours = ddim(LAVIE_INTERPOLATION, 50)
-    diffusers_way = ddim(replace(LAVIE_INTERPOLATION, steps_end_at_next_time=False), 50)
+    ours = ddim(LAVIE_INTERPOLATION_NOISE, 50)
+    diffusers_way = ddim(replace(LAVIE_INTERPOLATION_NOISE, steps_end_at_next_time=False), 50)
     np.testing.assert_array_equal(ours.steps.time, diffusers_way.steps.time)
     assert np.abs(ours.steps.a - diffusers_way.steps.a).max() > 1e-3

@@ -16,7 +16,9 @@ from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
 from magicvideo_jax.planning.collectives import find_collectives
+from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
+from magicvideo_jax.sampling.windows import ContextConfig
 
 REQUEST = SampleRequest(prompts=["a", "b", "c"], fps=[4.0, 8.0, 16.0], negative="dull", seed=5)
 
@@ -28,14 +30,14 @@ def tokenize(prompts):
     )
 
 
-def generator_and_params(shape: MeshConfig, devices: int):
+def generator_and_params(shape: MeshConfig, devices: int, *, frames: int = 2):
     experiment = tiny(sample=SampleConfig(Sampler.DDPM, steps=3))
     networks = Networks(experiment.model)
     mesh = make_mesh(shape, jax.devices()[:devices])
     shapes = networks.shapes(stage_of(experiment).components(experiment))
     places = with_shardings(shapes, mesh, min_size=64)
     params = jax.device_put(random_params(places), jax.tree.map(lambda x: x.sharding, places))
-    generator = Generator(experiment, networks, tokenize, frames=2, batch_size=2)
+    generator = Generator(experiment, networks, tokenize, frames=frames, batch_size=2)
     return generator, params, mesh
 
 
@@ -55,7 +57,7 @@ def test_eight_devices_make_the_clips_of_one(shape, on_one_device):
     assert len(np.unique(made)) > 50
     # One rounding apart.
     assert np.max(np.abs(made.astype(int) - on_one_device)) <= 1
-    arguments = (*generator.batch(REQUEST, 0, 8), *generator.settings())
+    arguments = (*generator.batch(REQUEST, 0, 8), generator.settings())
     program = generator.program(mesh).lower(params, *arguments).compile().as_text()
     kinds = {one.kind for one in find_collectives(program, 8)}
     assert kinds == ({"all-gather"} if shape.fsdp > 1 else set())
@@ -110,6 +112,43 @@ def test_other_samplers_and_guidance_compile_nothing(on_one_device):
         assert all((one != other).any() for other in clips[i + 1 :])
     generator.generate(params, REQUEST, replace(usual, steps=2))
     assert generator.program(mesh)._cache_size() == 2
+
+
+LONG = SampleConfig(
+    Sampler.DDPM,
+    steps=3,
+    context=ContextConfig(frames=2, overlap=1, reuse_noise=True),
+    free_init=FreeInitConfig(iterations=2),
+)
+
+
+def test_a_clip_may_be_longer_than_those_of_training_in_windows():
+    generator, params, mesh = generator_and_params(MeshConfig(), 1, frames=5)
+    with pytest.raises(UserError, match=r"--frames=5: .* know 2 frames; .*--context_frames=2"):
+        generator.generate(params, REQUEST, replace(LONG, context=ContextConfig()))
+    with pytest.raises(UserError, match=r"--context_frames=3: .* know 2 frames"):
+        generator.generate(params, REQUEST, replace(LONG, context=ContextConfig(3, overlap=1)))
+    clips = generator.generate(params, REQUEST, LONG)
+    assert clips.shape == (3, 5, 16, 16, 3)
+    assert len(np.unique(clips)) > 50
+    again = replace(LONG, free_init=FreeInitConfig(iterations=3, spatial_stop=0.5), guidance=2.0)
+    assert (generator.generate(params, REQUEST, again) != clips).any()
+    assert generator.program(mesh)._cache_size() == 1
+
+
+@pytest.mark.slow
+def test_eight_devices_make_the_long_clips_of_one():
+    one, params, _ = generator_and_params(MeshConfig(), 1, frames=5)
+    expected = one.generate(params, REQUEST, LONG)
+    generator, params, _ = generator_and_params(MeshConfig(1, 8, 1), 8, frames=5)
+    made = generator.generate(params, REQUEST, LONG)
+    assert np.max(np.abs(made.astype(int) - expected)) <= 1
+
+
+def test_windows_change_nothing_of_a_clip_that_fits_one(on_one_device):
+    generator, params, _ = generator_and_params(MeshConfig(), 1)
+    fits = SampleConfig(Sampler.DDPM, steps=3, context=ContextConfig(2, overlap=1))
+    np.testing.assert_array_equal(generator.generate(params, REQUEST, fits), on_one_device)
 
 
 def test_guidance_of_one_is_the_network_without_guidance():

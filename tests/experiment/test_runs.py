@@ -126,6 +126,17 @@ def test_what_a_pipeline_cannot_do_is_one_line(trained, how, said):
             {"--frames": "3"},
             "--frames=3: this model's temporal layers know 2 frames",
         ),
+        (
+            {"--frames": "3", "--context_frames": "2"},
+            "--context_overlap=4: give less than frames=2",
+        ),
+        (
+            {"--frames": "9", "--context_frames": "5"},
+            "--context_frames=5: this model's temporal layers know 2 frames",
+        ),
+        ({"--context_frames": "0"}, "--context_frames=0"),
+        ({"--context_stride": "0"}, "--context_stride=0"),
+        ({"--free_init": "0"}, "--free_init=0"),
         ({"--frames": "0"}, "--frames=0"),
         ({"--steps": "0"}, "steps=0"),
         ({"--fps": "0"}, "--fps=0.0"),
@@ -172,6 +183,18 @@ def test_sample_writes_every_clip_that_is_asked_for(trained, tmp_path, monkeypat
     clips = [read_clip(tmp_path / f"clip_{i}.mp4")[0] for i in range(2)]
     assert (clips[0].shape, clips[1].shape) == ((2, 16, 16, 3), (2, 16, 16, 3))
     assert (clips[0] != clips[1]).any()
+
+
+def test_sample_writes_clips_longer_than_those_of_training(trained, tmp_path, monkeypatch):
+    windows = (
+        "--frames=5 --context_frames=2 --context_overlap=1 --context_reuse_noise --free_init=2"
+    )
+    arguments = f"--workdir={trained} --prompt=star --out={tmp_path}/clip.mp4 {windows} --steps=2"
+    monkeypatch.setattr(sys, "argv", ["sample", *arguments.split()])
+    sample.main()
+    clip = read_clip(tmp_path / "clip.mp4")[0]
+    assert clip.shape == (5, 16, 16, 3)
+    assert all((clip[i] != clip[i + 1]).any() for i in range(4))
 
 
 def test_a_vae_run_measures_its_scaling_and_hands_it_on(tmp_path):

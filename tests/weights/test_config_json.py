@@ -8,7 +8,7 @@ import pytest
 from transformers import CLIPTextConfig
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.diffusion.known_schedules import LAVIE_INTERPOLATION
+from magicvideo_jax.diffusion.known_schedules import LAVIE_INTERPOLATION_NOISE
 from magicvideo_jax.diffusion.noise_config import BetaSchedule, NoiseScheduleConfig, Spacing
 from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.models.clip_text import VIT_H_PENULTIMATE, VIT_L, Activation
@@ -52,7 +52,7 @@ def test_other_settings_come_back():
     told = NoiseScheduleConfig(
         prediction_type=Prediction.V, timestep_spacing=Spacing.TRAILING, clip_sample_range=2.0
     )
-    for one in (told, LAVIE_INTERPOLATION):
+    for one in (told, LAVIE_INTERPOLATION_NOISE):
         assert noise.noise_settings(noise.noise_json(one), where="f") == one
 
 
