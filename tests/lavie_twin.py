@@ -299,7 +299,7 @@ _TINY_VSR = {
     "layers_per_block": 1,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "cross_attention_dim": 64,
+    "cross_attention_dim": 48,
     "attention_head_dim": 2,
     "in_channels": 7,
     "use_linear_projection": True,
@@ -313,7 +313,7 @@ _UPSCALER = UNetConfig(
     levels=(UNetLevelConfig(32, 0), UNetLevelConfig(64, 2, text_only=True), UNetLevelConfig(64, 2)),
     middle_heads=2,
     blocks=1,
-    context=64,
+    context=48,
     channels_in=7,
     linear_projection=True,
     noise_levels=1000,
@@ -322,13 +322,20 @@ KINDS = ("base", "interpolation", "vsr")
 
 
 def tiny_twin(kind: str, seed: int = 0) -> Tiny:
-    """Heads of 32 channels, the fewest that the rotary embedding takes."""
+    """Heads of 32 channels where there is a rotary embedding, which takes no fewer; 8 heads where no bias tells the
+    number."""
     make, config, diffusers = {
         "base": (base_twin, replace(_IMAGE, temporal=LAVIE), _TINY),
         "interpolation": (
             interpolation_twin,
-            replace(_IMAGE, temporal=LAVIE_INTERPOLATION, channels_in=8),
-            _TINY | {"in_channels": 8},
+            replace(
+                _IMAGE,
+                levels=(UNetLevelConfig(64, 8), UNetLevelConfig(64, 0)),
+                middle_heads=8,
+                temporal=LAVIE_INTERPOLATION,
+                channels_in=8,
+            ),
+            _TINY | {"in_channels": 8, "attention_head_dim": 8},
         ),
         "vsr": (vsr_twin, replace(_UPSCALER, temporal=LAVIE_VSR), _TINY_VSR),
     }[kind]

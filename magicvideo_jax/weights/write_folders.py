@@ -27,7 +27,16 @@ from magicvideo_jax.weights.components import (
     ComponentWeights,
     Weights,
 )
-from magicvideo_jax.weights.folders import CONFIG, FORMAT, INDEX, JAX, PARAMS, SCHEDULER, TOKENIZER
+from magicvideo_jax.weights.folders import (
+    CONFIG,
+    FORMAT,
+    INDEX,
+    JAX,
+    LOW_RESOLUTION,
+    PARAMS,
+    SCHEDULER,
+    TOKENIZER,
+)
 from magicvideo_jax.weights.formats.taesd_files import HALVES, TAESD, TAESD_CLASS, taesd_file
 from magicvideo_jax.weights.jax_params import save_params
 from magicvideo_jax.weights.streaming import Tick, silent
@@ -37,6 +46,13 @@ from magicvideo_jax.weights.write_safetensors import write_safetensors
 
 _OURS = (INDEX, *map(taesd_file, HALVES), f"{VAE.folder}/{CONFIG}")
 """A folder that holds none of these files was not written by `convert`: it is never replaced."""
+
+_IMAGE_PIPELINE = {
+    "_class_name": "StableDiffusionPipeline",
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+}
+_UPSCALER = {"_class_name": "StableDiffusionUpscalePipeline", "watermarker": [None, None]}
 
 ProgressFactory = Callable[[str, int], AbstractContextManager[Tick]]
 """`with progress("unet: reading", total_bytes) as tick`: what the verbs show."""
@@ -199,6 +215,9 @@ def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None
     if weights.noise_json is None:
         return
     _write_config(folder / SCHEDULER, weights.noise_json)
+    low_resolution = weights.low_resolution_json
+    if low_resolution is not None:
+        _write_config(folder / LOW_RESOLUTION, low_resolution)
     if weights.tokenizer is not None:
         try:
             shutil.copytree(weights.tokenizer, folder / TOKENIZER)
@@ -207,19 +226,24 @@ def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None
                 f"{weights.tokenizer}: the tokenizer cannot be copied ({error})"
             ) from error
     has_tokenizer = weights.tokenizer is not None
+    pipeline = _IMAGE_PIPELINE
+    if low_resolution is not None:
+        pipeline = _UPSCALER | {"low_res_scheduler": _scheduler_class(low_resolution)}
     index = {
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": "0.42.1",
+        **pipeline,
         **mark,
+        "_diffusers_version": "0.42.1",
         "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
         "safety_checker": [None, None],
-        "scheduler": ["diffusers", weights.noise_json.get("_class_name", "DDIMScheduler")],
+        "scheduler": _scheduler_class(weights.noise_json),
         "tokenizer": ["transformers", weights.tokenizer_class] if has_tokenizer else [None, None],
         **{kind.folder: list(kind.library) for kind in (TEXT, UNET, VAE)},
     }
     _write_config(folder / INDEX, index)
+
+
+def _scheduler_class(content: Mapping[str, Any]) -> list[str]:
+    return ["diffusers", content.get("_class_name", "DDIMScheduler")]
 
 
 def _write_temporal_config(kind: ComponentSpec[Any], temporal: Any, folder: Path) -> None:

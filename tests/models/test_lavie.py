@@ -32,7 +32,10 @@ def inputs(kind: str) -> tuple[torch.Tensor, ...]:
     """Clips b c f h w of an odd height, times, text, and noise levels where the network is told them."""
     draw = torch.Generator().manual_seed(1)
     z = torch.randn(2, tiny(kind).config.channels_in, FRAMES[kind], 6, 8, generator=draw)
-    text, time = torch.randn(2, 5, 64, generator=draw), torch.tensor([10.0, 700.0])
+    text, time = (
+        torch.randn(2, 5, tiny(kind).config.context, generator=draw),
+        torch.tensor([10.0, 700.0]),
+    )
     return (z, time, text, *((torch.tensor([3, 50]),) if tiny(kind).has_levels else ()))
 
 

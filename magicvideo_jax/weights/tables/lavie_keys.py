@@ -1,5 +1,11 @@
 """Keys of LaVie's three U-Nets: diffusers' for the image network, and LaVie's for what it adds."""
 
+import re
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Float32
+
 from magicvideo_jax.weights.tables.naming import Table, TableRow
 from magicvideo_jax.weights.tables.unet_keys import INSIDE_TRANSFORMER, STAGE, UNET_TABLE
 
@@ -43,3 +49,19 @@ LAVIE_VSR_TABLE: Table = (
     *UNET_TABLE,
 )
 """Keys of `lavie_vsr.pt`."""
+
+FREQUENCIES = r"(.*\.)?(rotary_emb|temporal_rotary_emb)\.freqs"
+"""Keys of the constants of the rotary embedding, which checkpoints hold beside their weights."""
+
+
+def rotary_frequencies() -> Float32[np.ndarray, "16"]:
+    """The constants themselves, 10000^(-m / 16), with the bits of PyTorch's float32."""
+    return np.float32(1) / (10_000.0 ** (np.arange(16) / 16)).astype(np.float32)
+
+
+def frequency_keys(theirs: Iterable[str]) -> list[str]:
+    """Keys of the constants that belong to a checkpoint with these keys of weights."""
+    bias = r"(.*)\.time_rel_pos_bias\.relative_attention_bias\.weight"
+    found = [match for key in theirs if (match := re.fullmatch(bias, key))]
+    top = ["temporal_rotary_emb.freqs"] if any("attn_temporal" in m[1] for m in found) else []
+    return top + [f"{match[1]}.rotary_emb.freqs" for match in found]

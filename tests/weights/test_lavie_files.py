@@ -1,0 +1,160 @@
+"""LaVie's checkpoints: told apart by their keys, complete at full size, refused in one line where they are broken."""
+
+from argparse import Namespace
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lavie_twin import KINDS, Tiny, tiny_twin, weights_of
+from safetensors.torch import save_file
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.diffusion import known_schedules
+from magicvideo_jax.models import temporal
+from magicvideo_jax.models.unet import SD1, UNetConfig, UNetLevelConfig
+from magicvideo_jax.weights.components import UNET
+from magicvideo_jax.weights.formats.lavie_file import lavie_kind
+from magicvideo_jax.weights.open import open_weights
+from magicvideo_jax.weights.tables.lavie_keys import frequency_keys, rotary_frequencies
+from magicvideo_jax.weights.tables.naming import name_of
+
+X4 = UNetConfig(
+    levels=(
+        UNetLevelConfig(256, 0),
+        UNetLevelConfig(512, 8, text_only=True),
+        UNetLevelConfig(512, 8, text_only=True),
+        UNetLevelConfig(1024, 8),
+    ),
+    context=1024,
+    channels_in=7,
+    linear_projection=True,
+    noise_levels=1000,
+)
+FULL_SIZE = {
+    "base": (replace(SD1, temporal=temporal.LAVIE), 830, 909_124_356),
+    "interpolation": (
+        replace(SD1, temporal=temporal.LAVIE_INTERPOLATION, channels_in=8),
+        798,
+        None,
+    ),
+    "vsr": (replace(X4, temporal=temporal.LAVIE_VSR), 1158, 691_036_692),
+}
+
+
+@cache
+def tiny(kind: str) -> Tiny:
+    return tiny_twin(kind)
+
+
+def state_of(kind: str) -> dict[str, torch.Tensor]:
+    return {key: x.clone() for key, x in tiny(kind).twin.state_dict().items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_key_tables_are_complete_at_full_size(kind: str):
+    config, tensors, numbers = FULL_SIZE[kind]
+    known = lavie_kind(config.temporal)
+    assert known is not None
+    shapes = flatten(UNET.network(config).shapes)
+    names = {path: name_of(known.table, path, len(x.shape)) for path, x in shapes.items()}
+    theirs = {name.key: name.layout.shape_of(shapes[path].shape) for path, name in names.items()}
+    constants = frequency_keys(theirs)
+    assert len(theirs) == len(names)
+    assert len(theirs) + len(constants) == tensors
+    if numbers:
+        assert sum(map(np.prod, theirs.values())) + 16 * len(constants) == numbers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_key_table_has_the_names_of_the_checkpoint(kind: str):
+    """Constants included, so that what is written loads strictly."""
+    assert set(frequency_keys(weights_of(tiny(kind).twin))) == (
+        state_of(kind).keys() - weights_of(tiny(kind).twin).keys()
+    )
+
+
+def as_published(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """With the entries that training left beside the average."""
+    torch.save({"model": {}, "ema": state, "opt": {"step": 1}, "args": Namespace(lr=1)}, path)
+
+
+def with_prefix(path: Path, state: dict[str, torch.Tensor]) -> None:
+    torch.save({f"module.{key}": x for key, x in state.items()}, path)
+
+
+FORMS = {"published": as_published, "module": with_prefix, "flat": torch.save}
+
+
+@pytest.mark.parametrize("form", [*FORMS, "safetensors"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_is_told_by_its_keys_and_read_whole(tmp_path: Path, kind: str, form: str):
+    state = state_of(kind)
+    if form == "safetensors":
+        path = tmp_path / "a.safetensors"
+        save_file(state, path)
+    else:
+        path = tmp_path / "a.pt"
+        FORMS[form](*((path, state) if form != "flat" else (state, path)))
+    weights = open_weights(path)
+    part = weights.parts["unet"]
+    assert part.config == tiny(kind).config
+    expected = {
+        "base": known_schedules.LAVIE_NOISE,
+        "interpolation": known_schedules.LAVIE_INTERPOLATION_NOISE,
+        "vsr": known_schedules.LAVIE_VSR_NOISE,
+    }
+    assert weights.noise == expected[kind]
+    params = flatten(part.load(part.shapes()))
+    known = lavie_kind(part.config.temporal)
+    assert known is not None
+    for path_in_tree, value in params.items():
+        name = name_of(known.table, path_in_tree, value.ndim)
+        assert np.array_equal(name.layout.to_theirs(np.asarray(value)), state.pop(name.key))
+    assert all(key.endswith("freqs") for key in state)
+
+
+def test_the_rotary_frequencies_have_the_bits_of_torch():
+    exponents = torch.arange(0, 32, 2)[:16].float() / 32
+    assert np.array_equal(rotary_frequencies(), (1.0 / (10000**exponents)).numpy())
+
+
+def broken(kind: str, key: str, tensor: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    state = state_of(kind)
+    found = next(name for name in state if name.endswith(key))
+    if tensor is None:
+        del state[found]
+    else:
+        state[found] = tensor
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (lambda: broken("base", "freqs", torch.ones(16)), "rotary_emb.freqs is not the rotary"),
+        (lambda: broken("base", "freqs", torch.ones(8)), "rotary_emb.freqs is not the rotary"),
+        (
+            lambda: broken("interpolation", "conv_in.weight", torch.ones(64, 9, 3, 3)),
+            "takes 9 channels; LaVie's interpolation network takes 8",
+        ),
+        (lambda: broken("vsr", "shift_conv.bias", None), "missing: down_temporal_blocks.0.shift"),
+        (lambda: broken("base", "norm_temp.bias", None), "1 missing: .*norm_temp.bias"),
+        (lambda: state_of("base") | {"odd": torch.ones(1)}, "1 unknown: odd"),
+        (lambda: {"model": state_of("vsr")}, "but model, and no state_dict or ema: save the"),
+    ],
+)
+def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path: Path, state, words: str):
+    torch.save(state(), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=rf"a\.pt.*{words}") as error:
+        open_weights(tmp_path / "a.pt")
+    assert "\n" not in str(error.value)
+
+
+def test_half_precision_moves_the_frequencies_by_less_than_a_thousandth(tmp_path: Path):
+    state = {key: x.half() for key, x in state_of("base").items()}
+    torch.save(state, tmp_path / "a.pt")
+    assert open_weights(tmp_path / "a.pt").parts["unet"].config == tiny("base").config
