@@ -142,6 +142,9 @@ class Experiment:
     """A diffusers folder, a single file, a converted folder or a work folder; `embedded`; or `scratch`."""
     vae_from: str = ""
     """Weights whose VAE takes the place of that of `init_from`: a VideoVAE that was made of it. Empty: none does."""
+    unet_from: str = ""
+    """Weights whose U-Net, with its noise schedule, takes the place of that of `init_from`: a file of LaVie on Stable
+    Diffusion 1.4. Empty: none does."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)

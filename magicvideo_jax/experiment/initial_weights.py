@@ -23,7 +23,8 @@ from magicvideo_jax.parallel.shardings import on_local_device
 from magicvideo_jax.runtime.progress import say
 from magicvideo_jax.weights.components import TEXT, UNET, VAE, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
-from magicvideo_jax.weights.fitting import check_parts
+from magicvideo_jax.weights.fitting import UNetTask, check_parts, task_of
+from magicvideo_jax.weights.formats.lavie_file import lavie_kind
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.match import may_miss
@@ -32,7 +33,14 @@ from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
 from magicvideo_jax.weights.tensor_files import read_json
 
-__all__ = ["EMBEDDED", "InitialWeights", "initial_of", "initial_weights", "with_vae_of"]
+__all__ = [
+    "EMBEDDED",
+    "InitialWeights",
+    "initial_of",
+    "initial_weights",
+    "with_unet_of",
+    "with_vae_of",
+]
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class InitialWeights:
 
     parts: dict[Component, ComponentWeights[Any]] = field(default_factory=dict)
     noise: NoiseScheduleConfig | None = None
+    low_resolution: NoiseScheduleConfig | None = None
+    """Noise of the small pictures that an upscaler is given."""
     tokenizer: Path | None = None
     experiment: Experiment | None = None
     """Experiment of the run they come from; None for other weights."""
@@ -161,11 +171,14 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
         _say_once(f"note: {note}")
     parts = {Component(name): part for name, part in weights.parts.items()}
     experiment = weights.experiment if isinstance(weights, RunWeights) else None
-    return InitialWeights(parts, weights.noise, weights.tokenizer, experiment)
+    return InitialWeights(
+        parts, weights.noise, weights.low_resolution, weights.tokenizer, experiment
+    )
 
 
 def initial_of(experiment: Experiment) -> InitialWeights:
-    """The first weights that a config names: those of `init_from`, with the VAE of `vae_from`.
+    """The first weights that a config names: those of `init_from`, with the VAE of `vae_from` and
+    the U-Net of `unet_from`.
 
     Errors: also `UserError` for weights that are not whole and would leave a network untrained.
     """
@@ -175,7 +188,9 @@ def initial_of(experiment: Experiment) -> InitialWeights:
         experiment.vae_from,
         argument="config.vae_from",
     )
+    initial = with_unet_of(initial, experiment.unet_from, argument="config.unet_from")
     name = f"{argument}={experiment.init_from}"
+    check_temporal(initial, experiment.model, name)
     check_whole(initial, name, vae="set config.vae_from")
     check_halves(initial, ("encoder", "decoder"), name)
     return initial
@@ -204,6 +219,66 @@ def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> Init
     parts = {component.value: part for component, part in joined.parts.items()}
     check_parts(Weights(parts), f"{argument}={weights}")
     return joined
+
+
+def with_unet_of(
+    initial: InitialWeights,
+    weights: str,
+    *,
+    argument: str,
+    task: UNetTask = UNetTask.GENERATE,
+) -> InitialWeights:
+    """First weights with the U-Net of other `weights` and its noise schedule; empty: unchanged.
+
+    Errors: `UserError` naming `argument` where there is no U-Net, one of another task, or one that
+    does not fit the VAE and the text encoder.
+    """
+    if weights:
+        name = f"{argument}={weights}"
+        other = initial_weights(weights, argument=argument)
+        if Component.UNET not in other.parts:
+            raise UserError(f"{name}: no U-Net: give a file of LaVie, or other weights of a U-Net")
+        unet = other.parts[Component.UNET]
+        initial = replace(
+            initial,
+            parts={**initial.parts, Component.UNET: unet},
+            noise=other.noise,
+            experiment=None,  # that of a run says nothing about another U-Net
+        )
+        check_task(initial, task, name)
+        check_parts(Weights({part.value: one for part, one in initial.parts.items()}), name)
+    return initial
+
+
+_ARGUMENT_OF = {
+    UNetTask.GENERATE: "--unet or config.unet_from",
+    UNetTask.INTERPOLATE: "--interpolation",
+    UNetTask.UPSCALE: "--super_resolution, or its whole pipeline as --upscaler",
+}
+
+
+def check_task(initial: InitialWeights, task: UNetTask, name: str) -> None:
+    """Check that a U-Net, if there is one, has a task. Errors: `UserError` that begins with `name`."""
+    unet = initial.parts.get(Component.UNET)
+    found = None if unet is None else task_of(unet.config)
+    if found not in (None, task):
+        raise UserError(
+            f"{name}: a U-Net for {found.value}, not for {task.value}: give it as {_ARGUMENT_OF[found]}"
+        )
+
+
+def check_temporal(initial: InitialWeights, model: ModelConfig, name: str) -> None:
+    """Check that the temporal layers of a model are those of its weights, where these are LaVie's.
+
+    Errors: `UserError` that begins with `name`.
+    """
+    unet = initial.parts.get(Component.UNET)
+    temporal = None if unet is None else unet.config.temporal
+    if lavie_kind(temporal) and temporal != model.unet.temporal:
+        raise UserError(
+            f"{name}: its U-Net has LaVie's temporal layers, and config.model.unet.temporal others: "
+            "train with --config=configs/lavie.py"
+        )
 
 
 def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:

@@ -172,7 +172,7 @@ def _fields(experiment: Experiment) -> dict[str, Any]:
 
 def _is_same(field: str, was: Any, now: Any, sets: Mapping[str, str | None]) -> bool:
     """Whether two values of a field mean the same: a data set may have moved, a path have another spelling."""
-    if field in ("init_from", "vae_from"):
+    if field in ("init_from", "vae_from", "unet_from"):
         return was == now or _is_same_place(was, now)
     if not field.endswith("].path") or None in (was, now) or DRAWN in (was, now):
         return was == now

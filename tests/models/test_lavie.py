@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from lavie_twin import KINDS, Rotary, Tiny, call, tiny_twin, weights_of
+from lavie_twin import KINDS, Rotary, call, tiny_twin, weights_of
 from tiny import quick
 from torch_weights import copied, relative_error
 
@@ -23,26 +23,21 @@ from magicvideo_jax.weights.tables.lavie_keys import LAVIE_TABLE, LAVIE_VSR_TABL
 FRAMES = {"base": 12, "interpolation": 4, "vsr": 3}
 
 
-@cache
-def tiny(kind: str) -> Tiny:
-    return tiny_twin(kind)
-
-
 def inputs(kind: str) -> tuple[torch.Tensor, ...]:
     """Clips b c f h w of an odd height, times, text, and noise levels where the network is told them."""
     draw = torch.Generator().manual_seed(1)
-    z = torch.randn(2, tiny(kind).config.channels_in, FRAMES[kind], 6, 8, generator=draw)
+    z = torch.randn(2, tiny_twin(kind).config.channels_in, FRAMES[kind], 6, 8, generator=draw)
     text, time = (
-        torch.randn(2, 5, tiny(kind).config.context, generator=draw),
+        torch.randn(2, 5, tiny_twin(kind).config.context, generator=draw),
         torch.tensor([10.0, 700.0]),
     )
-    return (z, time, text, *((torch.tensor([3, 50]),) if tiny(kind).has_levels else ()))
+    return (z, time, text, *((torch.tensor([3, 50]),) if tiny_twin(kind).has_levels else ()))
 
 
 @cache
 def ours(kind: str) -> np.ndarray:
     """The output of our network on `inputs`, as b c f h w."""
-    twin, config, *_ = tiny(kind)
+    twin, config, *_ = tiny_twin(kind)
     network = bind(lambda keys: VideoUNet(config, keys=keys))
     table = LAVIE_VSR_TABLE if kind == "vsr" else LAVIE_TABLE
     params = copied(table, network.shapes, weights_of(twin))
@@ -53,7 +48,7 @@ def ours(kind: str) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_of_lavie_equals_its_twin(kind: str):
-    assert relative_error(ours(kind), call(tiny(kind).twin, *inputs(kind))) < 1e-5
+    assert relative_error(ours(kind), call(tiny_twin(kind).twin, *inputs(kind))) < 1e-5
 
 
 CHECKOUT = os.environ.get("LAVIE_CHECKOUT", "")
@@ -103,7 +98,7 @@ def original(kind: str) -> torch.nn.Module:
         for name, stand_in in stand_ins.items():
             patch.setitem(sys.modules, name, stand_in)
         spec.loader.exec_module(module)
-    twin, _, arguments, _ = tiny(kind)
+    twin, _, arguments, _ = tiny_twin(kind)
     named = {
         name: tuple(word.replace("2D", "3D") for word in value) if "types" in name else value
         for name, value in arguments.items()

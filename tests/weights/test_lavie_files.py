@@ -2,13 +2,12 @@
 
 from argparse import Namespace
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lavie_twin import KINDS, Tiny, tiny_twin, weights_of
+from lavie_twin import KINDS, tiny_twin, weights_of
 from safetensors.torch import save_file
 
 from magicvideo_jax.core.errors import UserError
@@ -45,13 +44,8 @@ FULL_SIZE = {
 }
 
 
-@cache
-def tiny(kind: str) -> Tiny:
-    return tiny_twin(kind)
-
-
 def state_of(kind: str) -> dict[str, torch.Tensor]:
-    return {key: x.clone() for key, x in tiny(kind).twin.state_dict().items()}
+    return {key: x.clone() for key, x in tiny_twin(kind).twin.state_dict().items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,8 +66,8 @@ def test_key_tables_are_complete_at_full_size(kind: str):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_key_table_has_the_names_of_the_checkpoint(kind: str):
     """Constants included, so that what is written loads strictly."""
-    assert set(frequency_keys(weights_of(tiny(kind).twin))) == (
-        state_of(kind).keys() - weights_of(tiny(kind).twin).keys()
+    assert set(frequency_keys(weights_of(tiny_twin(kind).twin))) == (
+        state_of(kind).keys() - weights_of(tiny_twin(kind).twin).keys()
     )
 
 
@@ -101,7 +95,7 @@ def test_a_checkpoint_is_told_by_its_keys_and_read_whole(tmp_path: Path, kind: s
         FORMS[form](*((path, state) if form != "flat" else (state, path)))
     weights = open_weights(path)
     part = weights.parts["unet"]
-    assert part.config == tiny(kind).config
+    assert part.config == tiny_twin(kind).config
     expected = {
         "base": known_schedules.LAVIE_NOISE,
         "interpolation": known_schedules.LAVIE_INTERPOLATION_NOISE,
@@ -157,4 +151,4 @@ def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path: Path, state, words
 def test_half_precision_moves_the_frequencies_by_less_than_a_thousandth(tmp_path: Path):
     state = {key: x.half() for key, x in state_of("base").items()}
     torch.save(state, tmp_path / "a.pt")
-    assert open_weights(tmp_path / "a.pt").parts["unet"].config == tiny("base").config
+    assert open_weights(tmp_path / "a.pt").parts["unet"].config == tiny_twin("base").config
