@@ -1,4 +1,4 @@
-"""Files from which LaVie samples, tiny: three checkpoints, a Stable Diffusion of the same widths, and an x4 upscaler."""
+"""Files from which LaVie samples, tiny: three checkpoints, Stable Diffusion of the same widths, an x4 upscaler."""
 
 from functools import cache
 from pathlib import Path
