@@ -4,8 +4,11 @@
 
 SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2.x checkpoint
 (.safetensors, .ckpt), a VAE alone (folder or file), TAESD's files, a folder that this command
-wrote, or a work folder of `train` (its averaged weights). TARGET is a folder of the other side:
-JAX for PyTorch's, diffusers' for ours. It appears whole or not at all.
+wrote, or a work folder of `train` (its averaged weights); or the name of such weights on the
+Hugging Face Hub, owner/name or hf://owner/name@revision/path. TARGET is a folder of the other
+side: JAX for PyTorch's, diffusers' for ours. Of a run with `optim.freeze=lora`, --to=kohya_lora,
+diffusers_lora or motion_lora writes its LoRA as a .safetensors file. TARGET appears whole or not at
+all.
 """
 
 import argparse
@@ -21,12 +24,15 @@ from typing import TYPE_CHECKING
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.runtime.exit import exit_with
+from magicvideo_jax.weights.hub_name import is_address
 
 if TYPE_CHECKING:
     from magicvideo_jax.weights.components import Weights
     from magicvideo_jax.weights.streaming import Tick
 
 _FILE_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+LORA_FORMS = ("kohya_lora", "diffusers_lora", "motion_lora")
+"""Names of `weights.write_lora.LORA_FILE_FORMS`, which JAX would have to be loaded for."""
 
 
 def main() -> None:
@@ -38,11 +44,15 @@ def main() -> None:
 def convert(asked: argparse.Namespace) -> None:
     """Open the source, write beside the target, rename."""
     source, target = asked.source, local_path(asked.target, argument="TARGET")
+    if asked.to in LORA_FORMS:
+        _convert_lora(asked, local_path(source, argument="SOURCE"), target)
+        return
     if target.suffix.lower() in _FILE_ENDINGS:
         raise UserError(
             f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}"
         )
-    _check_apart(local_path(source, argument="SOURCE"), target)
+    if not is_address(source):
+        _check_apart(local_path(source, argument="SOURCE"), target)
 
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.core.files import atomic_write
@@ -59,6 +69,37 @@ def convert(asked: argparse.Namespace) -> None:
         folder.mkdir()
         _write(weights, folder, to_jax=to_jax, dtype=asked.dtype)
     print(f"wrote {target} in {time.monotonic() - started:.1f} s", flush=True)
+
+
+def _convert_lora(asked: argparse.Namespace, source: Path, target: Path) -> None:
+    """Write the LoRA that a run trained. Errors: `UserError` for any other SOURCE."""
+    if target.suffix != ".safetensors":
+        raise UserError(f"TARGET {target}: give the name of a .safetensors file")
+    if asked.lora:
+        raise UserError(
+            f"--lora={asked.lora[0]}: is not written with --to={asked.to}: leave it out"
+        )
+    if target.exists() and (target.is_dir() or not asked.overwrite):
+        raise UserError(f"{target}: is there already; give another TARGET, or --overwrite")
+
+    from magicvideo_jax.core.files import atomic_write
+    from magicvideo_jax.experiment.networks import Networks
+    from magicvideo_jax.experiment.run_folder import RunFolder, trained_factors
+    from magicvideo_jax.training.optimizer import Freeze
+    from magicvideo_jax.weights.write_lora import write_lora
+
+    folder = RunFolder(source)
+    experiment = folder.experiment()
+    optim = experiment.optim
+    if optim.freeze is not Freeze.LORA:
+        raise UserError(
+            f"SOURCE {source}: its run trained whole weights (config.optim.freeze="
+            f"{optim.freeze.value}), not a LoRA: give --to=diffusers"
+        )
+    factors = trained_factors(folder, Networks(experiment.model), experiment)
+    with atomic_write(target) as file:
+        write_lora(file, factors, asked.to, scale=optim.lora.scale, dtype=_dtype(asked.dtype))
+    print(f"wrote {target}", flush=True)
 
 
 def _check_apart(source: Path, target: Path) -> None:
@@ -81,6 +122,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
     from magicvideo_jax.weights.components import TEXT, VAE
     from magicvideo_jax.weights.fitting import check_parts
     from magicvideo_jax.weights.formats.weight_format import OpenOptions
+    from magicvideo_jax.weights.lora_merge import with_loras
     from magicvideo_jax.weights.write_folders import check_complete
 
     tokenizer = None
@@ -105,6 +147,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
             files = weights.tokenizer or (other.tokenizer if kind is TEXT else None)
             notes = (*weights.notes, *other.notes)
             weights = replace(weights, parts=parts, tokenizer=files, notes=notes)
+    weights = replace(weights, parts=with_loras(weights.parts, asked.lora, argument="--lora"))
     check_complete(weights, f"SOURCE {asked.source}")
     check_parts(weights, f"SOURCE {asked.source}")
     if weights.tokenizer is not None and TEXT.folder in weights.parts:
@@ -113,16 +156,19 @@ def _open(asked: argparse.Namespace) -> "Weights":
 
 
 def _write(weights: "Weights", folder: Path, *, to_jax: bool, dtype: str) -> None:
-    import ml_dtypes
-    import numpy as np
-
     from magicvideo_jax.weights.write_folders import write_diffusers, write_jax
 
-    kind = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
     if to_jax:
         write_jax(weights, folder, progress=_progress)
     else:
-        write_diffusers(weights, folder, dtype=kind, progress=_progress)
+        write_diffusers(weights, folder, dtype=_dtype(dtype), progress=_progress)
+
+
+def _dtype(name: str) -> type:
+    import ml_dtypes
+    import numpy as np
+
+    return {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[name]
 
 
 @contextlib.contextmanager
@@ -143,7 +189,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("target", metavar="TARGET", help="folder to write")
     parser.add_argument(
         "--to",
-        choices=("jax", "diffusers"),
+        choices=("jax", "diffusers", *LORA_FORMS),
         help="what to write (default: the other side of SOURCE's)",
     )
     parser.add_argument(
@@ -174,6 +220,13 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--text", metavar="WEIGHTS", help="weights whose text encoder is taken, likewise"
+    )
+    parser.add_argument(
+        "--lora",
+        metavar="FILE:SCALE",
+        action="append",
+        default=[],
+        help="a LoRA to add to the weights; may be given several times; without :SCALE, 1",
     )
     parser.add_argument(
         "--variant",

@@ -54,25 +54,23 @@ def sample(asked: argparse.Namespace) -> None:
     from magicvideo_jax.sampling.windows import ContextConfig
 
     fields = ("steps", "guidance", "guidance_rescale", "eta", "fps")
-    size = None if asked.size is None else _size(asked.size)
     given: dict[str, Any] = {
         name: getattr(asked, name) for name in fields if getattr(asked, name) is not None
     }
     if asked.sampler is not None:
         given["sampler"] = Sampler(asked.sampler)
-    if size is not None:
-        given["size"] = size
-    context = {name: getattr(asked, f"context_{name}") for name in _CONTEXT}
-    context = {name: value for name, value in context.items() if value is not None}
+    if asked.size is not None:
+        given["size"] = _size(asked.size)
+    context = _given_context(asked)
 
     # Checked before the weights are read, which may take minutes; what depends on fields of the
-    # model's config (eta, reuse_noise, the usual overlap) is checked after.
+    # model's config (eta, fuse, reuse_noise, the usual overlap) is checked after.
     with named("--"):
         check_seed(asked.seed)
         SampleConfig(**{name: value for name, value in given.items() if name != "eta"})
     with named("--context_"):
-        alone = {name: value for name, value in context.items() if name != "reuse_noise"}
-        ContextConfig(**({"overlap": 0} | alone))
+        alone = {name: context[name] for name in context if name not in ("reuse_noise", "fuse")}
+        ContextConfig(**{"overlap": 0, **alone})
     with named("--decode_"):
         DecodeConfig(frames=1 if asked.decode_frames is None else asked.decode_frames)
     targets = _targets(asked.out, asked.num)
@@ -82,7 +80,8 @@ def sample(asked: argparse.Namespace) -> None:
         f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
         file=sys.stderr,
     )
-    pipe, refiners = load(asked.workdir, vae=asked.vae, unet=asked.unet), _refiners(asked)
+    pipe = load(asked.workdir, vae=asked.vae, unet=asked.unet, lora=asked.lora)
+    refiners = _refiners(asked)
     with named("--"):
         pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
         usual = pipe.experiment.sample
@@ -150,8 +149,15 @@ def _targets(out: str, count: int) -> list[str]:
     return [f"{path.with_name(f'{stem}_{i}{suffix}')}{end}" for i in range(count)]
 
 
-_CONTEXT = ("frames", "overlap", "stride", "loop", "reuse_noise")
-"""Fields of `ContextConfig`, each with an argument --context_FIELD."""
+def _given_context(asked: argparse.Namespace) -> dict[str, Any]:
+    """Fields of a `ContextConfig` that are given, each as --context_FIELD."""
+    from magicvideo_jax.sampling.windows import ContextFusion
+
+    names = ("frames", "fuse", "overlap", "stride", "loop", "reuse_noise")
+    given = {name: getattr(asked, f"context_{name}") for name in names}
+    if given["fuse"] is not None:
+        given["fuse"] = ContextFusion(given["fuse"])
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _arguments() -> argparse.Namespace:
@@ -211,6 +217,14 @@ def _arguments() -> argparse.Namespace:
         "--vae", default="", help="weights of a VideoVAE made of the model's VAE, to decode"
     )
     parser.add_argument(
+        "--lora",
+        metavar="FILE:SCALE",
+        action="append",
+        default=[],
+        help="a LoRA to add (kohya's, diffusers', PEFT's, MotionLoRA, domain adapter); may be given "
+        "several times; without :SCALE, 1",
+    )
+    parser.add_argument(
         "--decode_frames", type=int, help="frames decoded together (default: the model's config)"
     )
     parser.add_argument(
@@ -229,7 +243,14 @@ def _add_long_clips(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--context_frames",
         type=int,
-        help="sample more --frames than the model was trained on, in overlapping windows of so many",
+        help="sample more --frames than the model was trained on, in overlapping windows of so "
+        "many",
+    )
+    group.add_argument(
+        "--context_fuse",
+        choices=("output", "attention"),
+        help="average what the network predicts for windows (default), or, with AnimateDiff's "
+        "motion modules, their attention to windows, which is smoother and takes more memory",
     )
     group.add_argument(
         "--context_overlap",
@@ -239,8 +260,8 @@ def _add_long_clips(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--context_stride",
         type=int,
-        help="2 or 3: add windows of every second, and of every fourth frame, which hold a long clip "
-        "together and take longer (default: 1)",
+        help="2 or 3: add windows of every second, and of every fourth frame, which hold a long "
+        "clip together and take longer (default: 1)",
     )
     group.add_argument(
         "--context_loop",

@@ -32,12 +32,12 @@ LAVIE_VSR_NOISE = replace(LAVIE_NOISE, prediction_type=Prediction.V, steps_offse
 Diffusion's x4 upscaler with linear betas, 50 steps at times 981, 961 .. 1."""
 
 LOW_RESOLUTION_NOISE = NoiseScheduleConfig(beta_start=0.0001, beta_end=0.02)
-"""Noise that LaVie's super-resolution and Stable Diffusion's x4 upscaler add to their low-resolution
-input (diffusers' `low_res_scheduler`); only its noise levels are used."""
+"""Noise that LaVie's super-resolution and Stable Diffusion's x4 upscaler add to their
+low-resolution input (diffusers' `low_res_scheduler`); only its noise levels are used."""
 
 ANIMATEDIFF_NOISE = NoiseScheduleConfig(beta_schedule=BetaSchedule.LINEAR, set_alpha_to_one=True)
-"""AnimateDiff on Stable Diffusion 1.5 with DDIM (2307.04725; guoyww/AnimateDiff, scripts/animate.py):
-25 steps at times 961, 921 .. 1, ending at clean latents."""
+"""AnimateDiff on Stable Diffusion 1.5 with DDIM (2307.04725; guoyww/AnimateDiff,
+scripts/animate.py): 25 steps at times 961, 921 .. 1, ending at clean latents."""
 
 ANIMATEDIFF_IN_DIFFUSERS_NOISE = replace(
     ANIMATEDIFF_NOISE, timestep_spacing=Spacing.LINSPACE, set_alpha_to_one=False

@@ -12,6 +12,7 @@ from magicvideo_jax.core.dataclass_dict import find_unknown, from_plain, optiona
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import check_seed
 from magicvideo_jax.core.tree import flatten, unflatten
+from magicvideo_jax.data.drawn.scene import Motion
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
@@ -96,6 +97,8 @@ class DataConfig:
     """Pixels along h and w."""
     uncaptioned_fraction: float = 0.0
     """Share of drawn clips without a caption, which are trained with the empty prompt."""
+    motions: tuple[Motion, ...] = tuple(Motion)
+    """Motions that drawn clips show, those held out too."""
     precompute_examples: int = 0
     """Examples that are drawn and encoded before the first step, then used over and over; 0: every one is new."""
     joint_images: bool = False
@@ -106,7 +109,7 @@ class DataConfig:
     """Processes that make batches; 0: threads of the training process."""
 
     def __post_init__(self) -> None:
-        not_empty(self, "sources", "image_sources")
+        not_empty(self, "sources", "image_sources", "motions")
         at_least(1, self, "frames", "size")
         at_least(0, self, "precompute_examples", "workers")
         share(self, "uncaptioned_fraction")
@@ -139,12 +142,15 @@ class Experiment:
     stage: str = "video"
     """What is trained: a name of `experiment/stages/registry.py`."""
     init_from: str = "embedded"
-    """A diffusers folder, a single file, a converted folder or a work folder; `embedded`; or `scratch`."""
+    """A diffusers folder, a single file, a converted folder or a work folder; such weights' name on the Hugging Face
+    Hub, as `owner/name` or `hf://owner/name@revision/path`; `embedded`; or `scratch`."""
     vae_from: str = ""
     """Weights whose VAE takes the place of that of `init_from`: a VideoVAE that was made of it. Empty: none does."""
     unet_from: str = ""
     """Weights whose U-Net, with its noise schedule, takes the place of that of `init_from`: a file of LaVie on Stable
     Diffusion 1.4. Empty: none does."""
+    lora: tuple[str, ...] = ()
+    """LoRA files added to these weights, each `FILE` or `FILE:SCALE`."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)

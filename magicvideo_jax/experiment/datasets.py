@@ -103,7 +103,11 @@ def drawn_source(experiment: Experiment, frames: int, *, field: str = CLIPS) -> 
     if frames == 1:
         return ShapeImages(seed, size=data.size)
     return ShapeClips(
-        seed, frames=frames, size=data.size, uncaptioned_fraction=data.uncaptioned_fraction
+        seed,
+        frames=frames,
+        size=data.size,
+        uncaptioned_fraction=data.uncaptioned_fraction,
+        motions=data.motions,
     )
 
 

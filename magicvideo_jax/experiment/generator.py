@@ -162,7 +162,7 @@ class Generator:
         Errors: `UserError` for more frames than the model has.
         """
         sample = sample or self._experiment.sample
-        _check_frames(self._experiment, self._frames, sample.context)
+        _check_frames(self._experiment, self._frames, sample.context.for_clip(self._frames))
         inputs = make_sampler_inputs(sample, self._experiment.model.noise, shape=self._shape)
         if sample.guidance == 1 and _compiled_by(mesh, inputs) not in self._guided:
             return inputs._replace(guidance=None)
@@ -220,14 +220,24 @@ def _checked_size(experiment: Experiment, size: tuple[int, ...]) -> tuple[int, .
 
 
 def _check_frames(experiment: Experiment, frames: int, context: ContextConfig) -> None:
-    temporal = experiment.model.unet.temporal
+    """`context` is that of a clip of so many frames: none where it fits a window."""
+    temporal, window = experiment.model.unet.temporal, context.attention_window
     most = None if temporal is None else temporal.max_frames
     name, at_once = "frames", frames
-    if context.frames is not None and context.frames < frames:
+    if context.frames is not None:
         name, at_once = "context_frames", context.frames
     if most is not None and at_once > most:
         raise UserError(
             f"--{name}={at_once}: this model's temporal layers know {most} frames; ask for at most "
             f"{most}, or for windows of {most} (--context_frames={most}), or train with "
             f"config.model.unet.temporal.frames={at_once}"
+        )
+    if window is not None and not (
+        temporal is not None
+        and temporal.motion is not None
+        and temporal.in_attention_windows(window).max_frames is None
+    ):
+        raise UserError(
+            "--context_fuse=attention: this is for models whose only temporal layers are AnimateDiff's "
+            "motion modules; give --context_fuse=output"
         )

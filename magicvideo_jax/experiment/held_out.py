@@ -105,7 +105,9 @@ class HeldOut:
         return draw_clip(scene, frames=self.frames, size=size)
 
     def _scenes(self, number: int) -> list[Scene]:
-        return held_out_scenes(0, number) if self.frames > 1 else held_out_image_scenes(0, number)
+        if self.frames == 1:
+            return held_out_image_scenes(0, number)
+        return held_out_scenes(0, number, self._experiment.data.motions)
 
 
 def open_held_out(experiment: Experiment, frames: int) -> HeldOut | None:

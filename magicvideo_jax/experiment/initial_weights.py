@@ -23,12 +23,14 @@ from magicvideo_jax.parallel.shardings import on_local_device
 from magicvideo_jax.runtime.progress import say
 from magicvideo_jax.weights.components import TEXT, UNET, VAE, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
-from magicvideo_jax.weights.fitting import UNetTask, check_parts, task_of
-from magicvideo_jax.weights.formats.lavie_file import lavie_kind
+from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
+from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
+from magicvideo_jax.weights.locate import EMBEDDED
+from magicvideo_jax.weights.lora_merge import with_loras
 from magicvideo_jax.weights.match import may_miss
-from magicvideo_jax.weights.open import EMBEDDED, open_weights
+from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
 from magicvideo_jax.weights.tensor_files import read_json
@@ -160,7 +162,7 @@ def open_any_weights(
 
 def initial_weights(init_from: str, *, argument: str = "config.init_from") -> InitialWeights:
     """Open first weights: `scratch`, one of `EMBEDDED`, a work folder, or weights in any known
-    form.
+    form, here or on the Hugging Face Hub.
 
     Errors: those of `open_weights`; `UserError` naming `argument`.
     """
@@ -178,7 +180,7 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
 
 def initial_of(experiment: Experiment) -> InitialWeights:
     """The first weights that a config names: those of `init_from`, with the VAE of `vae_from` and
-    the U-Net of `unet_from`.
+    the U-Net of `unet_from`, and the LoRA files of `lora`.
 
     Errors: also `UserError` for weights that are not whole and would leave a network untrained.
     """
@@ -190,10 +192,13 @@ def initial_of(experiment: Experiment) -> InitialWeights:
     )
     initial = with_unet_of(initial, experiment.unet_from, argument="config.unet_from")
     name = f"{argument}={experiment.init_from}"
-    check_temporal(initial, experiment.model, name)
+    if Component.UNET in initial.parts:
+        unet = initial.parts[Component.UNET].config
+        check_task(unet, UNetTask.GENERATE, name)
+        check_lavie_layers(unet.temporal, experiment.model.unet.temporal, name)
     check_whole(initial, name, vae="set config.vae_from")
     check_halves(initial, ("encoder", "decoder"), name)
-    return initial
+    return initial_with_loras(initial, experiment.lora, argument="config.lora")
 
 
 def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> InitialWeights:
@@ -245,40 +250,19 @@ def with_unet_of(
             noise=other.noise,
             experiment=None,  # that of a run says nothing about another U-Net
         )
-        check_task(initial, task, name)
+        check_task(unet.config, task, name)
         check_parts(Weights({part.value: one for part, one in initial.parts.items()}), name)
     return initial
 
 
-_ARGUMENT_OF = {
-    UNetTask.GENERATE: "--unet or config.unet_from",
-    UNetTask.INTERPOLATE: "--interpolation",
-    UNetTask.UPSCALE: "--super_resolution, or its whole pipeline as --upscaler",
-}
-
-
-def check_task(initial: InitialWeights, task: UNetTask, name: str) -> None:
-    """Check that a U-Net, if there is one, has a task. Errors: `UserError` that begins with `name`."""
-    unet = initial.parts.get(Component.UNET)
-    found = None if unet is None else task_of(unet.config)
-    if found not in (None, task):
-        raise UserError(
-            f"{name}: a U-Net for {found.value}, not for {task.value}: give it as {_ARGUMENT_OF[found]}"
-        )
-
-
-def check_temporal(initial: InitialWeights, model: ModelConfig, name: str) -> None:
-    """Check that the temporal layers of a model are those of its weights, where these are LaVie's.
-
-    Errors: `UserError` that begins with `name`.
-    """
-    unet = initial.parts.get(Component.UNET)
-    temporal = None if unet is None else unet.config.temporal
-    if lavie_kind(temporal) and temporal != model.unet.temporal:
-        raise UserError(
-            f"{name}: its U-Net has LaVie's temporal layers, and config.model.unet.temporal others: "
-            "train with --config=configs/lavie.py"
-        )
+def initial_with_loras(
+    initial: InitialWeights, loras: Sequence[str], *, argument: str
+) -> InitialWeights:
+    """First weights with LoRA files added, each `FILE` or `FILE:SCALE`. Errors: those of
+    `with_loras`."""
+    parts = {component.value: part for component, part in initial.parts.items()}
+    merged = with_loras(parts, loras, argument=argument)
+    return replace(initial, parts={Component(name): part for name, part in merged.items()})
 
 
 def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:

@@ -5,24 +5,25 @@ Parameters are one dict: `params[component.value]` are those of a network.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from magicvideo_jax.core.tree import select_like, split_by_path
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.tree import merge, select_like, split_by_path
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.experiment.config import Component, Compute, Experiment, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip_text import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
-from magicvideo_jax.models.unet import VideoUNet
+from magicvideo_jax.models.unet import UNetConfig, VideoUNet
 from magicvideo_jax.sampling.decoding import StreamingDecode
+from magicvideo_jax.training.lora import lora_shapes, merge_lora
 from magicvideo_jax.training.objectives import DenoisingNetworks
-from magicvideo_jax.training.optimizer import is_trained
+from magicvideo_jax.training.optimizer import Freeze, is_trained
 
 PIPELINE = (Component.UNET, Component.VAE, Component.TEXT)
 """The networks of a pipeline from text to clips."""
@@ -42,22 +43,24 @@ class Networks:
     def __init__(self, model: ModelConfig, platform: str | None = None):
         self.dtype = dtype = compute_dtype(model, platform)
         self._model = model
+        self._unets: dict[UNetConfig, Network] = {}
         self.by_component: dict[Component, Network] = {
-            Component.UNET: bind(
-                lambda keys: VideoUNet(model.unet, keys=keys, dtype=dtype, remat=model.remat)
-            ),
+            Component.UNET: self._unet(model.unet),
             Component.VAE: bind(lambda keys: autoencoder(model.vae, keys=keys, dtype=dtype)),
             Component.TEXT: bind(lambda keys: CLIPTextEncoder(model.text, keys=keys, dtype=dtype)),
             Component.DISCRIMINATOR: bind(
                 lambda keys: Discriminator(model.discriminator, keys=keys, dtype=dtype)
             ),
         }
-        self._unet, self._vae, self._text, self._discriminator = self.by_component.values()
+        _, self._vae, self._text, self._discriminator = self.by_component.values()
 
-    @cached_property
-    def _image_unet(self) -> Network:
-        model, image = self._model, replace(self._model.unet, temporal=None)
-        return bind(lambda keys: VideoUNet(image, keys=keys, dtype=self.dtype, remat=model.remat))
+    def _unet(self, config: UNetConfig) -> Network:
+        """The model's U-Net, or one with another configuration that has parameters in common with it."""
+        if config not in self._unets:
+            self._unets[config] = bind(
+                lambda keys: VideoUNet(config, keys=keys, dtype=self.dtype, remat=self._model.remat)
+            )
+        return self._unets[config]
 
     def moments(self, params: Params, x: Float[Array, "b t h w 3"]) -> tuple[Array, Array]:
         """Mean and log-variance of the VAE's latents, unscaled."""
@@ -116,16 +119,23 @@ class Networks:
         condition: Condition,
         *,
         as_images: bool = False,
+        attention_window: int | None = None,
     ) -> Float[Array, "b t h w c"]:
-        """The U-Net; with `as_images` the image network in it, which has no temporal layers."""
-        network, unet = self._unet, params[Component.UNET.value]
-        if as_images and self._model.unet.temporal is not None:
-            network = self._image_unet
-            unet = select_like(unet, network.shapes)
+        """The U-Net; with `as_images` the image network in it, which has no temporal layers.
+
+        With an `attention_window`, AnimateDiff's motion modules attend in windows of so many frames.
+        """
+        config, unet = self._model.unet, params[Component.UNET.value]
+        if as_images:
+            config = replace(config, temporal=None)
+            unet = select_like(unet, self._unet(config).shapes)
+        elif attention_window is not None and config.temporal is not None:
+            temporal = config.temporal.in_attention_windows(attention_window)
+            config = replace(config, temporal=temporal)
         text, fps, given, noise_level = condition
         if given is not None:
             z = jnp.concatenate([z, given.astype(z.dtype)], axis=-1)
-        return network.apply(unet, z, time, text, fps, noise_level)
+        return self._unet(config).apply(unet, z, time, text, fps, noise_level)
 
     def denoising_networks(self) -> DenoisingNetworks:
         """The functions that denoising objectives need."""
@@ -143,6 +153,32 @@ class Networks:
     def shapes(self, components: Sequence[Component]) -> Params:
         """The parameters of some networks, as shapes."""
         return {one.value: self.by_component[one].shapes for one in components}
+
+
+def run_shapes(
+    networks: Networks, components: Sequence[Component], experiment: Experiment
+) -> Params:
+    """Shapes of all that a run has of some networks: their parameters, and factors of LoRA beside
+    their kernels if these train.
+
+    Errors: `UserError` naming `config.optim.lora.layers` where no layer is among them.
+    """
+    shapes, optim = networks.shapes(components), experiment.optim
+    if optim.freeze is not Freeze.LORA:
+        return shapes
+    trained = [one.value for one in components if one in experiment.model.trained]
+    factors = {name: lora_shapes(shapes[name], optim.lora) for name in trained}
+    if not any(factors.values()):
+        raise UserError(
+            f"config.optim.lora.layers={optim.lora.layers.value}: config.model.trained "
+            f"({', '.join(trained)}) has no such layers, so nothing would train; give others"
+        )
+    return merge(shapes, factors)
+
+
+def model_params(trained: Params, frozen: Params, experiment: Experiment) -> Params:
+    """Parameters of the networks as they sample, from what trains and what is frozen."""
+    return merge_lora(merge(trained, frozen), experiment.optim.lora)
 
 
 def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Params]:

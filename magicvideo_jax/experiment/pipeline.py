@@ -16,9 +16,9 @@ from magicvideo_jax.experiment.initial_weights import (
     EMBEDDED,
     InitialWeights,
     check_halves,
-    check_task,
     check_whole,
     initial_weights,
+    initial_with_loras,
     with_unet_of,
     with_vae_of,
 )
@@ -32,7 +32,7 @@ from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import PUBLISHED_SAMPLE
 from magicvideo_jax.sampling.windows import ContextConfig
 from magicvideo_jax.weights.components import VAE, component_weights
-from magicvideo_jax.weights.fitting import UNetTask
+from magicvideo_jax.weights.fitting import UNetTask, check_task
 
 EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
 """What the embedded weights were scored with."""
@@ -139,12 +139,15 @@ class Pipeline:
         return self._generators[key].generate(self.params, request, sample)
 
 
-def load(path: str | Path, *, vae: str | Path = "", unet: str | Path = "") -> Pipeline:
+def load(
+    path: str | Path, *, vae: str | Path = "", unet: str | Path = "", lora: Sequence[str] = ()
+) -> Pipeline:
     """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known form.
 
     `vae` is other weights whose VAE decodes, such as a VideoVAE; it also supplies the VAE where `path` has none.
     `unet` is other weights whose U-Net takes the place of that of `path`, with its schedule and its authors' sampler:
     LaVie's base model (`lavie_base.pt`) on Stable Diffusion 1.4.
+    `lora` are LoRA files to add, each `FILE` or `FILE:SCALE`.
     Image weights make single frames: train, or load a work folder or what was converted of one, for clips that move.
     Errors: `UserError` naming the path or what it lacks.
     """
@@ -153,7 +156,9 @@ def load(path: str | Path, *, vae: str | Path = "", unet: str | Path = "") -> Pi
     if vae and Component.VAE not in initial.parts:
         initial, vae = with_vae_of(initial, str(vae), argument="--vae"), ""
     initial = with_unet_of(initial, str(unet), argument="--unet")
-    check_task(initial, UNetTask.GENERATE, f"--workdir={path}")
+    if Component.UNET in initial.parts:
+        check_task(initial.parts[Component.UNET].config, UNetTask.GENERATE, f"--workdir={path}")
+    initial = initial_with_loras(initial, lora, argument="--lora")
     pipeline = _load(str(path), initial)
     if vae:
         pipeline.decode_with(str(vae))

@@ -12,13 +12,13 @@ import numpy as np
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
-from magicvideo_jax.core.tree import count_parameters, merge, size_in_bytes
+from magicvideo_jax.core.tree import count_parameters, size_in_bytes
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.evaluation.metrics import Scores, metrics_table
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.held_out import HeldOut, open_held_out
 from magicvideo_jax.experiment.memory_check import check_program, step_out_of_memory_in_one_line
-from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.networks import Networks, model_params
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.experiment.setup import RunSetup, set_up_or_resume
 from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
@@ -73,7 +73,9 @@ def run(
 
         preview = None
         if evaluator is not None and held_out is not None:
-            preview = Preview(evaluator, visible / folder.previews.name, fps=held_out.fps)
+            preview = Preview(
+                evaluator, experiment, visible / folder.previews.name, fps=held_out.fps
+            )
         state = train_loop(
             setup.state,
             step,
@@ -87,7 +89,8 @@ def run(
         )
         scores: Scores = {}
         if evaluator is not None:
-            scores = evaluator.metrics(merge(state.ema, state.frozen))
+            params = model_params(state.ema, state.frozen, experiment)
+            scores = evaluator.metrics(params)
             finished = stage_of(experiment).finished(experiment, scores)
             if finished != experiment:
                 folder.write_config(finished)
@@ -130,11 +133,13 @@ def evaluate_run(
 class Preview:
     """Writes held-out examples of a state to `WORKDIR/previews`, as a clip and as a contact sheet."""
 
-    def __init__(self, evaluator: Evaluator, folder: Path, *, fps: float):
-        self._evaluator, self._folder, self._fps = evaluator, folder, fps
+    def __init__(self, evaluator: Evaluator, experiment: Experiment, folder: Path, *, fps: float):
+        self._evaluator, self._experiment = evaluator, experiment
+        self._folder, self._fps = folder, fps
 
     def __call__(self, state: TrainState, step: int) -> None:
-        rows = self._evaluator.preview(merge(state.ema, state.frozen))
+        params = model_params(state.ema, state.frozen, self._experiment)
+        rows = self._evaluator.preview(params)
         captions, clips = zip(*rows, strict=True)
         name = f"step_{step:06d}"
         try:

@@ -18,7 +18,7 @@ from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.paths import local_path
-from magicvideo_jax.core.tree import flatten, merge, unflatten
+from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.records import records_identity
 from magicvideo_jax.experiment.config import (
@@ -28,11 +28,13 @@ from magicvideo_jax.experiment.config import (
     read_experiment,
     with_new_names,
 )
-from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.networks import Networks, model_params, run_shapes
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.training.checkpoint import Saved
+from magicvideo_jax.training.lora import FactorsByKernel, lora_factors
+from magicvideo_jax.weights.lora_merge import parse_lora
 
 MAY_CHANGE = {
     "": False,
@@ -45,6 +47,7 @@ MAY_CHANGE = {
     "optim": True,
     "optim.decay_kernels_only": False,  # the optimizer's state depends on it, and on what trains
     "optim.freeze": False,
+    "optim.lora": False,
     "sample": True,
     "train": True,
 }
@@ -174,6 +177,8 @@ def _is_same(field: str, was: Any, now: Any, sets: Mapping[str, str | None]) -> 
     """Whether two values of a field mean the same: a data set may have moved, a path have another spelling."""
     if field in ("init_from", "vae_from", "unet_from"):
         return was == now or _is_same_place(was, now)
+    if field == "lora":
+        return len(was) == len(now) and all(map(_is_same_lora, was, now))
     if not field.endswith("].path") or None in (was, now) or DRAWN in (was, now):
         return was == now
     there, known = records_identity(now), sets.get(was)
@@ -190,6 +195,13 @@ def _is_same_place(one: str, other: str) -> bool:
         return one == other
 
 
+def _is_same_lora(one: str, other: str) -> bool:
+    (file, scale), (other_file, other_scale) = (
+        parse_lora(text, argument="config.lora") for text in (one, other)
+    )
+    return scale == other_scale and _is_same_place(file, other_file)
+
+
 def _may_change(path: str) -> bool:
     parts = path.split(".")
     prefixes = (".".join(parts[:length]) for length in range(len(parts), -1, -1))
@@ -198,15 +210,31 @@ def _may_change(path: str) -> bool:
 
 def trained_params(folder: RunFolder, networks: Networks, experiment: Experiment) -> Params:
     """The newest average (EMA) of the trained parameters and the frozen ones, together, sharded over the devices here,
-    however many trained them.
+    however many trained them. LoRA is added to its kernels.
 
     Which networks there are, and which of their parameters trained, is read from the checkpoint. Errors: `UserError`
     for no or only corrupt checkpoints, and for one that does not fit the folder's config.
     """
+    saved, averaged, frozen = _saved_shapes(folder, networks, experiment)
+    return model_params(saved.restore_ema(averaged), saved.restore_frozen(frozen), experiment)
+
+
+def trained_factors(
+    folder: RunFolder, networks: Networks, experiment: Experiment
+) -> dict[str, FactorsByKernel]:
+    """The newest average of the LoRA that a run trains, by network. Errors: as for `trained_params`."""
+    saved, averaged, _ = _saved_shapes(folder, networks, experiment)
+    return {name: lora_factors(tree) for name, tree in saved.restore_ema(averaged).items()}
+
+
+def _saved_shapes(
+    folder: RunFolder, networks: Networks, experiment: Experiment
+) -> tuple[Saved, Params, Params]:
+    """What a run has saved, and the shapes of its averaged and of its frozen parameters, placed on the devices here."""
     saved = Saved(folder.path)
     averaged, frozen = saved.parameter_paths()
     names = sorted({path.split(".")[0] for path in averaged | frozen})
-    shapes = flatten(networks.shapes([Component(name) for name in names]))
+    shapes = flatten(run_shapes(networks, [Component(name) for name in names], experiment))
     if shapes.keys() != averaged | frozen:
         odd = sorted(shapes.keys() ^ (averaged | frozen))
         raise UserError(
@@ -218,4 +246,4 @@ def trained_params(folder: RunFolder, networks: Networks, experiment: Experiment
     def chosen(paths: Set[str]) -> Params:
         return unflatten({path: leaf for path, leaf in placed.items() if path in paths})
 
-    return merge(saved.restore_ema(chosen(averaged)), saved.restore_frozen(chosen(frozen)))
+    return saved, chosen(averaged), chosen(frozen)

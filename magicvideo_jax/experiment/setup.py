@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
@@ -24,6 +25,8 @@ from magicvideo_jax.parallel.shardings import parameter_shardings
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.progress import say
 from magicvideo_jax.training.checkpoint import Checkpoints
+from magicvideo_jax.training.lora import fresh_factors
+from magicvideo_jax.training.optimizer import Freeze
 from magicvideo_jax.training.state import TrainState, fresh_state
 
 
@@ -130,9 +133,18 @@ def _initial_state(
     assert isinstance(run.mesh, Mesh)
     params, from_weights = _initial_params(run.experiment, networks, initial, run.mesh)
     trained, frozen = split_trained(params, run.experiment)
+    if run.experiment.optim.freeze is Freeze.LORA:
+        trained = _fresh_factors(run)
     shardings = jax.tree.map(lambda x: x.sharding, run.state)._replace(frozen={})
     create = jax.jit(partial(fresh_state, optimizer=run.optimizer), out_shardings=shardings)
     return create(trained)._replace(frozen=frozen), from_weights
+
+
+def _fresh_factors(run: AbstractRun) -> Params:
+    """LoRA's factors, which are all that trains, sharded."""
+    shapes, key = run.state.params, key_for(run.experiment.seed, 0, "init lora")
+    shardings = jax.tree.map(lambda x: x.sharding, shapes)
+    return jax.jit(lambda: fresh_factors(shapes, key), out_shardings=shardings)()
 
 
 def _initial_params(

@@ -18,7 +18,7 @@ from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment
 from magicvideo_jax.experiment.datasets import CLIPS, IMAGES, open_clips
 from magicvideo_jax.experiment.initial_weights import initial_of
-from magicvideo_jax.experiment.networks import Networks, split_trained
+from magicvideo_jax.experiment.networks import Networks, run_shapes, split_trained
 from magicvideo_jax.experiment.stages.registry import check_fitted, stage_of
 from magicvideo_jax.parallel.batch import batch_sharding, check_batch
 from magicvideo_jax.parallel.mesh import replicated
@@ -27,7 +27,8 @@ from magicvideo_jax.parallel.shardings import (
     parameter_shardings,
     with_sharding,
 )
-from magicvideo_jax.training.optimizer import make_optimizer
+from magicvideo_jax.training.lora import lora_objective
+from magicvideo_jax.training.optimizer import Freeze, make_optimizer
 from magicvideo_jax.training.state import TrainState, fresh_state
 from magicvideo_jax.training.step import accumulate_gradients, train_step
 
@@ -75,6 +76,8 @@ def abstract_run(
     )
     tokenize = tokenize or arbitrary_ids(experiment.model.text.tokens)
     objective = stage.objective(experiment, networks, tokenize)
+    if experiment.optim.freeze is Freeze.LORA:
+        objective = lora_objective(objective, experiment.optim.lora)
     step = partial(
         train_step,
         objective=accumulate_gradients(objective, train.accumulate),
@@ -82,7 +85,7 @@ def abstract_run(
         ema_decay=experiment.optim.ema_decay,
         seed=experiment.seed,
     )
-    state = state_shapes(networks.shapes(components), experiment, optimizer, mesh)
+    state = state_shapes(run_shapes(networks, components, experiment), experiment, optimizer, mesh)
     return AbstractRun(
         experiment, mesh, optimizer, state, batch_shapes(experiment, networks, mesh), step
     )

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from magicvideo_jax.models.blocks import Attention, FeedForward
+from magicvideo_jax.models.frame_windows import over_windows
 from magicvideo_jax.models.layers import GroupNorm, LayerNorm, Linear
 from magicvideo_jax.models.temporal import MotionModuleConfig
 from magicvideo_jax.models.temporal_places import Site
@@ -20,8 +21,8 @@ from magicvideo_jax.parallel.constraints import shard_activations
 
 
 class MotionModule(nnx.Module):
-    """Transformer over at most `frames` frames, added to its input; the identity at
-    initialisation.
+    """Transformer over at most `frames` frames, or over any number in windows of
+    `config.attention_window`, added to its input; the identity at initialisation.
     """
 
     def __init__(self, config: MotionModuleConfig, site: Site, *, frames: int):
@@ -54,15 +55,19 @@ class MotionTransformerBlock(nnx.Module):
         self.attn1 = Attention(channels, heads=config.heads, keys=keys)
         self.attn2 = Attention(channels, heads=config.heads, keys=keys)
         self.ff = FeedForward(channels, keys=keys)
-        self.frames = frames
+        self.frames, self.window = frames, config.attention_window
 
     def __call__(self, y: Float[Array, "b p t c"]) -> Float[Array, "b p t c"]:
+        y = over_windows(self._attend, y, context=self.window)
+        return y + self.ff(self.norm3(y))
+
+    def _attend(self, y: Float[Array, "b p t c"]) -> Float[Array, "b p t c"]:
+        """Both self-attentions, as residuals; positions count from the first of these frames."""
         t, c = y.shape[-2:]
         positions = jnp.asarray(sinusoidal_positions(self.frames, c)[:t], y.dtype)
         positions = jnp.broadcast_to(positions, y.shape)
         y = y + self.attn1(self.norm1(y) + positions)
-        y = y + self.attn2(self.norm2(y) + positions)
-        return y + self.ff(self.norm3(y))
+        return y + self.attn2(self.norm2(y) + positions)
 
 
 def sinusoidal_positions(frames: int, channels: int) -> Float[np.ndarray, "t c"]:

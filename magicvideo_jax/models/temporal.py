@@ -3,10 +3,10 @@
 `temporal_layers.py` makes of a `TemporalConfig` the layers and their places in the U-Net.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from magicvideo_jax.core.checks import at_least
+from magicvideo_jax.core.checks import FieldError, at_least
 
 VIDEO_PARTS = (
     "adaptor",
@@ -69,9 +69,12 @@ class MotionModuleConfig:
     norm_over_frames: bool = False
     """Whether a module's group norm takes its statistics over all frames of a clip, as diffusers
     does, or over each frame, as AnimateDiff's own code does. The same weights give other clips."""
+    attention_window: int | None = None
+    """Number of frames that attend to one another: a longer clip is averaged over windows of so
+    many (FreeNoise 2310.15169), and may have any number of frames. None: all frames of a clip."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "heads")
+        at_least(1, self, "heads", "attention_window")
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,23 @@ class TemporalConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "frames")
+        if self.motion is not None and (self.motion.attention_window or 0) > self.frames:
+            raise FieldError(
+                f"motion.attention_window={self.motion.attention_window}: give at most "
+                f"frames={self.frames}"
+            )
 
     @property
     def max_frames(self) -> int | None:
         """Number of frames that a clip may have at most; None: any number."""
-        is_limited = self.adaptors or self.motion or self.position is PositionEncoding.LEARNED
+        has_positions = self.motion is not None and self.motion.attention_window is None
+        is_limited = self.adaptors or has_positions or self.position is PositionEncoding.LEARNED
         return self.frames if is_limited else None
+
+    def in_attention_windows(self, frames: int) -> "TemporalConfig":
+        """The same layers, of which motion modules attend in windows of `frames` frames."""
+        motion = self.motion and replace(self.motion, attention_window=frames)
+        return replace(self, motion=motion)
 
 
 LAVIE = TemporalConfig(

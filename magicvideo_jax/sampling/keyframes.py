@@ -75,9 +75,9 @@ class SampleConfig:
     fps: float = 8.0
     """Frame rate, a condition of the model and the rate of the clip's file."""
     context: ContextConfig = field(default_factory=ContextConfig)
-    """For clips longer than those that the model was trained on."""
+    """Windows for clips longer than those that the model was trained on."""
     free_init: FreeInitConfig = field(default_factory=FreeInitConfig)
-    """For clips that flicker."""
+    """Repeated sampling against flicker."""
     size: tuple[int, ...] = ()
     """Height and width in pixels; empty: those of the clips that the model was trained on."""
 
@@ -108,6 +108,8 @@ class SamplerInputs(NamedTuple):
 
     table: SolverTable
     guidance: Guidance | None = None
+    context: ContextConfig = ContextConfig()
+    """The only part that is not numbers: other windows have other programs."""
     windows: ContextWindows | None = None
     """None: the network sees the whole clip at once."""
     free_init: FreeInit | None = None
@@ -124,6 +126,7 @@ def make_sampler_inputs(
     return SamplerInputs(
         table=with_noise(make_solver_table(config, noise)),
         guidance=Guidance(np.float32(config.guidance), np.float32(config.guidance_rescale)),
+        context=config.context.for_clip(shape[0]),
         windows=context_windows(config.context, frames=shape[0], steps=config.steps),
         free_init=make_free_init(config.free_init, noise, shape=shape),
     )
@@ -162,14 +165,15 @@ def sample_keyframes(
 ) -> Float[Array, "b t h w c"]:
     """Scaled latents of `shape` (t h w c) for each text of a condition.
 
-    All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition)` is the
-    network. `null_text` is the unconditional or negative prompt, from which guidance leads away;
-    without guidance it is not used.
+    All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition,
+    attention_window=)` is the network. `null_text` is the unconditional or negative prompt, from
+    which guidance leads away; without guidance it is not used.
     """
-    table, guidance, windows, free_init = sampler
+    table, guidance, context, windows, free_init = sampler
 
     def network(z: Array, time: Array, condition: Condition, /) -> Array:
-        return denoise(params, z, time, condition)
+        window = context.attention_window
+        return denoise(params, z, time, condition, attention_window=window)
 
     if windows is not None:
         network = windowed(network, windows, table.steps.time, select=_condition_of_window)
@@ -177,17 +181,16 @@ def sample_keyframes(
         null_condition = condition._replace(text=null_text)
         network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
 
-    def sample(eps: Array, keys: Array) -> Array:
+    def sample_once(eps: Array, keys: Array, /) -> Array:
         z = initial_latents(table, eps)
         return run_sampler(network, z, condition, table=table, keys=keys)
 
     def draw(key: PRNGKeyArray) -> Array:
-        if windows is not None and windows.reuses_noise:
-            return free_noise(key, shape, context=windows.size)
+        if context.frames is not None and context.reuse_noise:
+            return free_noise(key, shape, context=context.frames)
         return jax.random.normal(subkey(key, "noise"), shape)
 
-    if free_init is not None:
-        sample = with_free_init(sample, free_init)
+    sample = sample_once if free_init is None else with_free_init(sample_once, free_init)
     return sample(jax.vmap(draw)(keys), keys)
 
 

@@ -14,15 +14,22 @@ to step, so do the frames at which windows meet, and no seam stays. In a clip th
 window across its end would mix the last frames with the first, which are no neighbours: the last
 and the first window of the clip take its place (as in the latter's `standard uniform`).
 
-Against FreeNoise (`free_noise.py`): windows need nothing from the network and fit every video
-model; motion within a window is that of a short clip, and content may drift from one to the next.
-`ContextConfig.reuse_noise` lessens the drift. FreeInit (`free_init.py`) is for flicker, not for
-length, and works with both.
+Which to use when:
+
+* Averaging outputs (`ContextFusion.OUTPUT`) needs nothing from the network: it fits every video
+  model, and needs the memory of one window. F / (c - overlap) windows are computed per step, or
+  one more. Content may drift along the clip: `stride` 2 or 3 holds it together at 1.5 to 2 times
+  the cost, `reuse_noise` at none.
+* Averaging inside of the attention (`ContextFusion.ATTENTION`) with `reuse_noise` is FreeNoise
+  (2310.15169): smoother transitions and one subject throughout, for AnimateDiff's motion modules.
+  The rest of the network sees the whole clip at once and needs memory for it.
+* FreeInit (`free_init.py`) is for flicker, not for length, and works with either.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import jax
@@ -34,12 +41,25 @@ from magicvideo_jax.core.checks import at_least, refused
 from magicvideo_jax.core.types import Denoise
 
 
+class ContextFusion(Enum):
+    """Where windows are joined."""
+
+    OUTPUT = "output"
+    """The network runs on windows, and its outputs are averaged."""
+    ATTENTION = "attention"
+    """The network runs on the whole clip, and its temporal attention on windows
+    (`models/frame_windows.py`)."""
+
+
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class ContextConfig:
     """Context windows for clips longer than those a model was trained on."""
 
     frames: int | None = None
     """Frames of a window, at best as many as the model was trained on; None: no windows."""
+    fuse: ContextFusion = ContextFusion.OUTPUT
+    """Attention has windows of its own distance, no stride and no loop."""
     overlap: int = 4
     """Frames that a window shares with the next. More cost time and hide seams better."""
     stride: int = 1
@@ -54,10 +74,23 @@ class ContextConfig:
     def __post_init__(self) -> None:
         at_least(1, self, "frames", "stride")
         at_least(0, self, "overlap")
-        if self.frames is not None and self.overlap >= self.frames:
+        in_attention = self.fuse is ContextFusion.ATTENTION
+        if self.frames is None and (self.reuse_noise or in_attention):
+            name = "reuse_noise" if self.reuse_noise else "fuse"
+            raise refused(self, name, "give frames, the length of a window, too")
+        if in_attention and (self.stride > 1 or self.loop):
+            raise refused(self, "fuse", "give output for windows with a stride or a loop")
+        if self.frames is not None and not in_attention and self.overlap >= self.frames:
             raise refused(self, "overlap", f"give less than frames={self.frames}")
-        if self.reuse_noise and self.frames is None:
-            raise refused(self, "reuse_noise", "give frames, the length of a window, too")
+
+    def for_clip(self, frames: int) -> "ContextConfig":
+        """These windows, or none for a clip that fits one."""
+        return self if self.frames is not None and self.frames < frames else ContextConfig()
+
+    @property
+    def attention_window(self) -> int | None:
+        """Number of frames that attend to one another; None: all of what the network sees."""
+        return self.frames if self.fuse is ContextFusion.ATTENTION else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +105,10 @@ class ContextWindows:
     """Number of windows of each step."""
     size: int
     """Frames of a window."""
-    reuses_noise: bool = False
-    """Whether noise beyond the first window permutes that of earlier frames (`free_noise.py`)."""
 
 
 jax.tree_util.register_dataclass(
-    ContextWindows, data_fields=["first", "stride", "count"], meta_fields=["size", "reuses_noise"]
+    ContextWindows, data_fields=["first", "stride", "count"], meta_fields=["size"]
 )
 
 
@@ -102,15 +133,16 @@ def uniform_windows(config: ContextConfig, *, frames: int, step: int) -> list[tu
 
 
 def context_windows(config: ContextConfig, *, frames: int, steps: int) -> ContextWindows | None:
-    """Context windows of each of `steps` steps; None for a clip that fits one."""
-    if config.frames is None or frames <= config.frames:
+    """Context windows of each of `steps` steps; None for a network that sees the whole clip."""
+    config = config.for_clip(frames)
+    if config.frames is None or config.fuse is not ContextFusion.OUTPUT:
         return None
     rows = [uniform_windows(config, frames=frames, step=step) for step in range(steps)]
     count = np.array([len(row) for row in rows], np.int32)
     first, stride = np.zeros((2, steps, max(count)), np.int32)
     for step, row in enumerate(rows):
         first[step, : len(row)], stride[step, : len(row)] = zip(*row, strict=True)
-    return ContextWindows(first, stride, count, config.frames, config.reuse_noise)
+    return ContextWindows(first, stride, count, config.frames)
 
 
 Select = Callable[[Any, Int[Array, "c"], Int[Array, ""]], Any]

@@ -1,7 +1,7 @@
 """AdamW with warm-up and gradient clipping, and the selection of trained parameters."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import optax
@@ -11,6 +11,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.temporal import VIDEO_PARTS
+from magicvideo_jax.training.lora import DOWN, UP, LoRAConfig
 
 
 class Freeze(Enum):
@@ -24,6 +25,8 @@ class Freeze(Enum):
     """Frame-wise adaptors only."""
     DECODER = "decoder"
     """Whole decoder of a VideoVAE, whereas `temporal` trains only its temporal layers."""
+    LORA = "lora"
+    """Low-rank updates beside kernels (`OptimConfig.lora`); the networks are frozen."""
 
 
 DISCRIMINATOR = "discriminator"
@@ -37,6 +40,7 @@ _TRAINED = {
     Freeze.TEMPORAL: rf"(^|\.)({'|'.join(VIDEO_PARTS)})\d?\.",
     Freeze.ADAPTOR: r"(^|\.)adaptor\d?\.",
     Freeze.DECODER: r"^(decoder|post_quant_conv)\.",
+    Freeze.LORA: rf"\.({DOWN}|{UP})$",
 }
 
 
@@ -60,6 +64,7 @@ class OptimConfig:
     """Global norm to which gradients are clipped."""
     ema_decay: float = 0.999
     freeze: Freeze = Freeze.ALL
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
     discriminator_lr: float = 1e-4
     """Learning rate of a VideoVAE's discriminator, constant over the run."""
 
@@ -127,7 +132,8 @@ def make_optimizer(
 
 def _are_kernels(params: Params) -> Params:
     """Whether each parameter is the matrix of a product or a convolution, by its name."""
-    return unflatten({path: path.split(".")[-1] == "kernel" for path in flatten(params)})
+    kernels = ("kernel", DOWN, UP)
+    return unflatten({path: path.split(".")[-1] in kernels for path in flatten(params)})
 
 
 def _are_temporal(params: Params) -> Params:

@@ -40,6 +40,22 @@ def task_of(unet: UNetConfig) -> UNetTask | None:
     return UNetTask.INTERPOLATE if given == unet.channels_out and takes_keyframes else None
 
 
+_ARGUMENT_OF = {
+    UNetTask.GENERATE: "--unet or config.unet_from",
+    UNetTask.INTERPOLATE: "--interpolation",
+    UNetTask.UPSCALE: "--super_resolution, or its whole pipeline as --upscaler",
+}
+
+
+def check_task(unet: UNetConfig, task: UNetTask, name: str) -> None:
+    """Check that a U-Net has a task. Errors: `UserError` that begins with `name`."""
+    found = task_of(unet)
+    if found not in (None, task):
+        raise UserError(
+            f"{name}: a U-Net for {found.value}, not for {task.value}: give it as {_ARGUMENT_OF[found]}"
+        )
+
+
 def check_parts(weights: Weights, where: str) -> None:
     """Check that U-Net, VAE, text encoder and tokenizer belong together.
 

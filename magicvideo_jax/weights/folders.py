@@ -43,7 +43,7 @@ FORMAT, JAX = "_format", "magicvideo_jax"
 """The mark of our own folders in their `model_index.json`."""
 
 # Parts of published pipelines that make no images: they are left behind.
-_LEFT_BEHIND = (
+LEFT_BEHIND = (
     "safety_checker",
     "feature_extractor",
     "image_encoder",
@@ -164,7 +164,7 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
     for name, value in index.items():
         if (
             name.startswith("_")
-            or name in (*_LEFT_BEHIND, *_SCHEDULERS, "tokenizer")
+            or name in (*LEFT_BEHIND, *_SCHEDULERS, "tokenizer")
             or value in ([None, None], None)
         ):
             continue

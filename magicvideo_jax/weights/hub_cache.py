@@ -1,7 +1,6 @@
 """Hugging Face's download cache: a folder `models--OWNER--NAME` holds snapshots, and `refs/main`
 names one."""
 
-import re
 from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
@@ -30,6 +29,6 @@ def snapshot_of(path: Path) -> Path:
     return there[0]
 
 
-def is_model_name(text: str) -> bool:
-    """Whether a text looks like a model of a hub, `owner/name`, and not like a path."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None
+def snapshot_folder(cache: Path, repository: str, commit: str) -> Path:
+    """The folder in which the cache keeps the files of one commit of `OWNER/NAME`."""
+    return cache / f"models--{repository.replace('/', '--')}" / "snapshots" / commit

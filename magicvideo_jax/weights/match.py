@@ -100,7 +100,12 @@ def may_miss(path: str, names: Collection[str]) -> bool:
 
 
 def refuse(
-    where: str, *, missing: Sequence[str], extra: Sequence[str], wrong: Sequence[str]
+    where: str,
+    *,
+    missing: Sequence[str],
+    extra: Sequence[str],
+    wrong: Sequence[str],
+    advice: str = "",
 ) -> None:
     """Raise one `UserError` that lists everything that does not fit, if anything does not."""
     problems = [
@@ -113,4 +118,4 @@ def refuse(
         if items
     ]
     if problems:
-        raise UserError(f"{where} does not fit the network: {'; '.join(problems)}")
+        raise UserError(f"{where} does not fit the network: {'; '.join(problems)}{advice}")

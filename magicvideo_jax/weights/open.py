@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.weights.components import Weights
 from magicvideo_jax.weights.fitting import check_parts
 from magicvideo_jax.weights.formats.diffusers_folder import DiffusersFolder
@@ -17,7 +16,7 @@ from magicvideo_jax.weights.formats.single_file import SingleFile
 from magicvideo_jax.weights.formats.taesd_files import TAESDFiles
 from magicvideo_jax.weights.formats.vae_folder import VAEFolder
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions, WeightFormat
-from magicvideo_jax.weights.hub_cache import is_model_name, snapshot_of
+from magicvideo_jax.weights.locate import locate
 from magicvideo_jax.weights.tables.known_extras import name_of_other_model
 from magicvideo_jax.weights.tensor_files import has_tensors, kind_of, open_tensors
 
@@ -33,13 +32,6 @@ FORMATS: list[WeightFormat] = [
 ]
 """Asked in this order each time that weights are opened."""
 
-_PACKAGE = Path(__file__).parent.parent
-EMBEDDED = {
-    "embedded": _PACKAGE / "embedded" / "image",
-    "embedded_video_vae": _PACKAGE / "embedded" / "video_vae",
-}
-"""Weights that come with the package, by the name to ask for them."""
-
 
 def open_weights(
     path: str | Path,
@@ -51,12 +43,12 @@ def open_weights(
     """Open weights in any known form: configurations are read, parameters wait for
     `weights.parts[..].load`.
 
-    `path` is a file or folder, or one of `EMBEDDED`. `also` are formats of a floor above, asked
-    first. Errors: `UserError` naming `argument`, the path or a file in it, for weights that are
-    not whole, whose keys or shapes do not fit, or whose parts do not belong together. No
+    `path` is a file or folder, or a name that `locate` knows. `also` are formats of a floor above,
+    asked first. Errors: `UserError` naming `argument`, the path or a file in it, for weights that
+    are not whole, whose keys or shapes do not fit, or whose parts do not belong together. No
     parameter is read.
     """
-    place = _located(path, argument)
+    place = locate(path, argument=argument, variant=options.variant)
     for one in (*also, *FORMATS):
         if one.matches(place):
             weights = one.open(place, options)
@@ -65,21 +57,6 @@ def open_weights(
                 part.check()
             return weights
     raise UserError(_unknown(place, (*also, *FORMATS)))
-
-
-def _located(path: str | Path, argument: str) -> Path:
-    if str(path) in EMBEDDED:
-        return EMBEDDED[str(path)]
-    place = local_path(path, argument=argument)
-    if place.exists():
-        return snapshot_of(place)
-    names = ", ".join(EMBEDDED)
-    advice = (
-        f"nothing is downloaded; if a model of a hub is meant, fetch it (`hf download {path}`) and give its folder"
-        if is_model_name(str(path))
-        else f"give a file or folder of weights, a work folder, or one of {names}"
-    )
-    raise UserError(f"{argument}={path}: no such file or folder; {advice}")
 
 
 def _unknown(place: Path, formats: Sequence[WeightFormat]) -> str:

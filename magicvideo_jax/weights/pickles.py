@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.weights.tensors import FLOATS, Mapped, Stored, Tensors
+from magicvideo_jax.weights.tensors import NUMBERS, Mapped, Stored, Tensors
 
 # What published checkpoints mention beside their weights: classes as keys of dictionaries, and
 # scores as NumPy scalars. A class of ours that does nothing stands in for each: nothing of theirs
@@ -61,6 +61,8 @@ def open_pickle(path: Path) -> Tensors:
         torch.float16: "F16",
         torch.bfloat16: "BF16",
         torch.float64: "F64",
+        torch.int64: "I64",
+        torch.int32: "I32",
     }
     file = Mapped(lambda: _state_of(path))
 
@@ -72,7 +74,7 @@ def open_pickle(path: Path) -> Tensors:
         )
 
         def read() -> np.ndarray:
-            size = math.prod(shape) * np.dtype(FLOATS[dtype]).itemsize
+            size = math.prod(shape) * np.dtype(NUMBERS[dtype]).itemsize
             found = file.take(size)[key].detach()
             # A copy: the memory of `found` is the file. numpy has no bfloat16 that torch would
             # know.

@@ -4,7 +4,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.pickles import open_pickle
-from magicvideo_jax.weights.tensors import FLOATS, Mapped, Stored, Tensors
+from magicvideo_jax.weights.tensors import NUMBERS, Mapped, Stored, Tensors
 
 SAFETENSORS = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -87,34 +87,58 @@ def open_tensors(path: Path) -> Tensors:
     raise UserError(f"{path}: {kind.value}")
 
 
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """Texts in the header of a safetensors file; empty for other files.
+
+    Errors: `UserError` if the file is not whole.
+    """
+    if kind_of(path) is not FileKind.SAFETENSORS:
+        return {}
+    return _checked(path, lambda: safe_open(path, "np").metadata()) or {}
+
+
 def find_weights(folder: Path, stem: str, older: str, *, variant: str = "") -> Path:
     """Find the weight file of a component: safetensors before pickles, one file before shards.
 
     Without a `variant` the plain files are taken, else those of fp16.
     Errors: `UserError` that lists the variants which are there.
     """
-    wanted = [variant] if variant else ["", "fp16"]
-    names = [name for one in wanted for name in _names(stem, older, one)]
-    for name in sorted(names, key=lambda name: ".bin" in name):
-        if (folder / name).is_file():
-            return folder / name
-    variants = variants_in(folder, stem, older)
+    there = {path.name for path in folder.glob("*") if path.is_file()}
+    name = best_weights(there, stem, older, variant=variant)
+    if name is not None:
+        return folder / name
+    variants = variants_among(there, stem, older)
     if variants:
         raise UserError(
             f"{folder}: no weights{f' of variant {variant}' if variant else ''} here, "
             f"only the variants {', '.join(variants)}: name one with `convert --variant`"
         )
-    raise UserError(f"{folder}: no weights here; looked for {', '.join(names)}")
+    looked_for = ", ".join(_names(stem, older, variant))
+    raise UserError(f"{folder}: no weights here; looked for {looked_for}")
+
+
+def best_weights(names: Collection[str], stem: str, older: str, *, variant: str = "") -> str | None:
+    """Choose a component's weight file among the names of a folder's files, as `find_weights`
+    does; None where there is none."""
+    wanted = [variant] if variant else ["", "fp16"]
+    candidates = [name for one in wanted for name in _names(stem, older, one)]
+    best_first = sorted(candidates, key=lambda name: ".bin" in name)
+    return next((name for name in best_first if name in names), None)
 
 
 def variants_in(folder: Path, stem: str, older: str) -> list[str]:
     """Named variants of a component's weights: `fp16`, `non_ema`."""
+    return variants_among({path.name for path in folder.glob("*")}, stem, older)
+
+
+def variants_among(names: Collection[str], stem: str, older: str) -> list[str]:
+    """Named variants of a component's weights among the names of a folder's files."""
     stems, variant = f"(?:{re.escape(stem)}|{re.escape(older)})", r"(?P<variant>[A-Za-z]\w*)"
     rows = (
         rf"{stems}\.{variant}\.(?:safetensors|bin)",
         rf"{stems}\.(?:safetensors|bin)\.index\.{variant}\.json",
     )
-    found = [re.fullmatch(row, path.name) for row in rows for path in sorted(folder.glob("*"))]
+    found = [re.fullmatch(row, name) for row in rows for name in names]
     return sorted({match["variant"] for match in found if match})
 
 
@@ -152,7 +176,7 @@ def _open_safetensors(path: Path) -> Tensors:
         shape, dtype = tuple(view.get_shape()), view.get_dtype()
 
         def read() -> np.ndarray:
-            size = math.prod(shape) * np.dtype(FLOATS[dtype]).itemsize
+            size = math.prod(shape) * np.dtype(NUMBERS[dtype]).itemsize
             return _checked(path, lambda: file.take(size).get_tensor(key))
 
         return Stored(shape, dtype, read)

@@ -16,6 +16,8 @@ FLOATS: dict[str, type] = {
     "BF16": ml_dtypes.bfloat16,
     "F64": np.float64,
 }
+NUMBERS = FLOATS | {"I64": np.int64, "I32": np.int32}
+"""Types that can be read: integers are no weights, but scales of LoRA."""
 
 
 @dataclass(frozen=True)

@@ -235,3 +235,12 @@ def test_drawing_is_fast_enough_to_train_on():
     for i in range(30):
         clip_at(0, i)
     assert (time.process_time() - start) / 30 < 1 / 60
+
+
+def test_a_stream_of_some_motions_shows_no_others():
+    wanted = (Motion.CIRCLING, Motion.UP)
+    clips = ShapeClips(seed=3, frames=1, size=16, motions=wanted)
+    assert {clips[i].motion for i in range(40)} == set(wanted)
+    scenes = held_out_scenes(0, 40, wanted)
+    assert {scene.truth.motion for scene in scenes} == set(wanted)
+    assert {scene.truth for scene in scenes} <= set(truths(DrawnSplit.HELD_OUT))

@@ -13,12 +13,13 @@ from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.stages.registry import stage_of
+from magicvideo_jax.models.temporal import MotionModuleConfig, animatediff
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
 from magicvideo_jax.planning.collectives import find_collectives
 from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
-from magicvideo_jax.sampling.windows import ContextConfig
+from magicvideo_jax.sampling.windows import ContextConfig, ContextFusion
 
 REQUEST = SampleRequest(prompts=["a", "b", "c"], fps=[4.0, 8.0, 16.0], negative="dull", seed=5)
 
@@ -30,8 +31,14 @@ def tokenize(prompts):
     )
 
 
-def generator_and_params(shape: MeshConfig, devices: int, *, frames: int = 2):
+MOTION = animatediff(frames=2, motion=MotionModuleConfig(heads=2))
+
+
+def generator_and_params(shape: MeshConfig, devices: int, *, frames: int = 2, temporal=None):
     experiment = tiny(sample=SampleConfig(Sampler.DDPM, steps=3))
+    if temporal is not None:
+        unet = replace(experiment.model.unet, temporal=temporal)
+        experiment = replace(experiment, model=replace(experiment.model, unet=unet))
     networks = Networks(experiment.model)
     mesh = make_mesh(shape, jax.devices()[:devices])
     shapes = networks.shapes(stage_of(experiment).components(experiment))
@@ -134,6 +141,19 @@ def test_a_clip_may_be_longer_than_those_of_training_in_windows():
     again = replace(LONG, free_init=FreeInitConfig(iterations=3, spatial_stop=0.5), guidance=2.0)
     assert (generator.generate(params, REQUEST, again) != clips).any()
     assert generator.program(mesh)._cache_size() == 1
+
+
+def test_motion_modules_may_attend_in_windows_of_a_longer_clip():
+    free_noise = ContextConfig(2, fuse=ContextFusion.ATTENTION, reuse_noise=True)
+    generator, params, _ = generator_and_params(MeshConfig(), 1, frames=5)
+    with pytest.raises(UserError, match="--context_fuse=attention: this is for models whose only"):
+        generator.generate(params, REQUEST, replace(LONG, context=free_noise))
+    generator, params, _ = generator_and_params(MeshConfig(), 1, frames=5, temporal=MOTION)
+    with pytest.raises(UserError, match=r"--frames=5: .* know 2 frames"):
+        generator.generate(params, REQUEST, SampleConfig(steps=3))
+    clips = generator.generate(params, REQUEST, SampleConfig(steps=3, context=free_noise))
+    assert clips.shape == (3, 5, 16, 16, 3)
+    assert len(np.unique(clips)) > 50
 
 
 @pytest.mark.slow

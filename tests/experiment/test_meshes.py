@@ -17,6 +17,8 @@ from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.parallel.batch import shard_batch
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.planning.collectives import find_collectives, totals_by_kind
+from magicvideo_jax.training.lora import LoRAConfig, LoRALayers
+from magicvideo_jax.training.optimizer import Freeze, OptimConfig
 from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import CompiledStep
 
@@ -30,9 +32,10 @@ FACTORISATIONS = [
 ]
 
 
-def run_on(shape: MeshConfig, devices: int) -> AbstractRun:
+def run_on(shape: MeshConfig, devices: int, optim: OptimConfig | None = None) -> AbstractRun:
     """One clip a device at a time, or eight frames of one clip."""
     experiment = tiny()
+    experiment = replace(experiment, optim=optim or experiment.optim)
     unet = replace(experiment.model.unet, temporal=TemporalConfig(FRAMES))
     experiment = replace(
         experiment,
@@ -100,6 +103,20 @@ def test_five_steps_equal_those_of_one_device(shape):
     )
     assert distance < 1e-5 * np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(reference)))
     says_what_it_should(run, program)
+
+
+@pytest.mark.slow
+def test_lora_on_a_mesh_takes_the_steps_of_one_device():
+    lora = LoRAConfig(rank=8, layers=LoRALayers.ALL)
+    optim = OptimConfig(warmup=1, lr=1e-3, freeze=Freeze.LORA, lora=lora)
+    run = run_on(IN_THE_SUITE, 8, optim)
+    assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(run.state.params))
+    losses, params, _ = train_on(run)
+    batch = IN_THE_SUITE.data * IN_THE_SUITE.fsdp
+    expected, reference, _ = train_on(run_on(MeshConfig(batch, 1, 1), 1, optim))
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    for ours, theirs in zip(*map(jax.tree.leaves, (params, reference)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def says_what_it_should(run: AbstractRun, program: str) -> None:

@@ -62,7 +62,7 @@ def test_filters_are_those_of_diffusers(config, shape):
 
 @pytest.mark.parametrize("config", FILTERS, ids=str)
 def test_frequencies_are_mixed_as_in_diffusers(config):
-    """Along odd axes too, where the shifted filter is not symmetric."""
+    """Odd axes have a filter that is not symmetric."""
     free_init = make_free_init(config, ANIMATEDIFF_NOISE, shape=SHAPE[1:])
     assert free_init is not None
     fresh = jax.random.normal(key_for(0, 0, "fresh"), SHAPE)
@@ -75,7 +75,7 @@ def test_frequencies_are_mixed_as_in_diffusers(config):
 
 @pytest.mark.parametrize("iterations", [2, 3])
 def test_iterations_are_those_of_diffusers(iterations, monkeypatch):
-    """With its loop, its scheduler and our fresh noise."""
+    """Its loop and its scheduler, with our fresh noise."""
     config = FreeInitConfig(iterations=iterations)
     table = ddim(ANIMATEDIFF_NOISE, 4)
     free_init = make_free_init(config, ANIMATEDIFF_NOISE, shape=SHAPE[1:])

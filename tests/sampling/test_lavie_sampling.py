@@ -64,7 +64,8 @@ def sampled(kind: str, config: SampleConfig, frames: int, **given: jax.Array) ->
     params = copied(known.table, network.shapes, weights_of(twin))
     shape = (frames, SIDE, SIDE, 4)
 
-    def denoise(params, z, time, condition: Condition):
+    def denoise(params, z, time, condition: Condition, *, attention_window=None):
+        del attention_window
         if condition.given is not None:
             z = jnp.concatenate([z, condition.given], -1)
         return network.apply(params, z, time, condition.text, None, condition.noise_level)

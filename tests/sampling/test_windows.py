@@ -17,6 +17,7 @@ from magicvideo_jax.diffusion.sampler import run_sampler
 from magicvideo_jax.diffusion.solvers import ddim, euler
 from magicvideo_jax.sampling.windows import (
     ContextConfig,
+    ContextFusion,
     context_windows,
     uniform_windows,
     windowed,
@@ -115,7 +116,7 @@ def test_shares_of_the_windows_sum_to_one(loop):
 @pytest.mark.parametrize("loop", [False, True])
 @pytest.mark.parametrize("sampler", [ddim, euler])
 def test_sampling_averages_the_windows_of_each_step(sampler, loop):
-    """Against the schedule and the average written as loops, with a network that mixes frames."""
+    """The schedule and the average are written as loops, the network mixes frames."""
     steps, frames, size = 5, 11, 4
     settings = NoiseScheduleConfig(prediction_type=Prediction.X0)
     table = sampler(settings, steps)
@@ -149,6 +150,10 @@ def test_a_clip_that_fits_a_window_has_none():
     assert context_windows(ContextConfig(frames=16), frames=16, steps=3) is None
     assert context_windows(ContextConfig(frames=16), frames=7, steps=3) is None
     assert uniform_windows(ContextConfig(frames=16), frames=7, step=3) == [(0, 1)]
+    in_attention = ContextConfig(frames=16, fuse=ContextFusion.ATTENTION)
+    assert context_windows(in_attention, frames=64, steps=3) is None
+    assert in_attention.for_clip(17).attention_window == 16
+    assert in_attention.for_clip(16) == ContextConfig()
 
 
 def test_conditions_of_frames_go_with_their_window():
@@ -234,6 +239,11 @@ def test_no_window_is_longer_than_its_stride_allows():
         ({"frames": 4, "overlap": -1}, "overlap=-1: give at least 0"),
         ({"frames": 4, "stride": 0}, "stride=0: give at least 1"),
         ({"reuse_noise": True}, "reuse_noise=True: give frames"),
+        ({"fuse": ContextFusion.ATTENTION}, "fuse=attention: give frames"),
+        (
+            {"frames": 4, "loop": True, "fuse": ContextFusion.ATTENTION},
+            "fuse=attention: give output for windows with a stride or a loop",
+        ),
     ],
 )
 def test_impossible_windows_are_named(fields, words):

@@ -230,7 +230,8 @@ def test_a_hub_cache_folder_is_the_snapshot_of_its_main_branch(tmp_path):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("runwayml/stable-diffusion-v1-5", "nothing is downloaded"),
+        ("runwayml/none", "no such file or folder, and not in the download cache"),
+        ("some/folder/of/weights", "no such file or folder; give"),
         ("/no/such/place", "no such file or folder"),
         ("gs://bucket/weights", "only local paths"),
         ("", "is empty"),

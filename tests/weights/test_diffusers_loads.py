@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from test_convert import _convert
 from tiny_pipeline import change_json, tiny_folder
 
-from magicvideo_jax.weights.open import EMBEDDED
+from magicvideo_jax.weights.locate import EMBEDDED
 
 
 def sampled(folder: Path) -> np.ndarray:

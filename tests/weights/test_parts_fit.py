@@ -14,7 +14,8 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.weights.components import VAE, component_weights
 from magicvideo_jax.weights.jax_params import save_params
-from magicvideo_jax.weights.open import EMBEDDED, open_weights
+from magicvideo_jax.weights.locate import EMBEDDED
+from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.write_folders import write_jax
 
 

@@ -109,17 +109,27 @@ def truths(split: DrawnSplit) -> tuple[Truth, ...]:
     return tuple(t for t in every if (t in chosen) == (split is DrawnSplit.HELD_OUT))
 
 
-def scene_at(seed: int, index: int, split: DrawnSplit = DrawnSplit.TRAIN) -> Scene:
-    """Scene at an index of an endless random-access stream."""
-    rng = _rng(seed, index, split.value)
-    return _invent(
-        rng, truths(split)[rng.integers(len(truths(split)))], unseen=split is DrawnSplit.HELD_OUT
-    )
+def scene_at(
+    seed: int,
+    index: int,
+    split: DrawnSplit = DrawnSplit.TRAIN,
+    motions: tuple[Motion, ...] = tuple(Motion),
+) -> Scene:
+    """Scene at an index of an endless random-access stream of these motions."""
+    rng, pool = _rng(seed, index, split.value), _truths_of(split, motions)
+    return _invent(rng, pool[rng.integers(len(pool))], unseen=split is DrawnSplit.HELD_OUT)
 
 
-def held_out_scenes(seed: int, number: int) -> list[Scene]:
+def held_out_scenes(
+    seed: int, number: int, motions: tuple[Motion, ...] = tuple(Motion)
+) -> list[Scene]:
     """Distinct scenes of held-out triples, which repeat only after all were used."""
-    return _each_once(seed, number, truths(DrawnSplit.HELD_OUT))
+    return _each_once(seed, number, _truths_of(DrawnSplit.HELD_OUT, motions))
+
+
+@cache
+def _truths_of(split: DrawnSplit, motions: tuple[Motion, ...]) -> tuple[Truth, ...]:
+    return tuple(truth for truth in truths(split) if truth.motion in motions)
 
 
 def held_out_image_scenes(seed: int, number: int) -> list[Scene]:
@@ -198,7 +208,7 @@ class ShapeClips:
     """Clips by index, as a grain data source.
 
     `fps` overrides the random frame rates. `uncaptioned_fraction` of the clips have an empty
-    caption.
+    caption. Only `motions` are shown.
     """
 
     seed: int
@@ -208,12 +218,13 @@ class ShapeClips:
     size: int = int(CANVAS)
     fps: float | None = None
     uncaptioned_fraction: float = 0.0
+    motions: tuple[Motion, ...] = tuple(Motion)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> DrawnClip:
-        scene = scene_at(self.seed, _checked(index, self.length), self.split)
+        scene = scene_at(self.seed, _checked(index, self.length), self.split, self.motions)
         scene = scene if self.fps is None else replace(scene, fps=self.fps)
         clip = draw_clip(scene, frames=self.frames, size=self.size)
         fraction = self.uncaptioned_fraction

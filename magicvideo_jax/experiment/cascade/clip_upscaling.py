@@ -11,16 +11,16 @@ from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
+from magicvideo_jax.experiment.config import Component
 from magicvideo_jax.experiment.initial_weights import (
     InitialWeights,
-    check_task,
     initial_weights,
     with_unet_of,
 )
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import SUPER_RESOLUTION_SAMPLE
 from magicvideo_jax.sampling.super_resolution import NOISE_LEVEL, noisy_pictures, parts_of
-from magicvideo_jax.weights.fitting import UNetTask
+from magicvideo_jax.weights.fitting import UNetTask, check_task
 
 
 class ClipUpscaling(ClipRefiner):
@@ -77,6 +77,7 @@ def load_upscaling(path: str | Path, *, unet: str | Path = "") -> ClipUpscaling:
     """
     name, task = f"--upscaler={path}", UNetTask.UPSCALE
     initial = initial_weights(str(path), argument="--upscaler")
-    check_task(initial, task, name)
+    if Component.UNET in initial.parts:
+        check_task(initial.parts[Component.UNET].config, task, name)
     initial = with_unet_of(initial, str(unet), argument="--super_resolution", task=task)
     return ClipUpscaling(initial, name)

@@ -74,9 +74,10 @@ def check_freeze(experiment: Experiment) -> None:
     freeze = experiment.optim.freeze
     if freeze is Freeze.DECODER:
         raise UserError(
-            "config.optim.freeze=decoder: for stage=video_vae only; give all, temporal or adaptor"
+            "config.optim.freeze=decoder: for stage=video_vae only; give all, temporal, adaptor or lora"
         )
-    if freeze is not Freeze.ALL and experiment.model.unet.temporal is None:
+    only_temporal = freeze in (Freeze.TEMPORAL, Freeze.ADAPTOR)
+    if only_temporal and experiment.model.unet.temporal is None:
         raise UserError(
             f"config.optim.freeze={freeze.value}: the model has no temporal layers "
             "(config.model.unet.temporal), so nothing would train; give all"

@@ -101,6 +101,20 @@ def lavie_kind(config: temporal.TemporalConfig | None) -> LaVieKind | None:
     return next((kind for kind in LAVIE_KINDS if kind.temporal == config), None)
 
 
+def check_lavie_layers(
+    found: temporal.TemporalConfig | None, wanted: temporal.TemporalConfig | None, name: str
+) -> None:
+    """Check that a model has the temporal layers of its weights, where these are LaVie's.
+
+    Errors: `UserError` that begins with `name`.
+    """
+    if lavie_kind(found) and found != wanted:
+        raise UserError(
+            f"{name}: its U-Net has LaVie's temporal layers, and config.model.unet.temporal others: "
+            "train with --config=configs/lavie.py"
+        )
+
+
 def _kind_of(tensors: Mapping[str, object]) -> LaVieKind:
     if any(".attn_temporal." in key for key in tensors):
         return VSR

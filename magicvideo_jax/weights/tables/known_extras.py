@@ -45,7 +45,10 @@ OTHER_MODELS = (
     (r"conditioner\.embedders\..*|(model\.diffusion_model\.)?label_emb\..*", "Stable Diffusion XL"),
     (r"(.*\.)?joint_blocks\..*", "Stable Diffusion 3"),
     (r"(.*\.)?double_blocks\..*", "FLUX"),
-    (r"lora_.*|.*\.lora_(A|B|up|down)\..*", "a LoRA, which is added to a model and is none"),
+    (
+        r"lora_.*|.*\.lora_(A|B|up|down)\..*|.*\.processor\..*_lora\..*",
+        "a LoRA, which is added to a model and is none (--lora=FILE:SCALE)",
+    ),
     (r"(.*\.)?motion_modules\..*", "a motion module of AnimateDiff"),
     (r"control_model\..*|controlnet_.*", "a ControlNet"),
     (r"emb_params|string_to_param.*", "an embedding of textual inversion"),
@@ -55,8 +58,13 @@ OTHER_MODELS = (
 
 def name_of_other_model(keys: Iterable[str]) -> str | None:
     """Name of the kind of model that some keys belong to, if it is one of `OTHER_MODELS`."""
+    return name_of_kind(keys, OTHER_MODELS)
+
+
+def name_of_kind(keys: Iterable[str], kinds: Iterable[tuple[str, str]]) -> str | None:
+    """Name of the first kind, a pattern and a name, whose pattern matches a whole key."""
     keys = list(keys)
-    for pattern, name in OTHER_MODELS:
+    for pattern, name in kinds:
         if any(re.fullmatch(pattern, key) for key in keys):
             return name
     return None

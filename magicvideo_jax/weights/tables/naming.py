@@ -93,6 +93,11 @@ def name_of(table: Table, path: str, rank: int) -> Name:
     raise LookupError(f"no row of the key table names {path}")
 
 
+def layer_name(table: Table, path: str, rank: int) -> str:
+    """Name of the layer that a parameter of `rank` axes belongs to. Errors: as for `name_of`."""
+    return name_of(table, path, rank).key.rpartition(".")[0]
+
+
 def renamed(key: str, aliases: Aliases) -> str:
     """Today's name for a key of an older file."""
     for pattern, today in aliases:
