@@ -24,7 +24,7 @@ from magicvideo_jax.runtime.progress import say
 from magicvideo_jax.weights.components import TEXT, UNET, VAE, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
-from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers
+from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers, lavie_kind
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.locate import EMBEDDED
@@ -109,16 +109,18 @@ class InitialWeights:
     def fitted(self, model: ModelConfig) -> ModelConfig:
         """The model with the numbers of the weights; its temporal settings stay. The VAE's may be
         left out: weights of a VideoVAE bring them."""
+        noise = self.noise
         if Component.UNET in self.parts:
-            model = replace(
-                model, unet=replace(self.parts[Component.UNET].config, temporal=model.unet.temporal)
-            )
+            unet, temporal = self.parts[Component.UNET].config, model.unet.temporal
+            model = replace(model, unet=replace(unet, temporal=temporal))
+            if unet.temporal is None and (lavie := lavie_kind(temporal)) is not None:
+                noise = lavie.noise  # with which LaVie's own code will sample what is trained here
         if Component.VAE in self.parts:
             vae = self.parts[Component.VAE].config
             model = replace(model, vae=replace(vae, temporal=model.vae.temporal or vae.temporal))
         if Component.TEXT in self.parts:
             model = replace(model, text=self.parts[Component.TEXT].config)
-        return model if self.noise is None else replace(model, noise=self.noise)
+        return model if noise is None else replace(model, noise=noise)
 
     def without(self, components: Sequence[Component]) -> "InitialWeights":
         """The same without the weights of some networks."""

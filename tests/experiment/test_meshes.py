@@ -13,7 +13,7 @@ from tiny_experiment import tiny
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run
-from magicvideo_jax.models.temporal import TemporalConfig
+from magicvideo_jax.models.temporal import LAVIE, TemporalConfig
 from magicvideo_jax.parallel.batch import shard_batch
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.planning.collectives import find_collectives, totals_by_kind
@@ -32,11 +32,16 @@ FACTORISATIONS = [
 ]
 
 
-def run_on(shape: MeshConfig, devices: int, optim: OptimConfig | None = None) -> AbstractRun:
+def run_on(
+    shape: MeshConfig,
+    devices: int,
+    optim: OptimConfig | None = None,
+    temporal: TemporalConfig | None = None,
+) -> AbstractRun:
     """One clip a device at a time, or eight frames of one clip."""
     experiment = tiny()
     experiment = replace(experiment, optim=optim or experiment.optim)
-    unet = replace(experiment.model.unet, temporal=TemporalConfig(FRAMES))
+    unet = replace(experiment.model.unet, temporal=temporal or TemporalConfig(FRAMES))
     experiment = replace(
         experiment,
         model=replace(experiment.model, unet=unet),
@@ -103,6 +108,16 @@ def test_five_steps_equal_those_of_one_device(shape):
     )
     assert distance < 1e-5 * np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(reference)))
     says_what_it_should(run, program)
+
+
+@pytest.mark.slow
+def test_norms_over_frames_that_lie_on_several_devices_take_the_steps_of_one_device():
+    losses, params, _ = train_on(run_on(IN_THE_SUITE, 8, temporal=LAVIE))
+    batch = IN_THE_SUITE.data * IN_THE_SUITE.fsdp
+    expected, reference, _ = train_on(run_on(MeshConfig(batch, 1, 1), 1, temporal=LAVIE))
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    for ours, theirs in zip(*map(jax.tree.leaves, (params, reference)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

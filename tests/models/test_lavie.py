@@ -8,16 +8,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax.sharding import NamedSharding, PartitionSpec
 from lavie_twin import KINDS, Rotary, call, tiny_twin, weights_of
-from tiny import quick
+from tiny import quick, random_params
 from torch_weights import copied, relative_error
 
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.unet import VideoUNet
+from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.weights.tables.lavie_keys import LAVIE_TABLE, LAVIE_VSR_TABLE
 
 FRAMES = {"base": 12, "interpolation": 4, "vsr": 3}
@@ -49,6 +52,22 @@ def ours(kind: str) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_of_lavie_equals_its_twin(kind: str):
     assert relative_error(ours(kind), call(tiny_twin(kind).twin, *inputs(kind))) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["interpolation", "vsr"])
+def test_devices_that_share_a_clip_compute_the_same(kind: str):
+    """Norms, attention and convolutions over frames that lie on two devices."""
+    mesh = make_mesh(MeshConfig(1, 1, 2), jax.devices()[:2])
+    config = tiny_twin(kind).config
+    network = bind(lambda keys: VideoUNet(config, keys=keys))
+    params = random_params(network.shapes)
+    z, time, text, *level = (jnp.asarray(x.numpy()) for x in inputs(kind))
+    z = jnp.moveaxis(z, 1, -1)[:, :2]
+    alone = quick(network.apply)(params, z, time, text, None, *level)
+    spread = jax.device_put(z, NamedSharding(mesh, PartitionSpec(None, "frames")))
+    with jax.set_mesh(mesh):
+        shared = quick(network.apply)(params, spread, time, text, None, *level)
+    np.testing.assert_allclose(shared, alone, rtol=0, atol=2e-5 * np.abs(alone).max())
 
 
 CHECKOUT = os.environ.get("LAVIE_CHECKOUT", "")

@@ -1,18 +1,23 @@
 """LaVie's checkpoints: told apart by their keys, complete at full size, refused in one line where they are broken."""
 
+import shutil
 from argparse import Namespace
 from dataclasses import replace
+from json import dumps
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionUpscalePipeline
 from lavie_twin import KINDS, tiny_twin, weights_of
 from safetensors.torch import save_file
+from tiny_lavie import upscaler
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.diffusion import known_schedules
+from magicvideo_jax.diffusion.schedule import schedule_of
 from magicvideo_jax.models import temporal
 from magicvideo_jax.models.unet import SD1, UNetConfig, UNetLevelConfig
 from magicvideo_jax.weights.components import UNET
@@ -20,6 +25,8 @@ from magicvideo_jax.weights.formats.lavie_file import lavie_kind
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.tables.lavie_keys import frequency_keys, rotary_frequencies
 from magicvideo_jax.weights.tables.naming import name_of
+from magicvideo_jax.weights.tensor_files import read_json
+from magicvideo_jax.weights.write_folders import write_diffusers, write_jax
 
 X4 = UNetConfig(
     levels=(
@@ -83,8 +90,15 @@ def with_prefix(path: Path, state: dict[str, torch.Tensor]) -> None:
 FORMS = {"published": as_published, "module": with_prefix, "flat": torch.save}
 
 
-@pytest.mark.parametrize("form", [*FORMS, "safetensors"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        *(("base", form) for form in (*FORMS, "safetensors")),
+        ("interpolation", "published"),
+        ("vsr", "published"),
+        ("vsr", "safetensors"),
+    ],
+)
 def test_a_checkpoint_is_told_by_its_keys_and_read_whole(tmp_path: Path, kind: str, form: str):
     state = state_of(kind)
     if form == "safetensors":
@@ -152,3 +166,34 @@ def test_half_precision_moves_the_frequencies_by_less_than_a_thousandth(tmp_path
     state = {key: x.half() for key, x in state_of("base").items()}
     torch.save(state, tmp_path / "a.pt")
     assert open_weights(tmp_path / "a.pt").parts["unet"].config == tiny_twin("base").config
+
+
+def test_an_upscaler_is_opened_and_loads_in_diffusers_when_it_comes_back(tmp_path: Path):
+    weights = open_weights(upscaler())
+    assert weights.low_resolution is not None
+    assert np.array_equal(
+        schedule_of(weights.low_resolution).alphas_cumprod,
+        schedule_of(known_schedules.LOW_RESOLUTION_NOISE).alphas_cumprod,
+    )
+    assert weights.parts["vae"].config.scaling == 0.08333
+    (tmp_path / "jax").mkdir()
+    write_jax(weights, tmp_path / "jax")
+    again = open_weights(tmp_path / "jax")
+    assert (again.low_resolution, again.noise) == (weights.low_resolution, weights.noise)
+    write_diffusers(again, tmp_path / "back")
+    back = StableDiffusionUpscalePipeline.from_pretrained(tmp_path / "back")
+    source = StableDiffusionUpscalePipeline.from_pretrained(upscaler())
+    assert back.low_res_scheduler.config.beta_schedule == "scaled_linear"
+    for name in ("unet", "vae", "text_encoder"):
+        theirs = getattr(source, name).state_dict()
+        for key, x in getattr(back, name).state_dict().items():
+            assert torch.equal(x, theirs[key]), key
+
+
+def test_an_older_upscaler_has_the_scale_that_its_vae_does_not_say(tmp_path: Path):
+    folder = shutil.copytree(upscaler(), tmp_path / "old")
+    json = folder / "vae/config.json"
+    content = read_json(json)
+    del content["scaling_factor"]
+    json.write_text(dumps(content))
+    assert open_weights(folder).parts["vae"].config.scaling == 0.08333
