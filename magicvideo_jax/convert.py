@@ -3,12 +3,18 @@
     python -m magicvideo_jax.convert SOURCE TARGET
 
 SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2.x checkpoint
-(.safetensors, .ckpt), a VAE alone (folder or file), TAESD's files, a folder that this command
-wrote, or a work folder of `train` (its averaged weights); or the name of such weights on the
-Hugging Face Hub, owner/name or hf://owner/name@revision/path. TARGET is a folder of the other
-side: JAX for PyTorch's, diffusers' for ours. Of a run with `optim.freeze=lora`, --to=kohya_lora,
-diffusers_lora or motion_lora writes its LoRA as a .safetensors file. TARGET appears whole or not at
-all.
+(.safetensors, .ckpt), a VAE alone (folder or file), TAESD's files, motion modules of AnimateDiff
+(file or folder of a MotionAdapter), a file of LaVie, a folder that this command wrote, or a work
+folder of `train` (its averaged weights); or the name of such weights on the Hugging Face Hub,
+owner/name or hf://owner/name@revision/path. TARGET is a folder of the other side: JAX for PyTorch's, diffusers'
+for ours. It appears whole or not at all.
+
+    python -m magicvideo_jax.convert SOURCE TARGET --part=motion
+
+takes the motion modules alone: a TARGET that ends in .safetensors is a file in AnimateDiff's own
+keys, any other the folder of a MotionAdapter. The U-Net of a LaVie model becomes a file in LaVie's
+own keys where TARGET ends in .safetensors. Of a run with `optim.freeze=lora`, --to=kohya_lora,
+diffusers_lora or motion_lora writes its LoRA as a .safetensors file.
 """
 
 import argparse
@@ -16,13 +22,15 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
+from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime.exit import exit_with
 from magicvideo_jax.weights.hub_name import is_address
 
@@ -30,9 +38,10 @@ if TYPE_CHECKING:
     from magicvideo_jax.weights.components import Weights
     from magicvideo_jax.weights.streaming import Tick
 
-_FILE_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 LORA_FORMS = ("kohya_lora", "diffusers_lora", "motion_lora")
 """Names of `weights.write_lora.LORA_FILE_FORMS`, which JAX would have to be loaded for."""
+_FILE, _OTHER_FILES = ".safetensors", (".ckpt", ".pt", ".pth", ".bin")
+_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def main() -> None:
@@ -47,27 +56,31 @@ def convert(asked: argparse.Namespace) -> None:
     if asked.to in LORA_FORMS:
         _convert_lora(asked, local_path(source, argument="SOURCE"), target)
         return
-    if target.suffix.lower() in _FILE_ENDINGS:
+    is_file = target.suffix.lower() == _FILE
+    if target.suffix.lower() in _OTHER_FILES:
         raise UserError(
-            f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}"
+            f"TARGET {target}: no {target.suffix} file is written: give the name of a folder, or for "
+            f"motion modules and networks of LaVie one ending in {_FILE}"
         )
     if not is_address(source):
         _check_apart(local_path(source, argument="SOURCE"), target)
 
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.core.files import atomic_write
+    from magicvideo_jax.weights.file_forms import check_file_target
     from magicvideo_jax.weights.write_folders import check_target
 
-    check_target(target, overwrite=asked.overwrite)
+    (check_file_target if is_file else check_target)(target, overwrite=asked.overwrite)
     weights = _open(asked)
-    to_jax = not weights.is_ours if asked.to is None else asked.to == "jax"
-    for note in weights.notes:
+    form = _form(weights, asked, target)
+    for note in (*weights.notes, *form.notes):
         print(f"note: {note}", flush=True)
-    print(f"writing {'a JAX' if to_jax else 'a diffusers'} folder to {target}", flush=True)
+    print(f"writing {form.words} to {target}", flush=True)
     started = time.monotonic()
-    with atomic_write(target, replaces_folder=asked.overwrite) as folder:
-        folder.mkdir()
-        _write(weights, folder, to_jax=to_jax, dtype=asked.dtype)
+    with atomic_write(target, replaces_folder=asked.overwrite) as aside:
+        if not is_file:
+            aside.mkdir()
+        form.write(aside)
     print(f"wrote {target} in {time.monotonic() - started:.1f} s", flush=True)
 
 
@@ -123,6 +136,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
     from magicvideo_jax.weights.fitting import check_parts
     from magicvideo_jax.weights.formats.weight_format import OpenOptions
     from magicvideo_jax.weights.lora_merge import with_loras
+    from magicvideo_jax.weights.motion_weights import joined, renormed
     from magicvideo_jax.weights.write_folders import check_complete
 
     tokenizer = None
@@ -147,28 +161,57 @@ def _open(asked: argparse.Namespace) -> "Weights":
             files = weights.tokenizer or (other.tokenizer if kind is TEXT else None)
             notes = (*weights.notes, *other.notes)
             weights = replace(weights, parts=parts, tokenizer=files, notes=notes)
+    if asked.motion:
+        other = open_any_weights(asked.motion, argument="--motion")
+        weights = joined(weights, other, name=f"--motion={asked.motion}")
+    norm = MotionNorm(asked.motion_norm)
+    weights = renormed(weights, norm, name=f"--motion_norm={norm.value}")
     weights = replace(weights, parts=with_loras(weights.parts, asked.lora, argument="--lora"))
-    check_complete(weights, f"SOURCE {asked.source}")
+    if asked.part is None and Path(asked.target).suffix.lower() != _FILE:
+        check_complete(weights, f"SOURCE {asked.source}")
     check_parts(weights, f"SOURCE {asked.source}")
     if weights.tokenizer is not None and TEXT.folder in weights.parts:
         CaptionTokenizer(weights.tokenizer, length=weights.parts[TEXT.folder].config.tokens)
     return weights
 
 
-def _write(weights: "Weights", folder: Path, *, to_jax: bool, dtype: str) -> None:
-    from magicvideo_jax.weights.write_folders import write_diffusers, write_jax
+class _Form(NamedTuple):
+    """What is written."""
 
-    if to_jax:
-        write_jax(weights, folder, progress=_progress)
-    else:
-        write_diffusers(weights, folder, dtype=_dtype(dtype), progress=_progress)
+    words: str
+    write: Callable[[Path], None]
+    notes: tuple[str, ...] = ()
+
+
+def _form(weights: "Weights", asked: argparse.Namespace, target: Path) -> _Form:
+    """The form in which the weights are written: what `--part`, `--to` and TARGET's ending say."""
+
+    from magicvideo_jax.weights.components import MOTION
+    from magicvideo_jax.weights.file_forms import file_form_of
+    from magicvideo_jax.weights.motion_weights import motion_alone
+    from magicvideo_jax.weights.tables.motion_keys import DIFFUSERS_KEYS
+    from magicvideo_jax.weights.write_folders import write_diffusers, write_jax
+    from magicvideo_jax.weights.write_motion import norm_warning, write_motion_adapter
+
+    options = {"dtype": _dtype(asked.dtype), "progress": _progress}
+    if target.suffix.lower() == _FILE:
+        file = file_form_of(weights, target)
+        write = partial(file.write, weights, **options)
+        return _Form(f"a file of {file.name}", write, file.notes(weights))
+    if asked.part == "motion" or set(weights.parts) == {MOTION.folder}:
+        motion = motion_alone(weights, name=f"SOURCE {asked.source}")
+        write = partial(write_motion_adapter, motion, **options)
+        return _Form("a MotionAdapter", write, norm_warning(motion.config, DIFFUSERS_KEYS))
+    if asked.to == "jax" or (asked.to is None and not weights.is_ours):
+        return _Form("a JAX folder", partial(write_jax, weights, progress=_progress))
+    return _Form("a diffusers folder", partial(write_diffusers, weights, **options))
 
 
 def _dtype(name: str) -> type:
     import ml_dtypes
     import numpy as np
 
-    return {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[name]
+    return dict(zip(_DTYPES, (np.float32, np.float16, ml_dtypes.bfloat16), strict=True))[name]
 
 
 @contextlib.contextmanager
@@ -186,7 +229,14 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", metavar="SOURCE", help="folder or file to read")
-    parser.add_argument("target", metavar="TARGET", help="folder to write")
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="folder to write, or for motion modules and networks of LaVie a .safetensors file",
+    )
+    parser.add_argument(
+        "--part", choices=("motion",), help="write this part of SOURCE alone: its motion modules"
+    )
     parser.add_argument(
         "--to",
         choices=("jax", "diffusers", *LORA_FORMS),
@@ -197,7 +247,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "float16", "bfloat16"),
+        choices=_DTYPES,
         default="float32",
         help="of weights written for PyTorch (JAX parameters are always float32)",
     )
@@ -227,6 +277,17 @@ def _arguments() -> argparse.Namespace:
         action="append",
         default=[],
         help="a LoRA to add to the weights; may be given several times; without :SCALE, 1",
+    )
+    parser.add_argument(
+        "--motion",
+        metavar="WEIGHTS",
+        help="motion modules of AnimateDiff to put into SOURCE, image weights of 1.x",
+    )
+    parser.add_argument(
+        "--motion_norm",
+        choices=[norm.value for norm in MotionNorm],
+        default=MotionNorm.AUTO.value,
+        help="frames over which motion modules norm (default: as the program of their file does)",
     )
     parser.add_argument(
         "--variant",

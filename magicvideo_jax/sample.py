@@ -2,7 +2,10 @@
 
     python -m magicvideo_jax.sample --workdir=DIR --prompt="a red circle moving left" --out=clip.mp4
 
-LaVie on Stable Diffusion 1.4; the last three arguments may be left out:
+    python -m magicvideo_jax.sample --weights=SD15 --motion=v3_sd15_mm.ckpt --prompt="..." --out=clip.mp4
+
+The second form puts motion modules of AnimateDiff into image weights. LaVie on Stable Diffusion 1.4,
+where the last three arguments may be left out:
 
     python -m magicvideo_jax.sample --weights=SD14 --unet=lavie_base.pt --prompt="a panda" --out=clip.mp4 \
       --interpolation=lavie_interpolation.pt --upscaler=X4_UPSCALER --super_resolution=lavie_vsr.pt
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.core.text import is_utf8
+from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
@@ -80,7 +84,14 @@ def sample(asked: argparse.Namespace) -> None:
         f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
         file=sys.stderr,
     )
-    pipe = load(asked.workdir, vae=asked.vae, unet=asked.unet, lora=asked.lora)
+    pipe = load(
+        asked.workdir,
+        vae=asked.vae,
+        unet=asked.unet,
+        motion=asked.motion,
+        motion_norm=asked.motion_norm,
+        lora=asked.lora,
+    )
     refiners = _refiners(asked)
     with named("--"):
         pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
@@ -170,12 +181,25 @@ def _arguments() -> argparse.Namespace:
         "--workdir",
         "--weights",
         required=True,
-        help="a work folder of train; or weights (or `embedded`), for single frames or with --unet",
+        help="a work folder of train; or weights (or `embedded`), for single frames or with --unet or "
+        "--motion",
     )
     parser.add_argument(
         "--unet",
         default="",
         help="weights whose U-Net takes the place of that of --weights: lavie_base.pt",
+    )
+    parser.add_argument(
+        "--motion",
+        default="",
+        help="AnimateDiff's motion modules, for image weights of Stable Diffusion 1.x",
+    )
+    parser.add_argument(
+        "--motion_norm",
+        choices=[norm.value for norm in MotionNorm],
+        default=MotionNorm.AUTO.value,
+        help="frames over which motion modules norm; the same modules give other clips under each "
+        "(default: as the program of their file does)",
     )
     parser.add_argument("--prompt", required=True, help="text prompt")
     parser.add_argument("--out", required=True, help="clip.mp4, clip.gif, or a folder for png")

@@ -39,7 +39,7 @@ class Rotary(nn.Module):
     def __init__(self):
         super().__init__()
         exponents = torch.arange(0, ROPE, 2, dtype=torch.float32) / ROPE
-        self.freqs = nn.Parameter(10_000.0**-exponents, requires_grad=False)
+        self.freqs = nn.Parameter(1.0 / 10_000**exponents, requires_grad=False)
 
     def rotate_queries_or_keys(self, x: torch.Tensor) -> torch.Tensor:
         angle = torch.outer(torch.arange(x.shape[-2], dtype=torch.float32), self.freqs)

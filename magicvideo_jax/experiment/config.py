@@ -16,6 +16,7 @@ from magicvideo_jax.data.drawn.scene import Motion
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
+from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.models.unet import Remat, UNetConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.parallel.mesh import MeshConfig
@@ -149,6 +150,11 @@ class Experiment:
     unet_from: str = ""
     """Weights whose U-Net, with its noise schedule, takes the place of that of `init_from`: a file of LaVie on Stable
     Diffusion 1.4. Empty: none does."""
+    motion_from: str = ""
+    """Weights whose motion modules go into the image U-Net of `init_from`, with their noise schedule: a file of
+    AnimateDiff or a MotionAdapter. Empty: none; modules of the config then begin as identities."""
+    motion_norm: MotionNorm = MotionNorm.AUTO
+    """Frames over which a U-Net with motion modules norms; the same weights give other clips under each."""
     lora: tuple[str, ...] = ()
     """LoRA files added to these weights, each `FILE` or `FILE:SCALE`."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -238,6 +244,17 @@ def check_experiment(experiment: Experiment) -> None:
             f"train.batch_size={train.batch_size}, and leave the VAE out of model.trained"
         )
     check_optimizer(experiment.optim, train.steps)
+    temporal = model.unet.temporal
+    if temporal is None or temporal.motion is None:
+        for name, value in (
+            ("motion_from", experiment.motion_from),
+            ("motion_norm", experiment.motion_norm.value),
+        ):
+            if value not in ("", MotionNorm.AUTO.value):
+                raise UserError(
+                    f"config.{name}={value}: config.model.unet.temporal has no motion modules: train "
+                    "with configs/animatediff.py, or leave it out"
+                )
     if data.size % model.vae.factor:
         raise UserError(
             f"config.data.size={data.size}: give a multiple of {model.vae.factor}, the VAE's factor"

@@ -227,10 +227,12 @@ def _check_frames(experiment: Experiment, frames: int, context: ContextConfig) -
     if context.frames is not None:
         name, at_once = "context_frames", context.frames
     if most is not None and at_once > most:
+        has_positions = temporal is not None and temporal.motion is not None
+        train = f", or train with config.model.unet.temporal.frames={at_once}"
         raise UserError(
             f"--{name}={at_once}: this model's temporal layers know {most} frames; ask for at most "
-            f"{most}, or for windows of {most} (--context_frames={most}), or train with "
-            f"config.model.unet.temporal.frames={at_once}"
+            f"{most}, or for windows of {most} (--context_frames={most})"
+            f"{'' if has_positions else train}"
         )
     if window is not None and not (
         temporal is not None

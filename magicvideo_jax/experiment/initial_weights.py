@@ -1,4 +1,5 @@
-"""Where a run's first weights come from: nothing, Stable Diffusion weights, or another run."""
+"""Where a run's first weights come from: nothing, Stable Diffusion weights, or another run; the VAE
+and the motion modules may come from elsewhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,16 +13,17 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
+from magicvideo_jax.diffusion.known_schedules import ANIMATEDIFF_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.models.bind import Network
-from magicvideo_jax.models.temporal import VIDEO_PARTS
+from magicvideo_jax.models.temporal import VIDEO_PARTS, MotionNorm, with_motion_norm
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.parallel.shardings import on_local_device
 from magicvideo_jax.runtime.progress import say
-from magicvideo_jax.weights.components import TEXT, UNET, VAE, ComponentWeights, Weights
+from magicvideo_jax.weights.components import MOTION, TEXT, UNET, VAE, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
 from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers, lavie_kind
@@ -30,6 +32,7 @@ from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.locate import EMBEDDED
 from magicvideo_jax.weights.lora_merge import with_loras
 from magicvideo_jax.weights.match import may_miss
+from magicvideo_jax.weights.motion_weights import has_motion, with_motion
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
@@ -40,6 +43,7 @@ __all__ = [
     "InitialWeights",
     "initial_of",
     "initial_weights",
+    "with_motion_of",
     "with_unet_of",
     "with_vae_of",
 ]
@@ -105,16 +109,29 @@ class InitialWeights:
     tokenizer: Path | None = None
     experiment: Experiment | None = None
     """Experiment of the run they come from; None for other weights."""
+    motion_norm: MotionNorm = MotionNorm.AUTO
+    """Convention that is asked for of motion modules."""
 
     def fitted(self, model: ModelConfig) -> ModelConfig:
-        """The model with the numbers of the weights; its temporal settings stay. The VAE's may be
-        left out: weights of a VideoVAE bring them."""
-        noise = self.noise
+        """The model with the numbers of the weights; its temporal settings stay, but for motion
+        modules, which are as their weights have them. The VAE's may be left out: weights of a
+        VideoVAE bring them."""
+        temporal, noise = model.unet.temporal, self.noise
         if Component.UNET in self.parts:
-            unet, temporal = self.parts[Component.UNET].config, model.unet.temporal
+            unet = self.parts[Component.UNET].config
+            lavie = lavie_kind(temporal)
+            # Layers that the weights lack are trained for the noise of the programs that read them.
+            if lavie is not None and unet.temporal is None:
+                noise = lavie.noise
+            if temporal is not None and temporal.motion is not None:
+                if has_motion(self.parts[Component.UNET]):
+                    temporal = unet.temporal
+                else:
+                    noise = ANIMATEDIFF_NOISE
             model = replace(model, unet=replace(unet, temporal=temporal))
-            if unet.temporal is None and (lavie := lavie_kind(temporal)) is not None:
-                noise = lavie.noise  # with which LaVie's own code will sample what is trained here
+        if temporal is not None and temporal.motion is not None:
+            temporal = with_motion_norm(temporal, self.motion_norm)
+            model = replace(model, unet=replace(model.unet, temporal=temporal))
         if Component.VAE in self.parts:
             vae = self.parts[Component.VAE].config
             model = replace(model, vae=replace(vae, temporal=model.vae.temporal or vae.temporal))
@@ -171,8 +188,12 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
     if init_from == "scratch":
         return InitialWeights()
     weights = open_any_weights(init_from, argument=argument)
-    for note in weights.notes:
-        _say_once(f"note: {note}")
+    _say_notes(weights)
+    if MOTION.folder in weights.parts:
+        raise UserError(
+            f"{argument}={init_from}: motion modules alone: give Stable Diffusion 1.x weights here, and "
+            "these as config.motion_from or --motion"
+        )
     parts = {Component(name): part for name, part in weights.parts.items()}
     experiment = weights.experiment if isinstance(weights, RunWeights) else None
     return InitialWeights(
@@ -182,7 +203,7 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
 
 def initial_of(experiment: Experiment) -> InitialWeights:
     """The first weights that a config names: those of `init_from`, with the VAE of `vae_from` and
-    the U-Net of `unet_from`, and the LoRA files of `lora`.
+    the U-Net of `unet_from`, the motion modules of `motion_from`, and the LoRA files of `lora`.
 
     Errors: also `UserError` for weights that are not whole and would leave a network untrained.
     """
@@ -200,7 +221,9 @@ def initial_of(experiment: Experiment) -> InitialWeights:
         check_lavie_layers(unet.temporal, experiment.model.unet.temporal, name)
     check_whole(initial, name, vae="set config.vae_from")
     check_halves(initial, ("encoder", "decoder"), name)
-    return initial_with_loras(initial, experiment.lora, argument="config.lora")
+    initial = with_motion_of(initial, experiment.motion_from, argument="config.motion_from")
+    initial = initial_with_loras(initial, experiment.lora, argument="config.lora")
+    return replace(initial, motion_norm=experiment.motion_norm)
 
 
 def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> InitialWeights:
@@ -255,6 +278,22 @@ def with_unet_of(
         check_task(unet.config, task, name)
         check_parts(Weights({part.value: one for part, one in initial.parts.items()}), name)
     return initial
+
+
+def with_motion_of(initial: InitialWeights, weights: str, *, argument: str) -> InitialWeights:
+    """First weights whose U-Net has the motion modules of other `weights`, and their noise schedule;
+    empty: unchanged.
+
+    Errors: `UserError` naming `argument` where the two do not fit each other.
+    """
+    if not weights:
+        return initial
+    other = open_any_weights(weights, argument=argument)
+    _say_notes(other)
+    unet = with_motion(initial.parts.get(Component.UNET), other, name=f"{argument}={weights}")
+    parts = {**initial.parts, Component.UNET: unet}
+    # The experiment of a run of images says nothing about clips.
+    return replace(initial, parts=parts, noise=other.noise, experiment=None)
 
 
 def initial_with_loras(
@@ -320,6 +359,11 @@ def weights_to_export(weights: Weights) -> Weights:
 def _fingerprint_of(initial: InitialWeights) -> Fingerprint:
     model, _, params = initial.opened(Component.VAE)
     return vae_fingerprint(params[Component.VAE.value], model.vae)
+
+
+def _say_notes(weights: Weights) -> None:
+    for note in weights.notes:
+        _say_once(f"note: {note}")
 
 
 @cache

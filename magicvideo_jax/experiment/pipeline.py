@@ -19,20 +19,23 @@ from magicvideo_jax.experiment.initial_weights import (
     check_whole,
     initial_weights,
     initial_with_loras,
+    with_motion_of,
     with_unet_of,
     with_vae_of,
 )
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.stages.registry import stage_of
+from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
 from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
-from magicvideo_jax.sampling.published import PUBLISHED_SAMPLE
+from magicvideo_jax.sampling.published import published_sample
 from magicvideo_jax.sampling.windows import ContextConfig
 from magicvideo_jax.weights.components import VAE, component_weights
 from magicvideo_jax.weights.fitting import UNetTask, check_task
+from magicvideo_jax.weights.motion_weights import has_motion
 
 EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
 """What the embedded weights were scored with."""
@@ -140,15 +143,24 @@ class Pipeline:
 
 
 def load(
-    path: str | Path, *, vae: str | Path = "", unet: str | Path = "", lora: Sequence[str] = ()
+    path: str | Path,
+    *,
+    vae: str | Path = "",
+    unet: str | Path = "",
+    motion: str | Path = "",
+    motion_norm: MotionNorm | str = MotionNorm.AUTO,
+    lora: Sequence[str] = (),
 ) -> Pipeline:
     """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known form.
 
     `vae` is other weights whose VAE decodes, such as a VideoVAE; it also supplies the VAE where `path` has none.
     `unet` is other weights whose U-Net takes the place of that of `path`, with its schedule and its authors' sampler:
     LaVie's base model (`lavie_base.pt`) on Stable Diffusion 1.4.
-    `lora` are LoRA files to add, each `FILE` or `FILE:SCALE`.
-    Image weights make single frames: train, or load a work folder or what was converted of one, for clips that move.
+    `motion` is AnimateDiff's motion modules for image weights of Stable Diffusion 1.x, in any form that holds them;
+    their schedule comes with them. `motion_norm` is a value of `MotionNorm`: the same modules give other clips under
+    each, and `auto` follows their file. `lora` are LoRA files to add, each `FILE` or `FILE:SCALE`.
+    Image weights alone make single frames: give motion modules, train, or load a work folder or what was converted of
+    one, for clips that move.
     Errors: `UserError` naming the path or what it lacks.
     """
     enable_compilation_cache()
@@ -158,7 +170,9 @@ def load(
     initial = with_unet_of(initial, str(unet), argument="--unet")
     if Component.UNET in initial.parts:
         check_task(initial.parts[Component.UNET].config, UNetTask.GENERATE, f"--workdir={path}")
+    initial = with_motion_of(initial, str(motion), argument="--motion")
     initial = initial_with_loras(initial, lora, argument="--lora")
+    initial = replace(initial, motion_norm=_motion_norm(motion_norm, initial))
     pipeline = _load(str(path), initial)
     if vae:
         pipeline.decode_with(str(vae))
@@ -190,6 +204,22 @@ def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
     return {component.value: _loaded(initial, networks, component) for component in PIPELINE}
 
 
+def _motion_norm(asked: MotionNorm | str, initial: InitialWeights) -> MotionNorm:
+    """The convention asked for. Errors: `UserError` for an unknown one, or where nothing follows it."""
+    name = f"--motion_norm={asked.value if isinstance(asked, MotionNorm) else asked}"
+    try:
+        norm = MotionNorm(asked)
+    except ValueError:
+        names = ", ".join(norm.value for norm in MotionNorm)
+        raise UserError(f"{name}: give one of {names}") from None
+    if norm is not MotionNorm.AUTO and initial.experiment is not None:
+        raise UserError(f"{name}: a work folder says this itself: leave it out")
+    unet = initial.parts.get(Component.UNET)
+    if norm is not MotionNorm.AUTO and (unet is None or not has_motion(unet)):
+        raise UserError(f"{name}: there are no motion modules: leave it out, or give --motion")
+    return norm
+
+
 def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     """The experiment by which weights are sampled: their sizes, and usual settings for the rest."""
     if Component.UNET not in initial.parts:
@@ -201,16 +231,17 @@ def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     usual = Experiment()
     model = initial.fitted(replace(usual.model, unet=replace(usual.model.unet, temporal=temporal)))
     size = int(vae.json.get("sample_size", 512))
-    sample = usual.sample if temporal is None else PUBLISHED_SAMPLE.get(temporal, usual.sample)
+    frames = usual.data.frames if temporal is None else temporal.frames
+    if has_motion(unet):
+        frames = min(frames, usual.data.frames)
+    sample = published_sample(temporal) or usual.sample
     return replace(
         usual,
         stage="image" if temporal is None else "video",
         init_from=path,
         model=model,
         sample=EMBEDDED_SAMPLE if path in EMBEDDED else sample,
-        data=replace(
-            usual.data, size=size, frames=usual.data.frames if temporal is None else temporal.frames
-        ),
+        data=replace(usual.data, size=size, frames=frames),
     )
 
 

@@ -64,7 +64,9 @@ class MotionTransformerBlock(nnx.Module):
     def _attend(self, y: Float[Array, "b p t c"]) -> Float[Array, "b p t c"]:
         """Both self-attentions, as residuals; positions count from the first of these frames."""
         t, c = y.shape[-2:]
-        positions = jnp.asarray(sinusoidal_positions(self.frames, c)[:t], y.dtype)
+        if t > self.frames:
+            raise ValueError(f"{t} frames, and motion modules with {self.frames} positions")
+        positions = jnp.asarray(sinusoidal_positions(t, c), y.dtype)
         positions = jnp.broadcast_to(positions, y.shape)
         y = y + self.attn1(self.norm1(y) + positions)
         return y + self.attn2(self.norm2(y) + positions)

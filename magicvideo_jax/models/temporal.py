@@ -58,6 +58,25 @@ class PositionEncoding(Enum):
     ROPE = "rope"
 
 
+class MotionNorm(Enum):
+    """Frames over which the group norms of a U-Net with motion modules take their statistics.
+
+    Three conventions exist, and the same weights give other clips under each: motion modules
+    should be sampled under the one that they were trained with.
+    """
+
+    AUTO = "auto"
+    """The convention of the program that the weights' file belongs to."""
+    ORIGINAL = "original"
+    """AnimateDiff's own code: every frame by itself. For modules of v1's form (24 positions, none
+    in the middle) the same as `ORIGINAL_V1`."""
+    ORIGINAL_V1 = "original_v1"
+    """AnimateDiff v1, and its training code as published: residual blocks and output over all
+    frames of a clip, motion modules over each."""
+    DIFFUSERS = "diffusers"
+    """diffusers, for any version: motion modules over all frames of a clip, the rest over each."""
+
+
 @dataclass(frozen=True)
 class MotionModuleConfig:
     """AnimateDiff's motion modules (2307.04725): a transformer over frames after each block of the
@@ -177,3 +196,18 @@ def animatediff(
 ANIMATEDIFF_V1 = animatediff(frames=24, motion=MotionModuleConfig(), norm_over_frames=True)
 ANIMATEDIFF_V2 = animatediff(frames=32, motion=MotionModuleConfig(in_middle=True))
 ANIMATEDIFF_V3 = animatediff(frames=32, motion=MotionModuleConfig())
+
+
+def with_motion_norm(temporal: TemporalConfig, norm: MotionNorm) -> TemporalConfig:
+    """Motion modules with their norms by another convention (`AUTO`: unchanged).
+
+    Errors: `ValueError` for temporal layers without motion modules.
+    """
+    if temporal.motion is None:
+        raise ValueError("no motion modules")
+    if norm is MotionNorm.AUTO:
+        return temporal
+    has_v1_form = temporal.frames == ANIMATEDIFF_V1.frames and not temporal.motion.in_middle
+    is_v1 = norm is MotionNorm.ORIGINAL_V1 or (norm is MotionNorm.ORIGINAL and has_v1_form)
+    motion = replace(temporal.motion, norm_over_frames=norm is MotionNorm.DIFFUSERS)
+    return replace(temporal, norm_over_frames=is_v1, motion=motion)

@@ -13,15 +13,17 @@ from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip_text import CLIPTextEncoder, TextConfig
+from magicvideo_jax.models.lone_motion import MotionConfig, motion_network
 from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.models.unet import UNetConfig, VideoUNet
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
-from magicvideo_jax.weights import config_json
+from magicvideo_jax.weights import config_json, motion_json
 from magicvideo_jax.weights.param_sources import GivenParams, ParamSource
 from magicvideo_jax.weights.streaming import Fresh, Tick, draw_missing, sharding_by_path, silent
 from magicvideo_jax.weights.tables.clip_keys import TEXT_ALIASES, TEXT_EXTRAS, TEXT_TABLE
 from magicvideo_jax.weights.tables.known_extras import KnownExtra
+from magicvideo_jax.weights.tables.motion_keys import POSITIONS
 from magicvideo_jax.weights.tables.naming import Aliases, Table
 from magicvideo_jax.weights.tables.unet_keys import UNET_TABLE
 from magicvideo_jax.weights.tables.vae_keys import VAE_ALIASES, VAE_TABLE
@@ -69,10 +71,23 @@ UNET = ComponentSpec[UNetConfig](
     table=UNET_TABLE,
     stem="diffusion_pytorch_model",
     older="diffusion_pytorch_model",
-    read=config_json.unet_config,
+    read=motion_json.video_unet_config,
     write=config_json.unet_json,
     network=cache(lambda config: bind(lambda keys: VideoUNet(config, keys=keys))),
     temporal=TemporalConfig,
+    extras=(POSITIONS,),
+)
+MOTION = ComponentSpec[MotionConfig](
+    folder="motion_adapter",
+    words="motion modules",
+    library=("diffusers", motion_json.MOTION_ADAPTER),
+    table=UNET_TABLE,
+    stem="diffusion_pytorch_model",
+    older="diffusion_pytorch_model",
+    read=motion_json.adapter_config,
+    write=motion_json.adapter_json,
+    network=cache(motion_network),
+    extras=(POSITIONS,),
 )
 VAE = ComponentSpec[VAEConfig](
     folder="vae",
@@ -172,9 +187,9 @@ class Weights:
     """Opened weights: every configuration is read, no parameter is."""
 
     parts: dict[str, ComponentWeights[Any]] = field(default_factory=dict)
-    """Networks by the name of the component: `unet`, `vae`, `text_encoder`."""
+    """Networks by the name of the component: `unet`, `vae`, `text_encoder`, `motion_adapter`."""
     noise: NoiseScheduleConfig | None = None
-    """Noise schedule of the U-Net; None where there is no U-Net."""
+    """Noise schedule of the U-Net or of motion modules; None where there are neither."""
     noise_json: Mapping[str, Any] | None = None
     """Content of scheduler_config.json as it was found."""
     low_resolution: NoiseScheduleConfig | None = None

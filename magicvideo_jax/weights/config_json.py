@@ -17,7 +17,8 @@ from magicvideo_jax.weights.json_fields import Fields
 
 Json = Mapping[str, Any]
 
-_DIFFUSERS = "0.42.1"  # whose classes these defaults are, and the version named in what we write
+DIFFUSERS_VERSION = "0.42.1"
+"""Version of diffusers whose defaults these are, and that is named in what is written."""
 
 _UNET = {
     "in_channels": 4,
@@ -162,7 +163,7 @@ def unet_json(config: UNetConfig, *, sample_size: int = 64) -> dict[str, Any]:
     text_only = [level.text_only for level in config.levels]
     return {
         "_class_name": "UNet2DConditionModel",
-        "_diffusers_version": _DIFFUSERS,
+        "_diffusers_version": DIFFUSERS_VERSION,
         "sample_size": sample_size,
         "in_channels": config.channels_in,
         "out_channels": config.channels_out,
@@ -216,7 +217,7 @@ def vae_json(config: VAEConfig, *, sample_size: int = 512) -> dict[str, Any]:
     pipeline's images."""
     return {
         "_class_name": "AutoencoderKL",
-        "_diffusers_version": _DIFFUSERS,
+        "_diffusers_version": DIFFUSERS_VERSION,
         "in_channels": config.channels,
         "out_channels": config.channels,
         "down_block_types": ["DownEncoderBlock2D"] * len(config.widths),

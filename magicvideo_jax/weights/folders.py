@@ -10,7 +10,9 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights.components import (
+    MOTION,
     PIPELINE_PARTS,
+    UNET,
     VAE,
     ComponentSpec,
     ComponentWeights,
@@ -19,6 +21,7 @@ from magicvideo_jax.weights.components import (
 from magicvideo_jax.weights.config_json import is_whole_clip
 from magicvideo_jax.weights.formats.weight_format import OpenOptions
 from magicvideo_jax.weights.jax_params import CheckpointParams
+from magicvideo_jax.weights.motion_json import MOTION_UNET
 from magicvideo_jax.weights.param_sources import TensorParams, with_current_keys, without_extras
 from magicvideo_jax.weights.scheduler_json import noise_json, noise_settings
 from magicvideo_jax.weights.tables.vae_keys import ATTENTION_WEIGHT
@@ -117,8 +120,10 @@ def open_torch_part(
     tensors = with_current_keys(open_tensors(file), kind.aliases, where=str(file))
     tensors, notes = without_extras(tensors, kind.extras, where=str(file))
     tensors = flat_convolutions(tensors, ATTENTION_WEIGHT)
-    if added is not None:
-        tensors = {**tensors, **open_tensors(added / f"{kind.stem}{SAFETENSORS}")}
+    # Motion modules are among PyTorch's weights; their folder of temporal layers says no more than
+    # their configuration.
+    if added is not None and (file_of_ours := added / f"{kind.stem}{SAFETENSORS}").is_file():
+        tensors = {**tensors, **open_tensors(file_of_ours)}
     return ComponentWeights(kind, config, json, TensorParams(kind.table, tensors, str(file))), notes
 
 
@@ -160,18 +165,23 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
         raise UserError(
             f"{where}: {pipeline} (Stable Diffusion XL); supported: Stable Diffusion 1.x and 2.x"
         )
-    known = {kind.folder: kind.library[1] for kind in PIPELINE_PARTS}
+    known = {kind.folder: [kind.library[1]] for kind in PIPELINE_PARTS}
+    known[UNET.folder].append(MOTION_UNET)
+    has_motion = index.get(UNET.folder) == ["diffusers", MOTION_UNET]
     for name, value in index.items():
         if (
             name.startswith("_")
             or name in (*LEFT_BEHIND, *_SCHEDULERS, "tokenizer")
+            or (has_motion and name == MOTION.folder)  # a copy of what the U-Net holds
             or value in ([None, None], None)
         ):
             continue
         class_name = value[1] if isinstance(value, list) and len(value) == 2 else value
-        if known.get(name) != class_name:
-            wanted = known.get(name, "a pipeline without it (Stable Diffusion 1.x or 2.x)")
-            raise UserError(f"{where}: field '{name}' is {value!r}; supported: {wanted}")
+        if class_name not in known.get(name, []):
+            wanted = known.get(name, ["a pipeline without it (Stable Diffusion 1.x or 2.x)"])
+            raise UserError(
+                f"{where}: field '{name}' is {value!r}; supported: {' or '.join(wanted)}"
+            )
     absent = [name for name in known if name not in index]
     if absent:
         raise UserError(f"{where}: names no {', '.join(absent)}")

@@ -15,6 +15,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import PIPELINE_PARTS, VAE
 from magicvideo_jax.weights.folders import CONFIG, FORMAT, INDEX, LEFT_BEHIND, PARAMS
 from magicvideo_jax.weights.formats.taesd_files import HALVES, taesd_file
+from magicvideo_jax.weights.peft_metadata import ADAPTER_CONFIG
 from magicvideo_jax.weights.tensor_files import (
     PICKLES,
     SAFETENSORS,
@@ -56,8 +57,9 @@ def hub_files(
     opened, several files could be, or no weights have the `variant`.
     """
     if path in listing:
-        names = _with_shards(PurePosixPath(path).name, _inside(listing, _parent(path)))
-        return HubFiles(_joined(_parent(path), names), path)
+        beside = _inside(listing, _parent(path))
+        files = [*_with_shards(PurePosixPath(path).name, beside), *_scales_in(beside)]
+        return HubFiles(_joined(_parent(path), files), path)
     names = _inside(listing, path)
     if not names:
         raise UserError(f"{where}: no {path or 'file'} in it; there are {_listed(listing)}")
@@ -67,7 +69,8 @@ def hub_files(
     if chosen is not None:
         return HubFiles(_joined(path, chosen), path)
     chosen = _weights_in(names, variant) or _lone_file(names, where)
-    return HubFiles(_joined(path, chosen), str(PurePosixPath(path, chosen[0])))
+    opened = str(PurePosixPath(path, chosen[0]))
+    return HubFiles(_joined(path, [*chosen, *_scales_in(names)]), opened)
 
 
 def _folder_files(
@@ -138,6 +141,11 @@ def _lone_file(names: Collection[str], where: str) -> list[str]:
     if files:
         raise UserError(f"{where}: several weight files, add the name of one: {_listed(files)}")
     raise UserError(f"{where}: no weights in it; there are {_listed(names)}")
+
+
+def _scales_in(names: Collection[str]) -> list[str]:
+    """The file that changes what the factors beside it, of a LoRA, are worth."""
+    return [name for name in names if name == ADAPTER_CONFIG]
 
 
 def _check_variant(names: Collection[str], variant: str, where: str) -> None:

@@ -16,10 +16,10 @@ class Fields:
     """A JSON object with defaults behind it, and the name of its file for errors."""
 
     def __init__(self, content: Mapping[str, Any], defaults: Mapping[str, Any], *, where: str):
-        self.content, self._defaults, self.where = content, defaults, where
+        self.content, self.defaults, self.where = content, defaults, where
 
     def get(self, field: str) -> Any:
-        return self.content.get(field, self._defaults[field])
+        return self.content.get(field, self.defaults[field])
 
     def integer(self, field: str) -> int:
         value = self.get(field)

@@ -8,15 +8,14 @@ The order of files does not matter. Beside a kernel, one update is in host memor
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.weights.components import UNET, ComponentWeights
+from magicvideo_jax.weights.locate import locate
 from magicvideo_jax.weights.lora_files import LoRAUpdate, open_lora
 from magicvideo_jax.weights.param_sources import ParamSource, Shapes
 from magicvideo_jax.weights.streaming import put
@@ -57,7 +56,7 @@ def with_loras(
     terms: dict[str, dict[str, list[_Term]]] = {}
     for text in loras:
         request = parse_lora(text, argument=argument)
-        for update in open_lora(_located(request.file, argument), parts):
+        for update in open_lora(locate(request.file, argument=argument), parts):
             by_path = terms.setdefault(update.layer.network, {})
             by_path.setdefault(update.layer.path, []).append(_Term(update, request.scale))
     return {
@@ -66,13 +65,6 @@ def with_loras(
         else part
         for name, part in parts.items()
     }
-
-
-def _located(file: str, argument: str) -> Path:
-    path = local_path(file, argument=argument)
-    if not path.exists():
-        raise UserError(f"{argument}={file}: no such file or folder: give a LoRA's file")
-    return path
 
 
 class _Term(NamedTuple):

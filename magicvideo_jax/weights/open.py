@@ -12,6 +12,7 @@ from magicvideo_jax.weights.formats.jax_folder import JaxFolder
 from magicvideo_jax.weights.formats.lavie_file import LaVieFile
 from magicvideo_jax.weights.formats.lone_folder import LoneFolder
 from magicvideo_jax.weights.formats.lone_vae_file import LoneVAEFile
+from magicvideo_jax.weights.formats.motion_files import MotionAdapterFolder, MotionFile
 from magicvideo_jax.weights.formats.single_file import SingleFile
 from magicvideo_jax.weights.formats.taesd_files import TAESDFiles
 from magicvideo_jax.weights.formats.vae_folder import VAEFolder
@@ -25,7 +26,9 @@ FORMATS: list[WeightFormat] = [
     JaxFolder(),
     DiffusersFolder(),
     VAEFolder(),
+    MotionAdapterFolder(),
     LoneFolder(),
+    MotionFile(),
     SingleFile(),
     LaVieFile(),
     LoneVAEFile(),

@@ -15,10 +15,10 @@ import numpy as np
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
-from magicvideo_jax.weights.match import Match, match, match_paths
+from magicvideo_jax.weights.match import match, match_paths
 from magicvideo_jax.weights.streaming import check_finite, put
 from magicvideo_jax.weights.tables.known_extras import KnownExtra
-from magicvideo_jax.weights.tables.naming import Aliases, Table, renamed
+from magicvideo_jax.weights.tables.naming import Aliases, Table, name_of, renamed
 from magicvideo_jax.weights.tensors import Tensors
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
@@ -40,7 +40,7 @@ class ParamSource(Protocol):
     def read(
         self, shapes: Shapes, placed: Mapping[str, jax.sharding.Sharding | None]
     ) -> Iterator[tuple[str, jax.Array]]:
-        """Read these parameters (all that `match` found) one after the other onto their devices.
+        """Read some of the parameters that `match` found, one after the other, onto their devices.
 
         Errors: `UserError` naming a tensor that cannot be read or is not finite.
         """
@@ -59,21 +59,7 @@ class TensorParams:
 
     def match(self, shapes: Shapes, may_be_missing: Collection[str]) -> list[str]:
         """Paths of the parameters that have a tensor: see `ParamSource`."""
-        return [found.path for found in self._matches(shapes, may_be_missing)]
-
-    def read(
-        self, shapes: Shapes, placed: Mapping[str, jax.sharding.Sharding | None]
-    ) -> Iterator[tuple[str, jax.Array]]:
-        """Read tensor by tensor: see `ParamSource`."""
-        for path, key, layout, tensor in self._matches(shapes, ()):
-            with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
-                array = tensor.read().astype(shapes[path].dtype, copy=False)
-            check_finite(array, f"{self.where}: {key}")
-            # XLA transposes while it copies, twice as fast as NumPy would.
-            yield path, put(layout.to_ours(array), placed[path])
-
-    def _matches(self, shapes: Shapes, may_be_missing: Collection[str]) -> list[Match]:
-        return match(
+        found = match(
             self.table,
             shapes,
             self.tensors,
@@ -81,6 +67,20 @@ class TensorParams:
             may_be_missing=may_be_missing,
             file_key=self.file_key,
         )
+        return [one.path for one in found]
+
+    def read(
+        self, shapes: Shapes, placed: Mapping[str, jax.sharding.Sharding | None]
+    ) -> Iterator[tuple[str, jax.Array]]:
+        """Read tensor by tensor: see `ParamSource`."""
+        for path, ours in shapes.items():
+            name = name_of(self.table, path, len(ours.shape))
+            key = self.file_key(name.key)
+            with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+                array = self.tensors[key].read().astype(ours.dtype, copy=False)
+            check_finite(array, f"{self.where}: {key}")
+            # XLA transposes while it copies, twice as fast as NumPy would.
+            yield path, put(name.layout.to_ours(array), placed[path])
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,53 @@ class GivenParams:
         for path in shapes:
             check_finite(have[path], f"{self.where}: {path}")
             yield path, _placed(have[path], placed[path])
+
+
+@dataclass(frozen=True)
+class JoinedParams:
+    """Parameters of two sources: those whose paths `is_added` selects, and the rest."""
+
+    source: ParamSource
+    added: ParamSource
+    is_added: Callable[[str], bool]
+
+    def match(self, shapes: Shapes, may_be_missing: Collection[str]) -> list[str]:
+        """Paths that either has: see `ParamSource`."""
+        added, rest = self._split(shapes)
+        found = self.source.match(rest, may_be_missing), self.added.match(added, may_be_missing)
+        return [path for some in found for path in some]
+
+    def read(
+        self, shapes: Shapes, placed: Mapping[str, jax.sharding.Sharding | None]
+    ) -> Iterator[tuple[str, jax.Array]]:
+        """Read from one, then from the other: see `ParamSource`."""
+        added, rest = self._split(shapes)
+        yield from self.source.read(rest, placed)
+        yield from self.added.read(added, placed)
+
+    def _split(self, shapes: Shapes) -> tuple[Shapes, Shapes]:
+        added = {path: shape for path, shape in shapes.items() if self.is_added(path)}
+        return added, {path: shape for path, shape in shapes.items() if path not in added}
+
+
+@dataclass(frozen=True)
+class PartOfParams:
+    """Some of the parameters of a source, which is matched as a whole."""
+
+    source: ParamSource
+    whole: Shapes
+    """All parameters of the source."""
+
+    def match(self, shapes: Shapes, may_be_missing: Collection[str]) -> list[str]:
+        """Paths among `shapes`: see `ParamSource`."""
+        there = set(self.source.match(self.whole, may_be_missing))
+        return [path for path in shapes if path in there]
+
+    def read(
+        self, shapes: Shapes, placed: Mapping[str, jax.sharding.Sharding | None]
+    ) -> Iterator[tuple[str, jax.Array]]:
+        """Read from the source: see `ParamSource`."""
+        yield from self.source.read(shapes, placed)
 
 
 def _placed(value: Any, sharding: jax.sharding.Sharding | None) -> jax.Array:

@@ -12,7 +12,9 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.tensor_files import read_json, safetensors_metadata
 
 _LARGEST = 2.0**31
-_METADATA, _CONFIG = "lora_adapter_metadata", "adapter_config.json"
+_METADATA = "lora_adapter_metadata"
+ADAPTER_CONFIG = "adapter_config.json"
+"""File beside a LoRA that tells its scales."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def adapter_settings(file: Path, network: str) -> AdapterSettings:
 
 def _settings(file: Path) -> tuple[str, dict[str, Any]]:
     """Where the settings of a file are, and what they say."""
-    beside = file.parent / _CONFIG
+    beside = file.parent / ADAPTER_CONFIG
     if file.stem == "adapter_model" and beside.is_file():
         return str(beside), read_json(beside)
     where = f"{file}: {_METADATA}"

@@ -9,7 +9,9 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, size_in_bytes
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.weights.components import (
+    MOTION,
     PIPELINE_PARTS,
     TEXT,
     UNET,
@@ -37,22 +40,29 @@ from magicvideo_jax.weights.folders import (
     SCHEDULER,
     TOKENIZER,
 )
+from magicvideo_jax.weights.formats.motion_files import is_motion_adapter
 from magicvideo_jax.weights.formats.taesd_files import HALVES, TAESD, TAESD_CLASS, taesd_file
 from magicvideo_jax.weights.jax_params import save_params
+from magicvideo_jax.weights.motion_json import MOTION_UNET, motion_unet_json
+from magicvideo_jax.weights.motion_weights import diffusers_positions, has_motion
 from magicvideo_jax.weights.streaming import Tick, silent
-from magicvideo_jax.weights.tables.naming import Name, NamingStyle, name_of
+from magicvideo_jax.weights.tables.naming import Layout, Name, NamingStyle, name_of
 from magicvideo_jax.weights.tensor_files import SAFETENSORS
 from magicvideo_jax.weights.write_safetensors import write_safetensors
 
 _OURS = (INDEX, *map(taesd_file, HALVES), f"{VAE.folder}/{CONFIG}")
 """A folder that holds none of these files was not written by `convert`: it is never replaced."""
 
-_IMAGE_PIPELINE = {
-    "_class_name": "StableDiffusionPipeline",
-    "image_encoder": [None, None],
-    "requires_safety_checker": False,
+_ONLY_IN = {
+    "StableDiffusionPipeline": {
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+    },
+    "AnimateDiffPipeline": {"image_encoder": [None, None], MOTION.folder: [None, None]},
+    "StableDiffusionUpscalePipeline": {"safety_checker": [None, None], "watermarker": [None, None]},
 }
-_UPSCALER = {"_class_name": "StableDiffusionUpscalePipeline", "watermarker": [None, None]}
+"""Fields of `model_index.json` that some of diffusers' pipelines have and others have not."""
 
 ProgressFactory = Callable[[str, int], AbstractContextManager[Tick]]
 """`with progress("unet: reading", total_bytes) as tick`: what the verbs show."""
@@ -71,7 +81,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         raise UserError(f"{target}: something other than a folder is there; give another TARGET")
     if not any(target.iterdir()):
         return
-    if not any((target / name).exists() for name in _OURS):
+    if not any((target / name).exists() for name in _OURS) and not is_motion_adapter(target):
         raise UserError(f"{target}: the folder holds other things; give another TARGET")
     if not overwrite:
         raise UserError(
@@ -80,11 +90,11 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def check_complete(weights: Weights, where: str) -> None:
-    """Check that weights are a whole pipeline or a VAE. Errors: `UserError` naming the part that
-    is missing."""
+    """Check that weights are a whole pipeline, or a VAE or motion modules alone. Errors:
+    `UserError` naming the part that is missing."""
     parts = weights.parts
     vae = parts.get(VAE.folder)
-    if set(parts) == {VAE.folder}:
+    if set(parts) in ({VAE.folder}, {MOTION.folder}):
         return
     missing = [kind for kind in PIPELINE_PARTS if kind.folder not in parts]
     if missing:
@@ -104,7 +114,7 @@ def write_jax(weights: Weights, folder: Path, *, progress: ProgressFactory = no_
     they were found."""
     for part in weights.parts.values():
         place = folder if part.kind is TAESD else folder / part.kind.folder
-        params = _load(part, progress)
+        params = load_with_progress(part, progress)
         with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
             save_params(place / PARAMS, params)
             tick(size_in_bytes(params))
@@ -112,9 +122,9 @@ def write_jax(weights: Weights, folder: Path, *, progress: ProgressFactory = no_
         if part.kind is TAESD:
             halves = [half for half in HALVES if half not in part.lacks]
             index = {"_class_name": TAESD_CLASS, FORMAT: JAX, "halves": halves}
-            _write_config(folder / INDEX, index)
+            write_config(folder / INDEX, index)
         else:
-            _write_config(place / CONFIG, part.json)
+            write_config(place / CONFIG, part.json)
     _write_rest(weights, folder, {FORMAT: JAX})
 
 
@@ -125,34 +135,40 @@ def write_diffusers(
     dtype: type = np.float32,
     progress: ProgressFactory = no_progress,
 ) -> None:
-    """Write a folder that diffusers' StableDiffusionPipeline loads; `dtype` is float32, float16
-    or bfloat16.
+    """Write a folder that diffusers' StableDiffusionPipeline loads, or its AnimateDiffPipeline
+    where the U-Net has motion modules; `dtype` is float32, float16 or bfloat16.
 
-    What a video network adds goes into `unet_temporal/` and `vae_temporal/`, under our names and
-    always float32.
+    What else a video network adds goes into `unet_temporal/` and `vae_temporal/`, under our names
+    and always float32.
     """
     for part in weights.parts.values():
-        params = _load(part, progress)
+        params = load_with_progress(part, progress)
         with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
             _write_weights(part, params, folder, dtype=dtype, tick=tick)
         del params
         if part.kind is not TAESD:
-            _write_config(folder / part.kind.folder / CONFIG, _for_torch(part))
+            write_config(folder / part.kind.folder / CONFIG, _for_torch(part))
     _write_rest(weights, folder, {})
 
 
 def _for_torch(part: ComponentWeights[Any]) -> dict[str, Any]:
-    """Content of config.json for PyTorch; a text encoder's says float32.
+    """Content of config.json for PyTorch: a U-Net with motion modules is another class there, and a
+    text encoder's says float32.
 
     transformers 5 loads a network in the type that this file says, or else in that of the
     weights, whereas diffusers always loads float32: without the word, a float16 text encoder
     would meet a float32 U-Net.
     """
     json = {field: value for field, value in part.json.items() if field != "torch_dtype"}
-    return json | {"dtype": "float32"} if part.kind is TEXT else dict(part.json)
+    if part.kind is TEXT:
+        return json | {"dtype": "float32"}
+    if has_motion(part) and json.get("_class_name") != MOTION_UNET:
+        return motion_unet_json(part.config, sample_size=json.get("sample_size", 64))
+    return dict(part.json)
 
 
-def _load(part: ComponentWeights[Any], progress: ProgressFactory) -> Params:
+def load_with_progress(part: ComponentWeights[Any], progress: ProgressFactory) -> Params:
+    """All parameters of a network, on the default device."""
     shapes = part.shapes()
     with progress(f"{part.kind.folder}: reading", size_in_bytes(shapes)) as tick:
         return part.load(shapes, tick=tick)
@@ -164,12 +180,13 @@ def _write_weights(
     flat = flatten(params)
     names = {path: name_of(part.kind.table, path, x.ndim) for path, x in flat.items()}
     theirs = {path: name for path, name in names.items() if name.leaves is NamingStyle.PYTORCH}
+    constants = diffusers_positions(part) if has_motion(part) else {}
     for file, group in _files_of(part, theirs).items():
-        _write_named(folder / file, group, flat, dtype=dtype, tick=tick)
+        write_named(folder / file, group, flat, constants, dtype=dtype, tick=tick)
     # What a video network adds: float32, in a folder of its own.
     if added := {path: name for path, name in names.items() if name.leaves is NamingStyle.OURS}:
         file = folder / part.kind.temporal_folder / f"{part.kind.stem}{SAFETENSORS}"
-        _write_named(file, added, flat, tick=tick)
+        write_named(file, added, flat, tick=tick)
 
 
 def _files_of(
@@ -189,20 +206,24 @@ def _files_of(
     }
 
 
-def _write_named(
+def write_named(
     file: Path,
     names: Mapping[str, Name],
     flat: Mapping[str, Any],
+    constants: Mapping[str, np.ndarray] = MappingProxyType({}),
     *,
     dtype: type = np.float32,
     tick: Tick = silent,
 ) -> None:
-    """Write those parameters of `flat` that are named, under their names in PyTorch."""
+    """Write those parameters of `flat` that are named, under their names in PyTorch, and constants
+    under theirs."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    parameters = ((name.key, name.layout, flat[path]) for path, name in names.items())
+    shapes = {name.key: name.layout.shape_of(flat[path].shape) for path, name in names.items()}
     write_safetensors(
         file,
-        ((name.key, name.layout, flat[path]) for path, name in names.items()),
-        {name.key: name.layout.shape_of(flat[path].shape) for path, name in names.items()},
+        chain(parameters, ((key, Layout.SAME, array) for key, array in constants.items())),
+        shapes | {key: array.shape for key, array in constants.items()},
         dtype=dtype,
         tick=tick,
     )
@@ -214,10 +235,10 @@ def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None
         _write_temporal_config(part.kind, getattr(part.config, "temporal", None), folder)
     if weights.noise_json is None:
         return
-    _write_config(folder / SCHEDULER, weights.noise_json)
+    write_config(folder / SCHEDULER, weights.noise_json)
     low_resolution = weights.low_resolution_json
     if low_resolution is not None:
-        _write_config(folder / LOW_RESOLUTION, low_resolution)
+        write_config(folder / LOW_RESOLUTION, low_resolution)
     if weights.tokenizer is not None:
         try:
             shutil.copytree(weights.tokenizer, folder / TOKENIZER)
@@ -226,20 +247,25 @@ def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None
                 f"{weights.tokenizer}: the tokenizer cannot be copied ({error})"
             ) from error
     has_tokenizer = weights.tokenizer is not None
-    pipeline = _IMAGE_PIPELINE
+    classes = {kind.folder: list(kind.library) for kind in (TEXT, UNET, VAE)}
+    pipeline = "StableDiffusionPipeline"
     if low_resolution is not None:
-        pipeline = _UPSCALER | {"low_res_scheduler": _scheduler_class(low_resolution)}
+        pipeline = "StableDiffusionUpscalePipeline"
+        classes["low_res_scheduler"] = _scheduler_class(low_resolution)
+    if not mark and has_motion(weights.parts[UNET.folder]):
+        pipeline = "AnimateDiffPipeline"
+        classes[UNET.folder] = ["diffusers", MOTION_UNET]
     index = {
-        **pipeline,
-        **mark,
+        "_class_name": pipeline,
         "_diffusers_version": "0.42.1",
+        **mark,
         "feature_extractor": [None, None],
-        "safety_checker": [None, None],
+        **_ONLY_IN[pipeline],
         "scheduler": _scheduler_class(weights.noise_json),
         "tokenizer": ["transformers", weights.tokenizer_class] if has_tokenizer else [None, None],
-        **{kind.folder: list(kind.library) for kind in (TEXT, UNET, VAE)},
+        **classes,
     }
-    _write_config(folder / INDEX, index)
+    write_config(folder / INDEX, index)
 
 
 def _scheduler_class(content: Mapping[str, Any]) -> list[str]:
@@ -248,10 +274,10 @@ def _scheduler_class(content: Mapping[str, Any]) -> list[str]:
 
 def _write_temporal_config(kind: ComponentSpec[Any], temporal: Any, folder: Path) -> None:
     if temporal is not None:
-        _write_config(folder / kind.temporal_folder / CONFIG, to_plain(temporal))
+        write_config(folder / kind.temporal_folder / CONFIG, to_plain(temporal))
 
 
-def _write_config(path: Path, content: Mapping[str, Any]) -> None:
+def write_config(path: Path, content: Mapping[str, Any]) -> None:
     """Write a configuration as it was found: with -Infinity, which `core.files.write_json` replaces
     and diffusers' schedulers hold."""
     path.parent.mkdir(parents=True, exist_ok=True)

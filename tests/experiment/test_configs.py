@@ -45,6 +45,7 @@ PRESETS = [
     *(("video_vae", ""), ("video_vae", "sd15")),
     *(("lavie", preset) for preset in ("", "temporal")),
     *(("t2v", preset) for preset in ("", "long", "scratch", "emoji", "sd15")),
+    *(("animatediff", preset) for preset in ("", "all")),
 ]
 
 
@@ -69,7 +70,7 @@ def test_every_preset_is_an_experiment_with_the_fields_that_people_rely_on(name,
 
 
 def test_an_unknown_preset_is_named():
-    for name in ("vae", "t2i", "t2v", "video_vae"):
+    for name in ("vae", "t2i", "t2v", "video_vae", "animatediff"):
         with pytest.raises(UserError, match=rf"configs/{name}\.py:nope"):
             config_of(name, "nope")
 

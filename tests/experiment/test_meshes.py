@@ -13,7 +13,12 @@ from tiny_experiment import tiny
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run
-from magicvideo_jax.models.temporal import LAVIE, TemporalConfig
+from magicvideo_jax.models.temporal import (
+    LAVIE,
+    MotionModuleConfig,
+    TemporalConfig,
+    animatediff,
+)
 from magicvideo_jax.parallel.batch import shard_batch
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.planning.collectives import find_collectives, totals_by_kind
@@ -32,16 +37,25 @@ FACTORISATIONS = [
 ]
 
 
+MAGICVIDEO = TemporalConfig(FRAMES)
+ANIMATEDIFF_NORMS = animatediff(
+    frames=FRAMES,
+    motion=MotionModuleConfig(in_middle=True, norm_over_frames=True),
+    norm_over_frames=True,
+)
+"""Motion modules, and every norm over the frames of a clip, which devices share."""
+
+
 def run_on(
     shape: MeshConfig,
     devices: int,
+    temporal: TemporalConfig = MAGICVIDEO,
     optim: OptimConfig | None = None,
-    temporal: TemporalConfig | None = None,
 ) -> AbstractRun:
     """One clip a device at a time, or eight frames of one clip."""
     experiment = tiny()
     experiment = replace(experiment, optim=optim or experiment.optim)
-    unet = replace(experiment.model.unet, temporal=temporal or TemporalConfig(FRAMES))
+    unet = replace(experiment.model.unet, temporal=temporal)
     experiment = replace(
         experiment,
         model=replace(experiment.model, unet=unet),
@@ -83,22 +97,28 @@ def train_on(run: AbstractRun) -> tuple[list[float], dict, str]:
 
 
 @cache
-def on_one_device(batch_size: int) -> tuple[list[float], dict]:
-    losses, params, _ = train_on(run_on(MeshConfig(batch_size, 1, 1), 1))
+def on_one_device(batch_size: int, temporal: TemporalConfig) -> tuple[list[float], dict]:
+    losses, params, _ = train_on(run_on(MeshConfig(batch_size, 1, 1), 1, temporal))
     return losses, params
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [s if s is IN_THE_SUITE else pytest.param(s, marks=pytest.mark.slow) for s in FACTORISATIONS],
-    ids=lambda s: f"{s.data}x{s.fsdp}x{s.frames}",
-)
-def test_five_steps_equal_those_of_one_device(shape):
-    run = run_on(shape, 8)
+def cases():
+    """All meshes; one of them, with the paper's layers, in the quick suite."""
+    layers = {"magicvideo": MAGICVIDEO, "animatediff": ANIMATEDIFF_NORMS, "lavie": LAVIE}
+    for name, temporal in layers.items():
+        for s in FACTORISATIONS:
+            quick = s is IN_THE_SUITE and temporal is MAGICVIDEO
+            marks = () if quick else (pytest.mark.slow,)
+            yield pytest.param(s, temporal, marks=marks, id=f"{name}-{s.data}x{s.fsdp}x{s.frames}")
+
+
+@pytest.mark.parametrize(("shape", "temporal"), cases())
+def test_five_steps_equal_those_of_one_device(shape, temporal):
+    run = run_on(shape, 8, temporal)
     if shape.fsdp > 1:
         assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(run.state.params))
     losses, params, program = train_on(run)
-    expected, reference = on_one_device(shape.data * shape.fsdp)
+    expected, reference = on_one_device(shape.data * shape.fsdp, temporal)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     distance = np.sqrt(
         sum(
@@ -111,35 +131,26 @@ def test_five_steps_equal_those_of_one_device(shape):
 
 
 @pytest.mark.slow
-def test_norms_over_frames_that_lie_on_several_devices_take_the_steps_of_one_device():
-    losses, params, _ = train_on(run_on(IN_THE_SUITE, 8, temporal=LAVIE))
-    batch = IN_THE_SUITE.data * IN_THE_SUITE.fsdp
-    expected, reference, _ = train_on(run_on(MeshConfig(batch, 1, 1), 1, temporal=LAVIE))
-    np.testing.assert_allclose(losses, expected, rtol=1e-5)
-    for ours, theirs in zip(*map(jax.tree.leaves, (params, reference)), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
 def test_lora_on_a_mesh_takes_the_steps_of_one_device():
     lora = LoRAConfig(rank=8, layers=LoRALayers.ALL)
     optim = OptimConfig(warmup=1, lr=1e-3, freeze=Freeze.LORA, lora=lora)
-    run = run_on(IN_THE_SUITE, 8, optim)
+    run = run_on(IN_THE_SUITE, 8, optim=optim)
     assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(run.state.params))
     losses, params, _ = train_on(run)
     batch = IN_THE_SUITE.data * IN_THE_SUITE.fsdp
-    expected, reference, _ = train_on(run_on(MeshConfig(batch, 1, 1), 1, optim))
+    expected, reference, _ = train_on(run_on(MeshConfig(batch, 1, 1), 1, optim=optim))
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     for ours, theirs in zip(*map(jax.tree.leaves, (params, reference)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def says_what_it_should(run: AbstractRun, program: str) -> None:
-    """Frames change places with pixels before and after each temporal attention, forward and backward; nothing that
-    has the axes of a clip is gathered."""
+    """Frames change places with pixels before and after each temporal attention or motion module, forward and
+    backward; nothing that has the axes of a clip is gathered."""
     kinds = totals_by_kind(find_collectives(program, 8))
     layers = sum(
-        path.endswith("temporal.to_q.kernel") for path in flatten(run.state.params["unet"])
+        path.endswith(("temporal.to_q.kernel", "motion_module.proj_in.kernel"))
+        for path in flatten(run.state.params["unet"])
     )
     assert layers > 0
     assert kinds["all-to-all"]["operations"] == (4 * layers if run.mesh.shape["frames"] > 1 else 0)

@@ -26,7 +26,7 @@ from magicvideo_jax.sampling.keyframes import (
 )
 from magicvideo_jax.sampling.published import (
     INTERPOLATION_SAMPLE,
-    PUBLISHED_SAMPLE,
+    LAVIE_SAMPLE,
     SUPER_RESOLUTION_SAMPLE,
 )
 from magicvideo_jax.sampling.super_resolution import NOISE_LEVEL, noisy_pictures, parts_of
@@ -96,7 +96,7 @@ def steps_of(config: SampleConfig) -> SampleConfig:
 
 
 def test_base_ends_where_ancestral_sampling_of_its_twin_ends():
-    frames, config = 4, PUBLISHED_SAMPLE[tiny_twin("base").config.temporal]
+    frames, config = 4, LAVIE_SAMPLE
     assert config.sampler is Sampler.DDPM
     z = noise(frames).double()
     times = list(range(950, -1, -50))

@@ -42,6 +42,7 @@ def _convert(source, target, **asked):
     defaults = {"to": None, "overwrite": False, "dtype": "float32", "ema": False}
     defaults |= {"prediction_type": None, "tokenizer": None, "vae": None, "text": None}
     defaults |= {"variant": "", "lora": []}
+    defaults |= {"part": None, "motion": None, "motion_norm": "auto"}
     convert(Namespace(source=str(source), target=str(target), **(defaults | asked)))
 
 

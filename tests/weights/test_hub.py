@@ -9,15 +9,18 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from hub_server import TOKEN, Repository, serving
+from safetensors.torch import save
+from test_convert import _convert
 from tiny_pipeline import FILES, single_file_of, tiny_folder
 
-from magicvideo_jax.convert import convert
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights import hub as hub_module
 from magicvideo_jax.weights.formats.weight_format import OpenOptions
 from magicvideo_jax.weights.hub import resolve
 from magicvideo_jax.weights.locate import locate
+from magicvideo_jax.weights.lora_merge import MergedParams, with_loras
 from magicvideo_jax.weights.open import open_weights
 
 PARTS = {"unet", "vae", "text_encoder"}
@@ -115,8 +118,6 @@ def test_a_revision_and_a_folder_of_it_are_fetched_alone(hub):
 
 
 def test_a_file_is_fetched_alone(hub, tmp_path):
-    from safetensors.torch import save
-
     tensors = {key: x.contiguous() for key, x in single_file_of(tiny_folder()).items()}
     hub.repositories["tiny/sd"].files["main"]["fp32/sd.safetensors"] = save(tensors)
     assert set(open_weights("hf://tiny/sd/fp32/sd.safetensors").parts) == PARTS
@@ -132,11 +133,22 @@ def test_a_variant_is_fetched_in_place_of_the_plain_files(hub):
 
 
 def test_convert_reads_from_the_hub(hub, tmp_path):
-    asked = {"to": None, "overwrite": False, "dtype": "float32", "ema": False, "vae": None}
-    asked |= {"prediction_type": None, "tokenizer": None, "text": None, "variant": ""}
-    target = tmp_path / "jax"
-    convert(Namespace(source="hf://tiny/sd@main", target=str(target), **asked))
-    assert set(open_weights(target).parts) == PARTS
+    _convert("hf://tiny/sd@main", tmp_path / "jax")
+    assert set(open_weights(tmp_path / "jax").parts) == PARTS
+
+
+def test_a_lora_is_named_with_its_scale(hub):
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    factors = {"lora_down.weight": torch.ones(2, 64), "lora_up.weight": torch.ones(64, 2)}
+    content = save({f"{layer}.{name}": x for name, x in factors.items()})
+    hub.repositories["some/style"] = Repository({"main": {"style.safetensors": content}})
+    parts = open_weights(tiny_folder()).parts
+    for name in ("some/style:0.5", "hf://some/style/style.safetensors:0.5"):
+        source = with_loras(parts, [name], argument="--lora")["unet"].source
+        assert isinstance(source, MergedParams)
+        (terms,) = source.terms.values()
+        assert [(term.scale, term.read().max()) for term in terms] == [(0.5, 0.5 * 2)]
+    assert hub.fetched() == ["style.safetensors"]
 
 
 def test_a_process_stays_with_the_commit_that_it_saw_first(hub):

@@ -134,6 +134,11 @@ def test_shards_come_with_their_index_and_not_those_of_a_variant():
          ["pytorch_lora_weights.safetensors"], "pytorch_lora_weights.safetensors"),
         ([f"{STEM}.safetensors", f"{STEM}.bin"], "", [f"{STEM}.safetensors"], f"{STEM}.safetensors"),
         (["a/b/motion.ckpt", "c.ckpt"], "a/b", ["a/b/motion.ckpt"], "a/b/motion.ckpt"),
+        # LoRA of PEFT: its alpha stands beside it
+        (["README.md", "adapter_config.json", "adapter_model.safetensors"], "",
+         ["adapter_config.json", "adapter_model.safetensors"], "adapter_model.safetensors"),
+        (["a/adapter_config.json", "a/adapter_model.safetensors"], "a/adapter_model.safetensors",
+         ["a/adapter_config.json", "a/adapter_model.safetensors"], "a/adapter_model.safetensors"),
         # TAESD
         (["config.json", f"{STEM}.safetensors", "taesd_encoder.safetensors",
           "taesd_decoder.safetensors"], "",

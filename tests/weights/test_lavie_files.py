@@ -11,8 +11,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionUpscalePipeline
 from lavie_twin import KINDS, tiny_twin, weights_of
-from safetensors.torch import save_file
-from tiny_lavie import upscaler
+from safetensors.torch import load_file, save_file
+from test_convert import _convert
+from tiny_lavie import stable_diffusion, upscaler
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
@@ -197,3 +198,29 @@ def test_an_older_upscaler_has_the_scale_that_its_vae_does_not_say(tmp_path: Pat
     del content["scaling_factor"]
     json.write_text(dumps(content))
     assert open_weights(folder).parts["vae"].config.scaling == 0.08333
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_what_convert_writes_is_the_checkpoint_bit_by_bit(tmp_path: Path, kind: str, dtype: str):
+    """Constants too, so that LaVie's own code loads it strictly."""
+    source, target = tmp_path / "a.pt", tmp_path / "b.safetensors"
+    state = {key: x.to(getattr(torch, dtype)) for key, x in state_of(kind).items()}
+    torch.save({"ema": state}, source)
+    _convert(source, target, dtype=dtype)
+    back = load_file(target)
+    assert back.keys() == state.keys()
+    for key, x in state.items():
+        assert x.dtype == back[key].dtype
+        assert torch.equal(x, back[key]), key
+
+
+def test_a_converted_model_comes_back_as_the_checkpoint(tmp_path: Path):
+    """Over a folder of ours that also holds the VAE and the text encoder."""
+    sd = stable_diffusion()
+    torch.save(state_of("base"), tmp_path / "a.pt")
+    _convert(tmp_path / "a.pt", tmp_path / "jax", vae=str(sd), text=str(sd))
+    _convert(tmp_path / "jax", tmp_path / "b.safetensors")
+    back = load_file(tmp_path / "b.safetensors")
+    assert open_weights(tmp_path / "jax").noise == known_schedules.LAVIE_NOISE
+    assert all(torch.equal(x, back[key]) for key, x in state_of("base").items())

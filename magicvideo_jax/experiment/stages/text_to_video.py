@@ -20,10 +20,10 @@ class TextToVideo(PromptStage):
         temporal, frames = experiment.model.unet.temporal, experiment.data.frames
         most = None if temporal is None else temporal.max_frames
         if most is not None and frames > most:
-            raise UserError(
-                f"config.data.frames={frames}: config.model.unet.temporal.frames={most} is less; "
-                "give the same"
-            )
+            limit = f"config.model.unet.temporal.frames={most} is less; give the same"
+            if temporal is not None and temporal.motion is not None:
+                limit = f"the motion modules have {most} positions: give at most {most}"
+            raise UserError(f"config.data.frames={frames}: {limit}")
 
     def objective(
         self, experiment: Experiment, networks: Networks, tokenize: Tokenize | None

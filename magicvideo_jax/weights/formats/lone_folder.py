@@ -1,6 +1,7 @@
 """One network as it is published: `config.json` and its weights at the top of a folder."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.weights.components import PIPELINE_PARTS, UNET, ComponentSpec, Weights
 from magicvideo_jax.weights.folders import CONFIG, INDEX, assumed_noise, open_torch_part
 from magicvideo_jax.weights.formats.weight_format import OpenOptions
+from magicvideo_jax.weights.motion_json import MOTION_UNET
+from magicvideo_jax.weights.motion_weights import has_motion
+from magicvideo_jax.weights.tables.motion_keys import DIFFUSERS_KEYS
 from magicvideo_jax.weights.tensor_files import read_json
 
 _CLASSES = {
     **{kind.library[1]: kind for kind in PIPELINE_PARTS},
+    MOTION_UNET: UNET,
     "CLIPModel": PIPELINE_PARTS[-1],
     "CLIPTextModelWithProjection": PIPELINE_PARTS[-1],
 }
@@ -31,8 +36,8 @@ class LoneFolder:
         return bool(_classes_of(read_json(path / CONFIG)))
 
     def open(self, path: Path, options: OpenOptions) -> Weights:
-        """Open the network. The folder of a U-Net holds no schedule: Stable Diffusion 1.x's is assumed,
-        with a note."""
+        """Open the network. The folder of a U-Net holds no schedule: that of Stable Diffusion 1.x, or of
+        AnimateDiff where there are motion modules, is assumed, with a note."""
         kind = _kind_of(path)
         if kind is not UNET:
             options.refuse_all_but("variant", path=path, why=f"a {kind.words}")
@@ -40,7 +45,8 @@ class LoneFolder:
             return Weights({kind.folder: part}, notes=notes)
         options.refuse_all_but("variant", "prediction", "tokenizer", path=path, why="a folder")
         part, notes = open_torch_part(kind, path, variant=options.variant)
-        noise = NoiseScheduleConfig(prediction_type=options.prediction or Prediction.EPS)
+        usual = DIFFUSERS_KEYS.noise if has_motion(part) else NoiseScheduleConfig()
+        noise = replace(usual, prediction_type=options.prediction or Prediction.EPS)
         said = (
             f"{path} holds a U-Net alone: it predicts {noise.prediction_type.value}, by assumption"
         )

@@ -46,6 +46,11 @@ OTHER_MODELS = (
     (r"(.*\.)?joint_blocks\..*", "Stable Diffusion 3"),
     (r"(.*\.)?double_blocks\..*", "FLUX"),
     (
+        r"(.*\.)?attentions\..*\.processor\.\w+_lora\..*",
+        "a domain adapter of AnimateDiff or another LoRA of spatial attention: give it as --lora",
+    ),
+    (r"(.*\.)?temporal_attentions\..*", "temporal layers of HotShot-XL"),
+    (
         r"lora_.*|.*\.lora_(A|B|up|down)\..*|.*\.processor\..*_lora\..*",
         "a LoRA, which is added to a model and is none (--lora=FILE:SCALE)",
     ),
