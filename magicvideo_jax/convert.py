@@ -9,12 +9,10 @@ folder of `train` (its averaged weights); or the name of such weights on the Hug
 owner/name or hf://owner/name@revision/path. TARGET is a folder of the other side: JAX for PyTorch's, diffusers'
 for ours. It appears whole or not at all.
 
-    python -m magicvideo_jax.convert SOURCE TARGET --part=motion
-
-takes the motion modules alone: a TARGET that ends in .safetensors is a file in AnimateDiff's own
-keys, any other the folder of a MotionAdapter. The U-Net of a LaVie model becomes a file in LaVie's
-own keys where TARGET ends in .safetensors. Of a run with `optim.freeze=lora`, --to=kohya_lora,
-diffusers_lora or motion_lora writes its LoRA as a .safetensors file.
+`--to` names other forms. Of weights with motion modules: motion_adapter, a folder of these alone for
+diffusers, and animatediff, a .safetensors file of them in AnimateDiff's own keys. Of weights with a
+U-Net of LaVie: lavie, a .safetensors file of it in LaVie's own keys. Of a run with
+`optim.freeze=lora`: kohya_lora, diffusers_lora and motion_lora, a .safetensors file of its LoRA.
 """
 
 import argparse
@@ -38,10 +36,11 @@ if TYPE_CHECKING:
     from magicvideo_jax.weights.components import Weights
     from magicvideo_jax.weights.streaming import Tick
 
+FOLDERS, FILES = ("jax", "diffusers", "motion_adapter"), ("animatediff", "lavie")
+"""What may be written: names of folders, and of `weights.file_forms.FILE_FORMS`."""
 LORA_FORMS = ("kohya_lora", "diffusers_lora", "motion_lora")
 """Names of `weights.write_lora.LORA_FILE_FORMS`, which JAX would have to be loaded for."""
 _FILE, _OTHER_FILES = ".safetensors", (".ckpt", ".pt", ".pth", ".bin")
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def main() -> None:
@@ -57,11 +56,12 @@ def convert(asked: argparse.Namespace) -> None:
         _convert_lora(asked, local_path(source, argument="SOURCE"), target)
         return
     is_file = target.suffix.lower() == _FILE
-    if target.suffix.lower() in _OTHER_FILES:
+    if target.suffix.lower() in _OTHER_FILES or (is_file and asked.to in FOLDERS):
         raise UserError(
-            f"TARGET {target}: no {target.suffix} file is written: give the name of a folder, or for "
-            f"motion modules and networks of LaVie one ending in {_FILE}"
+            f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}"
         )
+    if asked.to in FILES and not is_file:
+        raise UserError(f"TARGET {target}: give the name of a {_FILE} file")
     if not is_address(source):
         _check_apart(local_path(source, argument="SOURCE"), target)
 
@@ -167,7 +167,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
     norm = MotionNorm(asked.motion_norm)
     weights = renormed(weights, norm, name=f"--motion_norm={norm.value}")
     weights = replace(weights, parts=with_loras(weights.parts, asked.lora, argument="--lora"))
-    if asked.part is None and Path(asked.target).suffix.lower() != _FILE:
+    if asked.to in (None, *FOLDERS[:2]) and Path(asked.target).suffix.lower() != _FILE:
         check_complete(weights, f"SOURCE {asked.source}")
     check_parts(weights, f"SOURCE {asked.source}")
     if weights.tokenizer is not None and TEXT.folder in weights.parts:
@@ -184,8 +184,7 @@ class _Form(NamedTuple):
 
 
 def _form(weights: "Weights", asked: argparse.Namespace, target: Path) -> _Form:
-    """The form in which the weights are written: what `--part`, `--to` and TARGET's ending say."""
-
+    """The form in which the weights are written: what `--to` and TARGET's ending say."""
     from magicvideo_jax.weights.components import MOTION
     from magicvideo_jax.weights.file_forms import file_form_of
     from magicvideo_jax.weights.motion_weights import motion_alone
@@ -195,10 +194,10 @@ def _form(weights: "Weights", asked: argparse.Namespace, target: Path) -> _Form:
 
     options = {"dtype": _dtype(asked.dtype), "progress": _progress}
     if target.suffix.lower() == _FILE:
-        file = file_form_of(weights, target)
+        file = file_form_of(weights, asked.to, target=target)
         write = partial(file.write, weights, **options)
-        return _Form(f"a file of {file.name}", write, file.notes(weights))
-    if asked.part == "motion" or set(weights.parts) == {MOTION.folder}:
+        return _Form(f"a file of {file.words}", write, file.notes(weights))
+    if asked.to == "motion_adapter" or set(weights.parts) == {MOTION.folder}:
         motion = motion_alone(weights, name=f"SOURCE {asked.source}")
         write = partial(write_motion_adapter, motion, **options)
         return _Form("a MotionAdapter", write, norm_warning(motion.config, DIFFUSERS_KEYS))
@@ -211,7 +210,7 @@ def _dtype(name: str) -> type:
     import ml_dtypes
     import numpy as np
 
-    return dict(zip(_DTYPES, (np.float32, np.float16, ml_dtypes.bfloat16), strict=True))[name]
+    return {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[name]
 
 
 @contextlib.contextmanager
@@ -232,22 +231,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="folder to write, or for motion modules and networks of LaVie a .safetensors file",
-    )
-    parser.add_argument(
-        "--part", choices=("motion",), help="write this part of SOURCE alone: its motion modules"
+        help="folder to write; for parts of a model also a .safetensors file",
     )
     parser.add_argument(
         "--to",
-        choices=("jax", "diffusers", *LORA_FORMS),
-        help="what to write (default: the other side of SOURCE's)",
+        choices=(*FOLDERS, *FILES, *LORA_FORMS),
+        help="what to write (default: the other side of SOURCE's, and of motion modules alone "
+        "motion_adapter; animatediff where TARGET ends in .safetensors)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace TARGET if this command wrote it before"
     )
     parser.add_argument(
         "--dtype",
-        choices=_DTYPES,
+        choices=("float32", "float16", "bfloat16"),
         default="float32",
         help="of weights written for PyTorch (JAX parameters are always float32)",
     )
@@ -272,13 +269,6 @@ def _arguments() -> argparse.Namespace:
         "--text", metavar="WEIGHTS", help="weights whose text encoder is taken, likewise"
     )
     parser.add_argument(
-        "--lora",
-        metavar="FILE:SCALE",
-        action="append",
-        default=[],
-        help="a LoRA to add to the weights; may be given several times; without :SCALE, 1",
-    )
-    parser.add_argument(
         "--motion",
         metavar="WEIGHTS",
         help="motion modules of AnimateDiff to put into SOURCE, image weights of 1.x",
@@ -288,6 +278,13 @@ def _arguments() -> argparse.Namespace:
         choices=[norm.value for norm in MotionNorm],
         default=MotionNorm.AUTO.value,
         help="frames over which motion modules norm (default: as the program of their file does)",
+    )
+    parser.add_argument(
+        "--lora",
+        metavar="FILE:SCALE",
+        action="append",
+        default=[],
+        help="a LoRA to add to the weights; may be given several times; without :SCALE, 1",
     )
     parser.add_argument(
         "--variant",

@@ -25,7 +25,7 @@ class Version(NamedTuple):
     frames: int
     in_middle: bool
     norms_over_frames: bool
-    """In residual blocks, by AnimateDiff's own code."""
+    """Whether residual blocks do, in AnimateDiff's own code."""
 
 
 VERSIONS = {

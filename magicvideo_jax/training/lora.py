@@ -46,21 +46,27 @@ class LoRALayers(Enum):
     """`transformers` and `temporal`."""
 
 
-_SPATIAL = (
-    r"\.transformer\.transformer_blocks\.\d+\.attn\d\.to_(q|k|v|out)|^layers\.\d+\.([qkv]|out)_proj"
+_PROJECTIONS = r"to_(q|k|v|out)"
+_ATTENTION = (
+    rf"\.transformer\.transformer_blocks\.\d+\.attn\d\.{_PROJECTIONS}",
+    r"^layers\.\d+\.([qkv]|out)_proj",
 )
-_SPATIAL_REST = r"\.transformer\.(transformer_blocks\.\d+\.ff\.)?proj_(in|out)|^layers\.\d+\.fc\d"
+_TRANSFORMERS = (
+    *_ATTENTION,
+    r"\.transformer\.(transformer_blocks\.\d+\.ff\.)?proj_(in|out)",
+    r"^layers\.\d+\.fc\d",
+)
 _TEMPORAL = (
-    r"\.motion_module\.transformer_blocks\.\d+\.attn\d\.to_(q|k|v|out)|\.temporal\.to_(q|k|v|out)"
+    rf"\.motion_module\.transformer_blocks\.\d+\.attn\d\.{_PROJECTIONS}",
+    rf"\.temporal\.{_PROJECTIONS}",
 )
-
 _LAYERS = {
-    LoRALayers.TRANSFORMERS: rf"({_SPATIAL}|{_SPATIAL_REST})\.kernel$",
-    LoRALayers.ATTENTION: rf"({_SPATIAL})\.kernel$",
-    LoRALayers.TEMPORAL: rf"({_TEMPORAL})\.kernel$",
-    LoRALayers.ALL: rf"({_SPATIAL}|{_SPATIAL_REST}|{_TEMPORAL})\.kernel$",
+    LoRALayers.TRANSFORMERS: _TRANSFORMERS,
+    LoRALayers.ATTENTION: _ATTENTION,
+    LoRALayers.TEMPORAL: _TEMPORAL,
+    LoRALayers.ALL: (*_TRANSFORMERS, *_TEMPORAL),
 }
-"""Patterns of the kernels' paths within a network."""
+"""Patterns of the layers' paths within a network: U-Net or text encoder."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,14 @@ class LoRAConfig:
 
 def lora_shapes(network: Params, config: LoRAConfig) -> Params:
     """Shapes of the factors of a network, given the shapes of its parameters; float32."""
+    chosen = re.compile(rf"({'|'.join(_LAYERS[config.layers])})\.kernel$")
     factors: dict[str, jax.ShapeDtypeStruct] = {}
     for path, kernel in flatten(network).items():
-        if re.search(_LAYERS[config.layers], path):
+        if chosen.search(path):
             layer = path.rpartition(".")[0]
-            for name, shape in zip(
-                (DOWN, UP), factor_shapes(kernel.shape, config.rank), strict=True
-            ):
-                factors[f"{layer}.{name}"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+            down, up = factor_shapes(kernel.shape, config.rank)
+            factors[f"{layer}.{DOWN}"] = jax.ShapeDtypeStruct(down, jnp.float32)
+            factors[f"{layer}.{UP}"] = jax.ShapeDtypeStruct(up, jnp.float32)
     return unflatten(factors)
 
 

@@ -1,6 +1,6 @@
 """Forms in which weights are written as one file, beside the folders of `write_folders.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -15,8 +15,8 @@ from magicvideo_jax.weights.write_motion import MotionFileForm
 class FileForm(Protocol):
     """A form of one file. Adding one is an object in `FILE_FORMS`."""
 
-    name: str
-    """Name of the form, in messages."""
+    words: str
+    """Name of what the file holds, in messages."""
 
     def matches(self, weights: Weights) -> bool:
         """Whether weights can be written so. Reads no weight."""
@@ -33,19 +33,24 @@ class FileForm(Protocol):
         ...
 
 
-FILE_FORMS: Sequence[FileForm] = (MotionFileForm(), LaVieFileForm())
-"""Asked in this order."""
+FILE_FORMS: Mapping[str, FileForm] = {"animatediff": MotionFileForm(), "lavie": LaVieFileForm()}
+"""The forms by name (`convert --to`); asked in this order where no name is given."""
 
 
-def file_form_of(weights: Weights, target: Path) -> FileForm:
-    """The form in which weights become one file. Errors: `UserError` where there is none."""
-    for form in FILE_FORMS:
+def file_form_of(weights: Weights, asked: str | None, *, target: Path) -> FileForm:
+    """The form in which weights become the file `target`: the one asked for, or the first that
+    matches.
+
+    Errors: `UserError` where the weights cannot be written so.
+    """
+    forms = FILE_FORMS if asked is None else {asked: FILE_FORMS[asked]}
+    for form in forms.values():
         if form.matches(weights):
             return form
-    names = ", ".join(form.name for form in FILE_FORMS)
+    words = " or ".join(form.words for form in forms.values())
     raise UserError(
-        f"TARGET {target}: these weights become a folder, not a file ({names}): give a name without "
-        f"{target.suffix}"
+        f"TARGET {target}: a folder is written, not a file, of weights without {words}: give a name "
+        f"without {target.suffix}"
     )
 
 

@@ -45,8 +45,7 @@ INDEX, CONFIG, SCHEDULER, LOW_RESOLUTION, PARAMS, TOKENIZER = (
 FORMAT, JAX = "_format", "magicvideo_jax"
 """The mark of our own folders in their `model_index.json`."""
 
-# Parts of published pipelines that make no images: they are left behind.
-LEFT_BEHIND = (
+_LEFT_BEHIND = (
     "safety_checker",
     "feature_extractor",
     "image_encoder",
@@ -61,6 +60,12 @@ _UPSCALER_SCALING = 0.08333
 
 OpenPart = Callable[[ComponentSpec[Any]], tuple[ComponentWeights[Any], tuple[str, ...]]]
 """Opens one network of a folder; with notes."""
+
+
+def left_behind(index: Mapping[str, Any]) -> tuple[str, ...]:
+    """Parts of published pipelines that are not read: they make no images, or are there twice."""
+    has_motion = index.get(UNET.folder) == ["diffusers", MOTION_UNET]
+    return (*_LEFT_BEHIND, MOTION.folder) if has_motion else _LEFT_BEHIND
 
 
 def index_of(path: Path) -> Mapping[str, Any]:
@@ -167,12 +172,10 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
         )
     known = {kind.folder: [kind.library[1]] for kind in PIPELINE_PARTS}
     known[UNET.folder].append(MOTION_UNET)
-    has_motion = index.get(UNET.folder) == ["diffusers", MOTION_UNET]
     for name, value in index.items():
         if (
             name.startswith("_")
-            or name in (*LEFT_BEHIND, *_SCHEDULERS, "tokenizer")
-            or (has_motion and name == MOTION.folder)  # a copy of what the U-Net holds
+            or name in (*left_behind(index), *_SCHEDULERS, "tokenizer")
             or value in ([None, None], None)
         ):
             continue

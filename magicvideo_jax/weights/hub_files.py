@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import PIPELINE_PARTS, VAE
-from magicvideo_jax.weights.folders import CONFIG, FORMAT, INDEX, LEFT_BEHIND, PARAMS
+from magicvideo_jax.weights.folders import CONFIG, FORMAT, INDEX, PARAMS, left_behind
 from magicvideo_jax.weights.formats.taesd_files import HALVES, taesd_file
 from magicvideo_jax.weights.peft_metadata import ADAPTER_CONFIG
 from magicvideo_jax.weights.tensor_files import (
@@ -84,7 +84,8 @@ def _folder_files(
     if index is not None and FORMAT in index:  # `convert` writes nothing that is not read
         return sorted(names)
     if index is not None:
-        parts = [name for name, value in index.items() if _is_part(name, value)]
+        skipped = left_behind(index)
+        parts = [n for n, value in index.items() if n not in skipped and _is_part(n, value)]
         return [INDEX, *_part_files(names, parts, variant, where)]
     if CONFIG in names:
         return [CONFIG, *(_weights_in(names, variant) or _no_weights("it", names, where))]
@@ -171,9 +172,8 @@ def _no_weights(part: str, names: Collection[str], where: str) -> NoReturn:
 
 
 def _is_part(name: str, value: Any) -> bool:
-    """Whether an entry of `model_index.json` names a part that is read."""
-    named = isinstance(value, list) and any(value)
-    return named and not name.startswith("_") and name not in LEFT_BEHIND
+    """Whether an entry of `model_index.json` names a part."""
+    return isinstance(value, list) and any(value) and not name.startswith("_")
 
 
 def _is_settings(name: str) -> bool:

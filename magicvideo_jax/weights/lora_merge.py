@@ -48,8 +48,9 @@ def with_loras(
 ) -> dict[str, ComponentWeights[Any]]:
     """Networks by folder, to which LoRA files are added when they are read.
 
-    `loras` are texts that `parse_lora` reads. Errors: `UserError` naming `argument` or the file:
-    one that is not there, or made for another model. No factor is read.
+    `loras` are texts that `parse_lora` reads, whose FILE may be any that `locate` finds. Errors:
+    `UserError` naming `argument` or the file: one that is not there, or made for another model. No
+    factor is read.
     """
     if loras and UNET.folder not in parts:
         raise UserError(f"{argument}={loras[0]}: there is no U-Net to add it to: leave it out")

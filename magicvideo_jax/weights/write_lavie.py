@@ -21,7 +21,7 @@ class LaVieFileForm:
     """One of LaVie's three networks as a safetensors file in its own keys, the constants of its
     rotary embedding included."""
 
-    name = "a U-Net of LaVie"
+    words = "a U-Net of LaVie"
 
     def matches(self, weights: Weights) -> bool:
         """Whether the U-Net has the temporal layers of one of the three."""

@@ -1,4 +1,4 @@
-"""A LoRA's file in the forms of other programs: one safetensors file of two factors for each layer."""
+"""A LoRA as one safetensors file in the forms of other programs: two factors for each layer."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -40,7 +40,7 @@ class MotionFileForm:
     """The motion modules of weights as a safetensors file in AnimateDiff's own keys, positions
     included."""
 
-    name = "motion modules"
+    words = "motion modules"
 
     def matches(self, weights: Weights) -> bool:
         """Whether weights have motion modules, alone or in a U-Net."""

@@ -175,9 +175,9 @@ def test_motion_modules_alone_are_changed_and_go_back_to_both_programs(
     for path, leaf in flatten(image.load(image.network().shapes)).items():
         np.testing.assert_array_equal(params[path], leaf)
 
-    for name in ("adapter", "mm.safetensors"):
+    for name, to in (("adapter", "motion_adapter"), ("mm.safetensors", "animatediff")):
         target = tmp_path / name
-        monkeypatch.setattr(sys, "argv", ["convert", str(trained), str(target), "--part=motion"])
+        monkeypatch.setattr(sys, "argv", ["convert", str(trained), str(target), f"--to={to}"])
         convert.main()
         found = motion_of(target)
         assert all((found[path] == motion[path]).all() for path in motion)
@@ -223,7 +223,7 @@ def test_sample_puts_motion_modules_into_image_weights(tmp_path, monkeypatch):
     assert pipe.experiment.data.frames == 16
     assert (pipe.experiment.sample.steps, pipe.experiment.sample.guidance) == (25, 7.5)
     assert pipe.experiment.model.noise == ANIMATEDIFF_IN_DIFFUSERS_NOISE
-    with pytest.raises(UserError, match=r"ask for at most 32$"):
+    with pytest.raises(UserError, match=r"ask for at most 32, or for windows"):
         pipe("a bee", frames=33)
 
 

@@ -18,6 +18,7 @@ from magicvideo_jax.convert import main as convert
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
+from magicvideo_jax.experiment.initial_weights import initial_of
 from magicvideo_jax.experiment.networks import Networks, model_params
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
@@ -186,6 +187,11 @@ def test_lora_files_are_part_of_what_a_run_begins_with(trained, weights, tmp_pat
     assert folder.continued(again, done=0).lora == again.lora
     with pytest.raises(UserError, match=r"config\.lora="):
         folder.continued(replace(experiment, lora=(f"{file}:1",)), done=0)
+
+
+def test_a_run_from_nothing_has_no_weights_for_a_lora():
+    with pytest.raises(UserError, match=r"config\.lora=a\.pt: there is no U-Net to add it to"):
+        initial_of(lora_experiment(lora=("a.pt",)))
 
 
 def test_sampling_takes_lora(weights, trained, tmp_path, monkeypatch):

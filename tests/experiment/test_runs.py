@@ -138,6 +138,7 @@ def test_what_a_pipeline_cannot_do_is_one_line(trained, how, said):
         ({"--context_stride": "0"}, "--context_stride=0"),
         ({"--free_init": "0"}, "--free_init=0"),
         ({"--frames": "0"}, "--frames=0"),
+        ({"--lora": "none.safetensors:0.5"}, "--lora=none.safetensors: no such file"),
         ({"--steps": "0"}, "steps=0"),
         ({"--fps": "0"}, "--fps=0.0"),
         ({"--num": "0"}, "--num=0"),

@@ -8,14 +8,17 @@ from argparse import Namespace
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from hub_server import TOKEN, Repository, serving
 from safetensors.torch import save
 from test_convert import _convert
 from tiny_pipeline import FILES, single_file_of, tiny_folder
+from torch_lora import peft, random_lora, save_lora, tensors_of
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.weights import hub as hub_module
 from magicvideo_jax.weights.formats.weight_format import OpenOptions
 from magicvideo_jax.weights.hub import resolve
@@ -317,3 +320,19 @@ def test_a_cache_that_cannot_be_written_is_one_line(hub, number, advice, monkeyp
     words = f"--workdir=tiny/sd: {cache}: {os.strerror(number)}: {advice}"
     with pytest.raises(UserError, match=f"^{words}$"):
         open_weights("tiny/sd", argument="--workdir")
+
+
+def test_peft_s_settings_come_with_a_lora(hub, tmp_path):
+    lora = random_lora(tiny_folder(), r"attn1\.to_q", rank=4, text=False)
+    file = save_lora(tmp_path / "lora.safetensors", tensors_of(lora, peft)).read_bytes()
+    adapter = {"adapter_model.safetensors": file, "adapter_config.json": b'{"lora_alpha": 8}'}
+    lone = {"pytorch_lora_weights.safetensors": file, "README.md": b"never read"}
+    hub.repositories |= {"a/peft": Repository({"main": adapter}), "a/b": Repository({"main": lone})}
+    parts = open_weights(tiny_folder()).parts
+    part = with_loras(parts, ["a/b:0.5", "hf://a/peft:0.25"], argument="--lora")["unet"]
+    assert sorted(hub.fetched()) == sorted([*adapter, "pytorch_lora_weights.safetensors"])
+    path = "mid_block.stages.0.transformer.transformer_blocks.0.attn1.to_q.kernel"
+    before, after = (flatten(one.load(one.shapes()))[path] for one in (parts["unet"], part))
+    down, up = lora["unet"]["mid_block.attentions.0.transformer_blocks.0.attn1.to_q"]
+    expected = (0.5 + 0.25 * 8 / 4) * (up @ down).T.numpy()
+    np.testing.assert_allclose(after - before, expected, rtol=1e-4, atol=1e-5)

@@ -76,6 +76,15 @@ def _chosen(listing, path="", **options):
     return set(found.paths), found.opened
 
 
+def test_motion_modules_that_the_u_net_holds_are_not_read_twice():
+    index = PIPELINE | {
+        "unet": ["diffusers", "UNetMotionModel"],
+        "motion_adapter": ["diffusers", "MotionAdapter"],
+    }
+    adapter = ["motion_adapter/config.json", f"motion_adapter/{STEM}.safetensors"]
+    assert _chosen([*PUBLISHED, *adapter], index=index) == (READ, "")
+
+
 def test_of_a_published_pipeline_each_network_is_fetched_once():
     assert _chosen(PUBLISHED, index=PIPELINE) == (READ, "")
 

@@ -14,6 +14,7 @@ from test_convert import _convert
 from tiny_motion import STATE, VERSIONS, motion_unet, original_keys, random_folder, tiny_adapter
 from tiny_pipeline import change_json, tiny_folder
 
+from magicvideo_jax.convert import FILES
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.diffusion.known_schedules import (
@@ -29,6 +30,7 @@ from magicvideo_jax.models.temporal import (
     with_motion_norm,
 )
 from magicvideo_jax.weights.components import MOTION, component_weights
+from magicvideo_jax.weights.file_forms import FILE_FORMS
 from magicvideo_jax.weights.motion_weights import positions_of
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.tables.motion_keys import DIFFUSERS_KEYS, ORIGINAL_KEYS
@@ -87,7 +89,7 @@ def test_the_key_tables_are_complete_at_full_size(version):
 
 
 def test_a_file_is_read_in_all_its_wrappings(tmp_path):
-    """Under `state_dict` with what lies beside it, with the prefix of torch's DDP, and with the U-Net around it."""
+    """Whether under `state_dict`, with the prefix of torch's DDP, or with the U-Net around it."""
     plain = original_keys(tiny_adapter())
     expected = params_of(saved_original(tmp_path / "mm.safetensors"))
     beside = {
@@ -193,7 +195,7 @@ def test_a_video_model_goes_to_diffusers_and_back(tmp_path):
     assert_equal(params_of(tmp_path / "jax", "unet"), params_of(tmp_path / "torch", "unet"))
 
     for source in ("jax", "torch"):
-        _convert(tmp_path / source, tmp_path / f"{source}.safetensors", part="motion")
+        _convert(tmp_path / source, tmp_path / f"{source}.safetensors", to="animatediff")
         assert_equal(
             params_of(tmp_path / f"{source}.safetensors"), params_of(tmp_path / "mm.safetensors")
         )
@@ -290,7 +292,7 @@ def _half_positions(state):
             _motion_lora,
             "a MotionLoRA, which is added to motion modules and is none: give it as --lora",
         ),
-        (_domain_adapter, "a domain adapter of AnimateDiff"),
+        (_domain_adapter, "a LoRA, such as AnimateDiff's domain adapter"),
         (_hotshot, "HotShot-XL"),
         (_pia, "PIA, whose U-Net takes 9 channels"),
         (_sdxl, "Stable Diffusion XL"),
@@ -344,13 +346,19 @@ def test_modules_and_base_must_fit(tmp_path):
     assert "has temporal layers already" in refusal(motion, source=tmp_path / "moves")
 
 
+def test_convert_offers_every_form_of_a_file():
+    assert tuple(FILE_FORMS) == FILES
+
+
 def test_a_target_that_cannot_be_is_refused(tmp_path):
     motion = saved_original(tmp_path / "mm.safetensors")
     for source, target, asked, words in (
-        (random_folder(), "out.safetensors", {}, "become a folder, not a file"),
-        (random_folder(), "out", {"part": "motion"}, "holds no motion modules"),
+        (random_folder(), "out.safetensors", {}, "a folder is written, not a file"),
+        (random_folder(), "out", {"to": "motion_adapter"}, "holds no motion modules"),
+        (motion, "out", {"to": "animatediff"}, "give the name of a .safetensors file"),
+        (motion, "out.safetensors", {"to": "motion_adapter"}, "a folder is written, not a file"),
         (random_folder(), "out", {"motion_norm": "diffusers"}, "no motion modules: leave it out"),
-        (motion, "out.ckpt", {}, "no .ckpt file is written"),
+        (motion, "out.ckpt", {}, "a folder is written, not a file"),
         (motion, "mm.safetensors", {}, "lies within SOURCE"),
     ):
         with pytest.raises(UserError) as error:

@@ -47,7 +47,7 @@ OTHER_MODELS = (
     (r"(.*\.)?double_blocks\..*", "FLUX"),
     (
         r"(.*\.)?attentions\..*\.processor\.\w+_lora\..*",
-        "a domain adapter of AnimateDiff or another LoRA of spatial attention: give it as --lora",
+        "a LoRA, such as AnimateDiff's domain adapter, which is added to a model (--lora=FILE:SCALE)",
     ),
     (r"(.*\.)?temporal_attentions\..*", "temporal layers of HotShot-XL"),
     (

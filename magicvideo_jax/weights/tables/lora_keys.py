@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from magicvideo_jax.weights.tables.compvis_keys import UNetNumbering, unet_key
+from magicvideo_jax.weights.tables.motion_keys import MODULES, ORIGINAL_KEYS
 from magicvideo_jax.weights.tables.naming import Aliases, renamed
 
 _UNET, _TEXT = "unet", "text_encoder"
@@ -59,7 +60,7 @@ _ENDINGS = (
 )
 _PROCESSOR_ENDINGS = (("_lora.down.weight", "_lora.up.weight"),)
 
-# diffusers kept LoRA in an attention's processor until 0.20, under names without the list of to_out.
+# Until 0.20 diffusers kept LoRA in an attention's processor, without the number of to_out.0.
 _PROCESSORS: Aliases = (
     (r"(.*\.(?:attn\w*|attention_blocks\.\d+))\.to_([qkv])", r"\1.processor.to_\2"),
     (r"(.*\.(?:attn\w*|attention_blocks\.\d+))\.to_out\.0", r"\1.processor.to_out"),
@@ -68,33 +69,24 @@ _PROCESSORS: Aliases = (
 )
 # Trainers of others put a processor in front of the last word of any layer.
 _ANY_PROCESSOR: Aliases = ((r"(.*)\.([^.]+)", r"\1.processor.\2"),)
-_ANIMATEDIFF: Aliases = (
-    (
-        r"(.*\.motion_modules\.\d+)\.(transformer_blocks\.\d+)\.attn1\.(.*)",
-        r"\1.temporal_transformer.\2.attention_blocks.0.\3",
-    ),
-    (
-        r"(.*\.motion_modules\.\d+)\.(transformer_blocks\.\d+)\.attn2\.(.*)",
-        r"\1.temporal_transformer.\2.attention_blocks.1.\3",
-    ),
-    (r"(.*\.motion_modules\.\d+)\.(.*)", r"\1.temporal_transformer.\2"),
-)
 _IN_COMPVIS = re.compile(
     r"(time_embedding\.|conv_(in|out)$|(.*\.)?(resnets|attentions|downsamplers|upsamplers)\.\d).*"
 )
 
 
-def _renamed_by(*tables: Aliases) -> Callable[[str], str | None]:
-    """Spelling by rules, one table after the other; a layer that the last table leaves has no
-    name."""
+def _renamed_by(rules: Aliases) -> Callable[[str], str | None]:
+    """Spelling by rules; a layer that they leave has no name."""
 
     def spell(layer: str) -> str | None:
-        for table in tables[:-1]:
-            layer = renamed(layer, table)
-        spelt = renamed(layer, tables[-1])
+        spelt = renamed(layer, rules)
         return None if spelt == layer else spelt
 
     return spell
+
+
+def _of_animatediff(spell: Callable[[str], str | None]) -> Callable[[str], str | None]:
+    """The same spelling of AnimateDiff's own names for motion modules."""
+    return lambda layer: spell(ORIGINAL_KEYS.key_of(layer) if MODULES in layer else layer)
 
 
 def _flat(layer: str) -> str:
@@ -104,7 +96,7 @@ def _flat(layer: str) -> str:
 KOHYA = LoRAForm("kohya's", _KOHYA_PREFIXES, _flat, _KOHYA_ENDINGS)
 DIFFUSERS = LoRAForm("diffusers'", _PREFIXES, str, _ENDINGS)
 ANIMATEDIFF = LoRAForm(
-    "AnimateDiff's", {_UNET: ("",)}, _renamed_by(_ANIMATEDIFF, _PROCESSORS), _PROCESSOR_ENDINGS
+    "AnimateDiff's", {_UNET: ("",)}, _of_animatediff(_renamed_by(_PROCESSORS)), _PROCESSOR_ENDINGS
 )
 """MotionLoRA, and the domain adapter on the layers of the image model."""
 
@@ -123,7 +115,7 @@ _FORMS = (
     LoRAForm(
         "AnimateDiff's trainers'",
         {_UNET: ("",)},
-        _renamed_by(_ANIMATEDIFF, _ANY_PROCESSOR),
+        _of_animatediff(_renamed_by(_ANY_PROCESSOR)),
         _PROCESSOR_ENDINGS,
     ),
 )
