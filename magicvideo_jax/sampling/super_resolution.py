@@ -20,7 +20,7 @@ from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import corrupt
 from magicvideo_jax.diffusion.schedule import schedule_of
 
-FRAMES_AT_ONCE = 8
+FRAMES_OF_A_PART = 8
 NOISE_LEVEL = 50
 """l of eq. 1 in the authors' program; the x4 upscaler was trained on levels up to 350."""
 
@@ -36,5 +36,5 @@ def noisy_pictures(
 
 def parts_of(frames: int) -> Iterator[slice]:
     """The parts of a clip that are upscaled one after the other."""
-    for first in range(0, frames, FRAMES_AT_ONCE):
-        yield slice(first, min(first + FRAMES_AT_ONCE, frames))
+    for first in range(0, frames, FRAMES_OF_A_PART):
+        yield slice(first, min(first + FRAMES_OF_A_PART, frames))

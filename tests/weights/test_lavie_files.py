@@ -80,7 +80,7 @@ def test_the_key_table_has_the_names_of_the_checkpoint(kind: str):
 
 
 def as_published(path: Path, state: dict[str, torch.Tensor]) -> None:
-    """With the entries that training left beside the average."""
+    """The form that is published, the entries that training left beside the average included."""
     torch.save({"model": {}, "ema": state, "opt": {"step": 1}, "args": Namespace(lr=1)}, path)
 
 
@@ -216,7 +216,7 @@ def test_what_convert_writes_is_the_checkpoint_bit_by_bit(tmp_path: Path, kind: 
 
 
 def test_a_converted_model_comes_back_as_the_checkpoint(tmp_path: Path):
-    """Over a folder of ours that also holds the VAE and the text encoder."""
+    """The way leads over a folder of ours that also holds the VAE and the text encoder."""
     sd = stable_diffusion()
     torch.save(state_of("base"), tmp_path / "a.pt")
     _convert(tmp_path / "a.pt", tmp_path / "jax", vae=str(sd), text=str(sd))
