@@ -13,7 +13,6 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
-from magicvideo_jax.diffusion.known_schedules import ANIMATEDIFF_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
@@ -23,16 +22,17 @@ from magicvideo_jax.models.temporal import VIDEO_PARTS, MotionNorm, with_motion_
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.parallel.shardings import on_local_device
 from magicvideo_jax.runtime.progress import say
+from magicvideo_jax.sampling.published import noise_of_fresh_layers
 from magicvideo_jax.weights.components import MOTION, TEXT, UNET, VAE, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
-from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers, lavie_kind
+from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.locate import EMBEDDED
 from magicvideo_jax.weights.lora_merge import with_loras
 from magicvideo_jax.weights.match import may_miss
-from magicvideo_jax.weights.motion_weights import has_motion, with_motion
+from magicvideo_jax.weights.motion_weights import with_motion
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
@@ -119,15 +119,10 @@ class InitialWeights:
         temporal, noise = model.unet.temporal, self.noise
         if Component.UNET in self.parts:
             unet = self.parts[Component.UNET].config
-            lavie = lavie_kind(temporal)
-            # Layers that the weights lack are trained for the noise of the programs that read them.
-            if lavie is not None and unet.temporal is None:
-                noise = lavie.noise
-            if temporal is not None and temporal.motion is not None:
-                if has_motion(self.parts[Component.UNET]):
-                    temporal = unet.temporal
-                else:
-                    noise = ANIMATEDIFF_NOISE
+            if temporal is not None and unet.temporal is None:
+                noise = noise_of_fresh_layers(temporal, noise)
+            elif temporal is not None and temporal.motion is not None:
+                temporal = unet.temporal
             model = replace(model, unet=replace(unet, temporal=temporal))
         if temporal is not None and temporal.motion is not None:
             temporal = with_motion_norm(temporal, self.motion_norm)
