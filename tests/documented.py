@@ -66,6 +66,23 @@ RULES = (
         f"{_VIDEO} --config.data.size=32",
     ),
     Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/animatediff\.py:minutes ",
+        How.VERB,
+        f"{_VIDEO} {_DRAWN} --config.data.precompute_examples=1",
+        is_slow=True,
+    ),
+    Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/animatediff\.py:lora ",
+        How.VERB,
+        f"{_VIDEO} --config.data.size=32 --config.optim.lora.rank=2",
+        is_slow=True,
+    ),
+    Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/(animatediff|lavie)\.py ",
+        How.VERB,
+        f"{_VIDEO} --config.data.size=32",
+    ),
+    Rule(
         r"^python -m magicvideo_jax\.train --config=configs/video_vae\.py ",
         How.VERB,
         f"{_VIDEO_VAE} {_DRAWN}",
@@ -79,6 +96,16 @@ RULES = (
     ),
     Rule(r"^python -m magicvideo_jax\.convert runs/video_vae ", How.VERB, is_slow=True),
     Rule(r"^python -m magicvideo_jax\.prepare ", How.VERB, "--size=32 --workers=1"),
+    Rule(
+        r"^python -m magicvideo_jax\.sample .*--context_frames",
+        How.VERB,
+        "--steps=1 --size=16x16 --frames=6 --context_frames=4 --context_overlap=2",
+    ),
+    Rule(
+        r"^python -m magicvideo_jax\.sample .*--(unet|motion)",
+        How.VERB,
+        "--steps=1 --size=16x16 --frames=2",
+    ),
     Rule(r"^python -m magicvideo_jax\.sample ", How.VERB, "--steps=1"),
     Rule(r"^python -m magicvideo_jax\.evaluate ", How.VERB, "--clips=1"),
     Rule(r"^python -m magicvideo_jax\.plan .*--table --topology", How.VERB, "--fsdp=1,8"),
@@ -97,15 +124,30 @@ STAND_INS = (
     (r"--videos=DIR\b", "--videos=clips"),
     (r"--captions=FILE\b", "--captions=clips.csv"),
     (r"\bprepare (.*)--out=DIR\b", r"prepare \1--out=clips_set"),
-    (r"\b(SD_)?WEIGHTS\b", "sd15"),
+    (r"\b(SD_)?WEIGHTS\b|\bSD1[45]\b", "sd15"),
+    (r"stable-diffusion-v1-5/stable-diffusion-v1-5\b", "sd15"),
+    (r"hf://guoyww/animatediff/", ""),
     (r"\bSOURCE TARGET\b", "sd15 back"),
     (r"(configs/video_vae\.py) --workdir=DIR\b", r"\1 --workdir=runs/video_vae"),
     (r"--workdir=DIR\b", "--workdir=runs/demo"),
 )
 """Patterns of placeholders for people's own files, and names in `MADE_BY` or `FILES` instead."""
 
-FILES = ("clips", "clips.csv", "v1-5-pruned.safetensors", "TOKENIZER_FOLDER")
-"""Files that people bring: four clips with captions, and a tiny Stable Diffusion in one file."""
+FILES = (
+    "clips",
+    "clips.csv",
+    "v1-5-pruned.safetensors",
+    "TOKENIZER_FOLDER",
+    "v3_sd15_mm.ckpt",
+    "mm_sd_v15_v2.ckpt",
+    "style.safetensors",
+    "lavie_base.pt",
+    "lavie_interpolation.pt",
+    "lavie_vsr.pt",
+    "X4_UPSCALER",
+)
+"""Files that people bring: four clips with captions, a tiny Stable Diffusion in one file, and tiny
+weights of AnimateDiff, LaVie and a LoRA that fit it."""
 
 _PREPARE = "python -m magicvideo_jax.prepare --videos=clips --captions=clips.csv"
 _CONVERT = "python -m magicvideo_jax.convert v1-5-pruned.safetensors"
@@ -117,6 +159,14 @@ MADE_BY = {
     "clips_pixels": f"{_PREPARE} --out=clips_pixels --pixels --size=256 --frames=48",
     "runs/demo": f"{_TRAIN} --config=configs/t2v.py --workdir=runs/demo",
     "runs/sd15": f"{_TRAIN} --config=configs/t2v.py:sd15 --workdir=runs/sd15 --config.init_from=sd15 "
+    "--config.data.sources=\"({'path': 'clips_set'},)\"",
+    "runs/motion": f"{_TRAIN} --config=configs/animatediff.py --workdir=runs/motion "
+    "--config.init_from=sd15 --config.motion_from=v3_sd15_mm.ckpt "
+    "--config.data.sources=\"({'path': 'clips_set'},)\"",
+    "runs/lavie": f"{_TRAIN} --config=configs/lavie.py --workdir=runs/lavie --config.init_from=sd15 "
+    "--config.unet_from=lavie_base.pt --config.data.sources=\"({'path': 'clips_set'},)\"",
+    "runs/motion_lora": f"{_TRAIN} --config=configs/animatediff.py:lora --workdir=runs/motion_lora "
+    "--config.init_from=sd15 --config.motion_from=mm_sd_v15_v2.ckpt "
     "--config.data.sources=\"({'path': 'clips_set'},)\"",
     "runs/video_vae": f"{_TRAIN} --config=configs/video_vae.py --workdir=runs/video_vae",
 }

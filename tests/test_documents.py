@@ -20,6 +20,7 @@ import av
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from absl import flags
 from documented import (
     DOCUMENTS,
@@ -117,6 +118,23 @@ def bring(name: str) -> None:
             save_file(single_file_of(tiny_folder()), name, metadata={"format": "pt"})
         case "TOKENIZER_FOLDER":
             shutil.copytree(tiny_folder() / "tokenizer", name)
+        case "v3_sd15_mm.ckpt" | "mm_sd_v15_v2.ckpt":
+            from tiny_motion import original_keys, tiny_adapter
+
+            torch.save(original_keys(tiny_adapter("v2" if "v2" in name else "v3")), name)
+        case "style.safetensors":
+            from torch_lora import kohya, random_lora, save_lora, tensors_of
+
+            lora = random_lora(tiny_folder(), r"attn\d\.to_[qkv]", rank=2, text=False)
+            save_lora(Path(name), tensors_of(lora, kohya, torch.tensor(2.0)))
+        case "X4_UPSCALER":
+            from tiny_lavie import upscaler
+
+            shutil.copytree(upscaler(), name)
+        case _:
+            from tiny_lavie import lavie_files
+
+            shutil.copy(lavie_files() / name, name)
 
 
 def write_clip(path: Path) -> None:
