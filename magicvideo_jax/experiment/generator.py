@@ -1,7 +1,7 @@
 """Prompts to clips with an experiment's networks: what `sample`, previews and metrics share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, Key, UInt8
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
-from magicvideo_jax.core.types import Params
+from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
@@ -40,6 +40,17 @@ class SampleRequest:
     fps: Sequence[float]
     negative: str = ""
     seed: int = 0
+    clips: UInt8[np.ndarray, "b t h w 3"] | None = None
+    """Clips that the new ones are made of, for a network that is given frames."""
+    purpose: str = "clip"
+    """Name of the noise: another one gives other noise for the same seed."""
+
+
+Given = Callable[
+    [Params, UInt8[Any, "b t h w 3"], Key[Any, "b"]],
+    tuple[Float[Any, "b t2 h2 w2 c"], Int[Any, "b"] | None],
+]
+"""`given(params, clips, keys)` returns `given` and `noise_level` of a `Condition`."""
 
 
 class Generator:
@@ -57,16 +68,20 @@ class Generator:
         tokenize: Tokenize,
         *,
         frames: int,
+        size: tuple[int, ...] = (),
         as_images: bool = False,
         batch_size: int | None = None,
+        given: Given | None = None,
     ):
-        """`as_images` leaves out all temporal layers."""
+        """`size` is height and width of the clips in pixels; empty: those of the experiment. `as_images` leaves out
+        all temporal layers. `given` makes the channels that the network reads beside its latents of a request's clips.
+        """
         if frames < 1:
             raise UserError(f"--frames={frames}: give at least 1")
         self._experiment, self._frames = experiment, frames
         self._tokenize = tokenize
         self._batch_size = experiment.evaluate.batch_size if batch_size is None else batch_size
-        self._shape = networks.latent_shape(frames, experiment.data.size)
+        self._shape = networks.latent_shape(frames, *_checked_size(experiment, size))
 
         def run(
             params: Params,
@@ -74,15 +89,19 @@ class Generator:
             null_ids: jax.Array,
             fps: jax.Array,
             keys: jax.Array,
+            clips: jax.Array | None,
             sampler: SamplerInputs,
         ) -> jax.Array:
             text = networks.encode_text(params, ids)
             null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
+            condition = Condition(text, fps)
+            if given is not None and clips is not None:
+                channels, level = given(params, clips, keys)
+                condition = condition._replace(given=channels, noise_level=level)
             z = sample_keyframes(
                 params,
-                text,
+                condition,
                 null,
-                fps,
                 keys,
                 denoise=partial(networks.denoise, as_images=as_images),
                 sampler=sampler,
@@ -101,7 +120,7 @@ class Generator:
         return devices * math.ceil(self._batch_size / devices)
 
     def program(self, mesh: Mesh | None) -> Any:
-        """`program(params, ids, null_ids, fps, keys, sampler)`, jitted.
+        """`program(params, ids, null_ids, fps, keys, clips, sampler)`, jitted.
 
         Every device gathers the parameters and samples clips of its own; devices exchange nothing until all are done.
         """
@@ -113,7 +132,7 @@ class Generator:
                 run = jax.shard_map(
                     run,
                     mesh=mesh,
-                    in_specs=(same, clips, same, clips, clips, same),
+                    in_specs=(same, clips, same, clips, clips, clips, same),
                     out_specs=clips,
                     check_vma=False,
                 )
@@ -121,14 +140,19 @@ class Generator:
         return self._programs[mesh]
 
     def batch(self, request: SampleRequest, first: int, size: int) -> tuple[Any, ...]:
-        """Ids, null ids, frame rates and keys of `size` clips of a request, padded with its last clip."""
+        """Ids, null ids, frame rates, keys and clips of `size` clips of a request, padded with its last clip."""
         prompts = request.prompts[first : first + size]
-        missing = size - len(prompts)
-        ids = np.pad(self._tokenize(prompts), ((0, missing), (0, 0)), mode="edge")
-        fps = np.asarray(request.fps[first : first + size], np.float32)
-        fps = np.pad(fps, (0, missing), mode="edge")
-        keys = jax.vmap(lambda i: key_for(request.seed, i, "clip"))(jnp.arange(first, first + size))
-        return ids, self._tokenize([request.negative])[0], fps, keys
+
+        def padded(rows: np.ndarray) -> np.ndarray:
+            widths = ((0, size - len(prompts)), *((0, 0),) * (rows.ndim - 1))
+            return np.pad(rows, widths, mode="edge")
+
+        ids = padded(self._tokenize(prompts))
+        fps = padded(np.asarray(request.fps[first : first + size], np.float32))
+        number = jnp.arange(first, first + size)
+        keys = jax.vmap(lambda i: key_for(request.seed, i, request.purpose))(number)
+        clips = None if request.clips is None else padded(request.clips[first : first + size])
+        return ids, self._tokenize([request.negative])[0], fps, keys, clips
 
     def settings(
         self, sample: SampleConfig | None = None, mesh: Mesh | AbstractMesh | None = None
@@ -184,6 +208,15 @@ def _compiled_by(mesh: Mesh | AbstractMesh | None, sampler: SamplerInputs) -> An
     """Mesh, structure and shapes of a sampler, which decide on its program."""
     leaves, structure = jax.tree.flatten(sampler)
     return mesh, structure, tuple(np.shape(leaf) for leaf in leaves)
+
+
+def _checked_size(experiment: Experiment, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Height and width. Errors: `UserError` for pixels that the VAE's factor does not divide."""
+    size, factor = size or (experiment.data.size,) * 2, experiment.model.vae.factor
+    if any(side % factor for side in size):
+        given = "x".join(map(str, size))
+        raise UserError(f"--size={given}: give multiples of {factor}, the VAE's factor")
+    return size
 
 
 def _check_frames(experiment: Experiment, frames: int, context: ContextConfig) -> None:

@@ -13,7 +13,6 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
-from magicvideo_jax.diffusion.known_schedules import ANIMATEDIFF_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
@@ -23,15 +22,17 @@ from magicvideo_jax.models.temporal import VIDEO_PARTS, MotionNorm, with_motion_
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.parallel.shardings import on_local_device
 from magicvideo_jax.runtime.progress import say
+from magicvideo_jax.sampling.published import noise_of_fresh_layers
 from magicvideo_jax.weights.components import MOTION, TEXT, UNET, VAE, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
-from magicvideo_jax.weights.fitting import check_parts
+from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
+from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.locate import EMBEDDED
 from magicvideo_jax.weights.lora_merge import with_loras
 from magicvideo_jax.weights.match import may_miss
-from magicvideo_jax.weights.motion_weights import has_motion, with_motion
+from magicvideo_jax.weights.motion_weights import with_motion
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
@@ -43,6 +44,7 @@ __all__ = [
     "initial_of",
     "initial_weights",
     "with_motion_of",
+    "with_unet_of",
     "with_vae_of",
 ]
 
@@ -102,6 +104,8 @@ class InitialWeights:
 
     parts: dict[Component, ComponentWeights[Any]] = field(default_factory=dict)
     noise: NoiseScheduleConfig | None = None
+    low_resolution: NoiseScheduleConfig | None = None
+    """Noise of the small pictures that an upscaler is given."""
     tokenizer: Path | None = None
     experiment: Experiment | None = None
     """Experiment of the run they come from; None for other weights."""
@@ -115,11 +119,10 @@ class InitialWeights:
         temporal, noise = model.unet.temporal, self.noise
         if Component.UNET in self.parts:
             unet = self.parts[Component.UNET].config
-            if temporal is not None and temporal.motion is not None:
-                if has_motion(self.parts[Component.UNET]):
-                    temporal = unet.temporal
-                else:  # what PyTorch's programs will sample fresh modules with
-                    noise = ANIMATEDIFF_NOISE
+            if temporal is not None and unet.temporal is None:
+                noise = noise_of_fresh_layers(temporal, noise)
+            elif temporal is not None and temporal.motion is not None:
+                temporal = unet.temporal
             model = replace(model, unet=replace(unet, temporal=temporal))
         if temporal is not None and temporal.motion is not None:
             temporal = with_motion_norm(temporal, self.motion_norm)
@@ -188,12 +191,14 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
         )
     parts = {Component(name): part for name, part in weights.parts.items()}
     experiment = weights.experiment if isinstance(weights, RunWeights) else None
-    return InitialWeights(parts, weights.noise, weights.tokenizer, experiment)
+    return InitialWeights(
+        parts, weights.noise, weights.low_resolution, weights.tokenizer, experiment
+    )
 
 
 def initial_of(experiment: Experiment) -> InitialWeights:
     """The first weights that a config names: those of `init_from`, with the VAE of `vae_from` and
-    the motion modules of `motion_from`, and the LoRA files of `lora` added.
+    the U-Net of `unet_from`, the motion modules of `motion_from`, and the LoRA files of `lora`.
 
     Errors: also `UserError` for weights that are not whole and would leave a network untrained.
     """
@@ -203,7 +208,12 @@ def initial_of(experiment: Experiment) -> InitialWeights:
         experiment.vae_from,
         argument="config.vae_from",
     )
+    initial = with_unet_of(initial, experiment.unet_from, argument="config.unet_from")
     name = f"{argument}={experiment.init_from}"
+    if Component.UNET in initial.parts:
+        unet = initial.parts[Component.UNET].config
+        check_task(unet, UNetTask.GENERATE, name)
+        check_lavie_layers(unet.temporal, experiment.model.unet.temporal, name)
     check_whole(initial, name, vae="set config.vae_from")
     check_halves(initial, ("encoder", "decoder"), name)
     initial = with_motion_of(initial, experiment.motion_from, argument="config.motion_from")
@@ -234,6 +244,35 @@ def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> Init
     parts = {component.value: part for component, part in joined.parts.items()}
     check_parts(Weights(parts), f"{argument}={weights}")
     return joined
+
+
+def with_unet_of(
+    initial: InitialWeights,
+    weights: str,
+    *,
+    argument: str,
+    task: UNetTask = UNetTask.GENERATE,
+) -> InitialWeights:
+    """First weights with the U-Net of other `weights` and its noise schedule; empty: unchanged.
+
+    Errors: `UserError` naming `argument` where there is no U-Net, one of another task, or one that
+    does not fit the VAE and the text encoder.
+    """
+    if weights:
+        name = f"{argument}={weights}"
+        other = initial_weights(weights, argument=argument)
+        if Component.UNET not in other.parts:
+            raise UserError(f"{name}: no U-Net: give a file of LaVie, or other weights of a U-Net")
+        unet = other.parts[Component.UNET]
+        initial = replace(
+            initial,
+            parts={**initial.parts, Component.UNET: unet},
+            noise=other.noise,
+            experiment=None,  # that of a run says nothing about another U-Net
+        )
+        check_task(unet.config, task, name)
+        check_parts(Weights({part.value: one for part, one in initial.parts.items()}), name)
+    return initial
 
 
 def with_motion_of(initial: InitialWeights, weights: str, *, argument: str) -> InitialWeights:

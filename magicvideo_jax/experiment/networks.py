@@ -132,7 +132,10 @@ class Networks:
         elif attention_window is not None and config.temporal is not None:
             temporal = config.temporal.in_attention_windows(attention_window)
             config = replace(config, temporal=temporal)
-        return self._unet(config).apply(unet, z, time, condition.text, condition.fps)
+        text, fps, given, noise_level = condition
+        if given is not None:
+            z = jnp.concatenate([z, given.astype(z.dtype)], axis=-1)
+        return self._unet(config).apply(unet, z, time, text, fps, noise_level)
 
     def denoising_networks(self) -> DenoisingNetworks:
         """The functions that denoising objectives need."""
@@ -140,10 +143,12 @@ class Networks:
             encode=self.encode, encode_text=self.encode_text, denoise=self.denoise
         )
 
-    def latent_shape(self, frames: int, size: int) -> tuple[int, int, int, int]:
-        """(t h w c) of a clip's latents."""
-        side = size // self._model.vae.factor
-        return frames, side, side, self._model.vae.latent_channels
+    def latent_shape(
+        self, frames: int, height: int, width: int | None = None
+    ) -> tuple[int, int, int, int]:
+        """(t h w c) of the latents of a clip of so many pixels; without a `width`, a square one."""
+        factor, channels = self._model.vae.factor, self._model.vae.latent_channels
+        return frames, height // factor, (width or height) // factor, channels
 
     def shapes(self, components: Sequence[Component]) -> Params:
         """The parameters of some networks, as shapes."""

@@ -20,6 +20,7 @@ from magicvideo_jax.experiment.initial_weights import (
     initial_weights,
     initial_with_loras,
     with_motion_of,
+    with_unet_of,
     with_vae_of,
 )
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
@@ -30,15 +31,14 @@ from magicvideo_jax.parallel.shardings import parameter_shardings
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
 from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.sampling.published import published_sample
 from magicvideo_jax.sampling.windows import ContextConfig
 from magicvideo_jax.weights.components import VAE, component_weights
+from magicvideo_jax.weights.fitting import UNetTask, check_task
 from magicvideo_jax.weights.motion_weights import has_motion
 
 EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
 """What the embedded weights were scored with."""
-
-ANIMATEDIFF_SAMPLE = SampleConfig(steps=25, guidance=7.5)
-"""What AnimateDiff's authors sample with (guoyww/AnimateDiff, configs/prompts)."""
 
 
 class Pipeline:
@@ -47,7 +47,7 @@ class Pipeline:
     def __init__(self, experiment: Experiment, params: Params, tokenizer: CaptionTokenizer):
         self.experiment, self.params = experiment, params
         self._tokenizer, self._networks = tokenizer, Networks(experiment.model)
-        self._generators: dict[tuple[int, int], Generator] = {}
+        self._generators: dict[tuple[int, int, tuple[int, ...]], Generator] = {}
 
     def __call__(
         self,
@@ -58,15 +58,20 @@ class Pipeline:
         guidance: float | None = None,
         fps: float | None = None,
         frames: int | None = None,
+        size: tuple[int, int] | None = None,
         negative_prompt: str = "",
         context: ContextConfig | None = None,
         free_init: FreeInitConfig | None = None,
     ) -> UInt8[np.ndarray, "t h w 3"]:
-        """One clip. What is not given is what the model's config says. Errors: `UserError` names the argument."""
+        """One clip; `size` is its height and width in pixels. What is not given is what the model's config says.
+
+        Errors: `UserError` names the argument.
+        """
         given = {
             "steps": steps,
             "guidance": guidance,
             "fps": fps,
+            "size": size,
             "context": context,
             "free_init": free_init,
         }
@@ -121,13 +126,15 @@ class Pipeline:
             if not 0 < rate <= 60:
                 raise UserError(f"--fps={rate}: give more than 0 and at most 60 frames per second")
         stage = stage_of(self.experiment)
-        key = (stage.frames(self.experiment) if frames is None else frames, batch_size)
+        frames = stage.frames(self.experiment) if frames is None else frames
+        key = (frames, batch_size, sample.size)
         if key not in self._generators:
             self._generators[key] = Generator(
                 self.experiment,
                 self._networks,
                 self._tokenizer,
-                frames=key[0],
+                frames=frames,
+                size=sample.size,
                 as_images=stage.trains_single_images,
                 batch_size=batch_size,
             )
@@ -139,6 +146,7 @@ def load(
     path: str | Path,
     *,
     vae: str | Path = "",
+    unet: str | Path = "",
     motion: str | Path = "",
     motion_norm: MotionNorm | str = MotionNorm.AUTO,
     lora: Sequence[str] = (),
@@ -146,6 +154,8 @@ def load(
     """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known form.
 
     `vae` is other weights whose VAE decodes, such as a VideoVAE; it also supplies the VAE where `path` has none.
+    `unet` is other weights whose U-Net takes the place of that of `path`, with its schedule and its authors' sampler:
+    LaVie's base model (`lavie_base.pt`) on Stable Diffusion 1.4.
     `motion` is AnimateDiff's motion modules for image weights of Stable Diffusion 1.x, in any form that holds them;
     their schedule comes with them. `motion_norm` is a value of `MotionNorm`: the same modules give other clips under
     each, and `auto` follows their file. `lora` are LoRA files to add, each `FILE` or `FILE:SCALE`.
@@ -157,6 +167,9 @@ def load(
     initial = initial_weights(str(path), argument="--workdir")
     if vae and Component.VAE not in initial.parts:
         initial, vae = with_vae_of(initial, str(vae), argument="--vae"), ""
+    initial = with_unet_of(initial, str(unet), argument="--unet")
+    if Component.UNET in initial.parts:
+        check_task(initial.parts[Component.UNET].config, UNetTask.GENERATE, f"--workdir={path}")
     initial = with_motion_of(initial, str(motion), argument="--motion")
     initial = initial_with_loras(initial, lora, argument="--lora")
     initial = replace(initial, motion_norm=_motion_norm(motion_norm, initial))
@@ -170,16 +183,25 @@ def _load(path: str, initial: InitialWeights) -> Pipeline:
     experiment = initial.experiment or _usual_experiment(path, initial)
     if not stage_of(experiment).reads_captions:
         raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
+    tokenizer = checked_tokenizer(initial, experiment, path)
+    networks = Networks(experiment.model)
+    return Pipeline(experiment, loaded_params(initial, networks), tokenizer)
+
+
+def checked_tokenizer(
+    initial: InitialWeights, experiment: Experiment, name: str
+) -> CaptionTokenizer:
+    """The tokenizer of weights. Errors: `UserError` that begins with their `name` where there is none."""
     if initial.tokenizer is None:
         raise UserError(
-            f"{path}: no tokenizer beside the weights; convert them with --tokenizer FOLDER"
+            f"{name}: no tokenizer beside the weights; convert them with --tokenizer FOLDER"
         )
-    tokenizer = CaptionTokenizer(
-        initial.tokenizer, length=experiment.model.text.tokens, name_each=True
-    )
-    networks = Networks(experiment.model)
-    params = {component.value: _loaded(initial, networks, component) for component in PIPELINE}
-    return Pipeline(experiment, params, tokenizer)
+    return CaptionTokenizer(initial.tokenizer, length=experiment.model.text.tokens, name_each=True)
+
+
+def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
+    """Parameters of the networks of a pipeline, over all devices there are."""
+    return {component.value: _loaded(initial, networks, component) for component in PIPELINE}
 
 
 def _motion_norm(asked: MotionNorm | str, initial: InitialWeights) -> MotionNorm:
@@ -209,11 +231,10 @@ def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     usual = Experiment()
     model = initial.fitted(replace(usual.model, unet=replace(usual.model.unet, temporal=temporal)))
     size = int(vae.json.get("sample_size", 512))
-    frames, sample = usual.data.frames, usual.sample
+    frames = usual.data.frames if temporal is None else temporal.frames
     if has_motion(unet):
-        frames, sample = min(frames, temporal.frames), ANIMATEDIFF_SAMPLE
-    elif temporal is not None:
-        frames = temporal.frames
+        frames = min(frames, usual.data.frames)
+    sample = published_sample(temporal) or usual.sample
     return replace(
         usual,
         stage="image" if temporal is None else "video",

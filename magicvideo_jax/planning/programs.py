@@ -94,6 +94,7 @@ def _sample(
         networks,
         arbitrary_ids(experiment.model.text.tokens),
         frames=stage.frames(experiment),
+        size=experiment.sample.size,
         as_images=stage.trains_single_images,
     )
     shapes = networks.shapes(stage.components(experiment))
@@ -101,7 +102,7 @@ def _sample(
     clips = generator.clips_at_once(mesh)
     request = SampleRequest(prompts=[""] * clips, fps=[experiment.sample.fps] * clips)
 
-    ids, null_ids, fps, keys = generator.batch(request, 0, clips)
+    ids, null_ids, fps, keys, _ = generator.batch(request, 0, clips)
     inputs = {
         "ids": with_sharding(ids, sharded_over_all(mesh)),
         "fps": with_sharding(fps, sharded_over_all(mesh)),
@@ -111,7 +112,7 @@ def _sample(
 
     def trace() -> Any:
         assert isinstance(mesh, Mesh)
-        arguments = (inputs["ids"], null_ids, inputs["fps"], inputs["keys"])
+        arguments = (inputs["ids"], null_ids, inputs["fps"], inputs["keys"], None)
         return generator.program(mesh).trace(params, *arguments, generator.settings())
 
     sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]

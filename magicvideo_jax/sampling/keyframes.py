@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
@@ -15,6 +16,11 @@ from magicvideo_jax.core.checks import at_least, at_most, positive, refused, sha
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.guidance import guided
+from magicvideo_jax.diffusion.known_schedules import (
+    LAVIE_DDIM_NOISE,
+    LAVIE_EULER_NOISE,
+    LAVIE_NOISE,
+)
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.sampler import initial_latents, run_sampler
 from magicvideo_jax.diffusion.solvers import (
@@ -72,6 +78,8 @@ class SampleConfig:
     """Windows for clips longer than those that the model was trained on."""
     free_init: FreeInitConfig = field(default_factory=FreeInitConfig)
     """Repeated sampling against flicker."""
+    size: tuple[int, ...] = ()
+    """Height and width in pixels; empty: those of the clips that the model was trained on."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "steps")
@@ -82,6 +90,8 @@ class SampleConfig:
             raise refused(
                 self, "eta", "give 0, or sampler=ddim: the others have a noise of their own"
             )
+        if len(self.size) not in (0, 2) or min(self.size, default=1) < 1:
+            raise refused(self, "size", "give a height and a width in pixels")
         positive(self, "fps")
         at_most(MOST_FPS, self, "fps")
 
@@ -122,8 +132,16 @@ def make_sampler_inputs(
     )
 
 
+_PUBLISHED_NOISE = {
+    (LAVIE_NOISE, Sampler.DDIM): LAVIE_DDIM_NOISE,
+    (LAVIE_NOISE, Sampler.EULER): LAVIE_EULER_NOISE,
+}
+"""Schedules of models whose authors sample at other times with another sampler."""
+
+
 def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> SolverTable:
     """Solver table of a sampler and a number of steps. Errors: those of its table."""
+    noise = _PUBLISHED_NOISE.get((noise, config.sampler), noise)
     match config.sampler:
         case Sampler.DDIM:
             return ddim(noise, config.steps, eta=config.eta)
@@ -137,20 +155,19 @@ def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> Solve
 
 def sample_keyframes(
     params: Params,
-    text: Float[Array, "b l d"],
+    condition: Condition,
     null_text: Float[Array, "b l d"],
-    fps: Float[Array, "b"],
     keys: Key[Array, "b"],
     *,
     denoise: Callable[..., Float[Array, "b t h w c"]],
     sampler: SamplerInputs,
     shape: tuple[int, int, int, int],
 ) -> Float[Array, "b t h w c"]:
-    """Scaled latents of `shape` (t h w c) for each text.
+    """Scaled latents of `shape` (t h w c) for each text of a condition.
 
     All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition,
     attention_window=)` is the network. `null_text` is the unconditional or negative prompt, from
-    which guidance leads away; without guidance it is not used. `fps` conditions the network on the frame rate.
+    which guidance leads away; without guidance it is not used.
     """
     table, guidance, context, windows, free_init = sampler
 
@@ -161,12 +178,12 @@ def sample_keyframes(
     if windows is not None:
         network = windowed(network, windows, table.steps.time, select=_condition_of_window)
     if guidance is not None:
-        null_condition = Condition(null_text, fps)
+        null_condition = condition._replace(text=null_text)
         network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
 
     def sample_once(eps: Array, keys: Array, /) -> Array:
         z = initial_latents(table, eps)
-        return run_sampler(network, z, Condition(text, fps), table=table, keys=keys)
+        return run_sampler(network, z, condition, table=table, keys=keys)
 
     def draw(key: PRNGKeyArray) -> Array:
         if context.frames is not None and context.reuse_noise:
@@ -179,4 +196,6 @@ def sample_keyframes(
 
 def _condition_of_window(condition: Condition, frames: Array, stride: Array) -> Condition:
     """Condition of some frames of a clip: those that are further apart are of a lower rate."""
+    if condition.given is not None:
+        condition = condition._replace(given=jnp.take(condition.given, frames, axis=1))
     return condition if condition.fps is None else condition._replace(fps=condition.fps / stride)

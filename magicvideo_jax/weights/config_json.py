@@ -31,6 +31,8 @@ _UNET = {
     "cross_attention_dim": 1280,
     "attention_head_dim": 8,
     "use_linear_projection": False,
+    "only_cross_attention": False,
+    "num_class_embeds": None,
 }
 # Field: (default, values that the network here computes). The first value is also what we write.
 _UNET_ONLY = {
@@ -38,7 +40,6 @@ _UNET_ONLY = {
     "flip_sin_to_cos": (True,),
     "freq_shift": (0,),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",),
-    "only_cross_attention": (False,),
     "downsample_padding": (1,),
     "mid_block_scale_factor": (1,),
     "dropout": (0.0,),
@@ -53,7 +54,6 @@ _UNET_ONLY = {
     "class_embed_type": (None,),
     "addition_embed_type": (None,),
     "addition_time_embed_dim": (None,),
-    "num_class_embeds": (None,),
     "resnet_time_scale_shift": ("default",),
     "resnet_skip_time_act": (False,),
     "resnet_out_scale_factor": (1.0,),
@@ -130,10 +130,13 @@ def unet_config(content: Json, *, where: str, temporal: TemporalConfig | None = 
             raise fields.refused("attention_head_dim", f"numbers of heads that divide {width}")
         if width % groups:
             raise fields.refused("norm_num_groups", f"a number that divides {width}")
+    text_only = fields.switches("only_cross_attention", length=len(widths))
+    if fields.get("only_cross_attention") is True:  # diffusers' middle would follow one switch
+        raise fields.refused("only_cross_attention", "a list, with a switch for each level")
     return UNetConfig(
         levels=tuple(
-            UNetLevelConfig(w, n if a else 0)
-            for w, n, a in zip(widths, heads, attends, strict=True)
+            UNetLevelConfig(w, n if a else 0, text_only=a and only)
+            for w, n, a, only in zip(widths, heads, attends, text_only, strict=True)
         ),
         middle_heads=heads[-1],
         blocks=fields.integer("layers_per_block"),
@@ -142,6 +145,7 @@ def unet_config(content: Json, *, where: str, temporal: TemporalConfig | None = 
         context=fields.integer("cross_attention_dim"),
         linear_projection=fields.switch("use_linear_projection"),
         groups=groups,
+        noise_levels=fields.integer("num_class_embeds") if fields.get("num_class_embeds") else 0,
         temporal=temporal,
     )
 
@@ -156,6 +160,7 @@ def unet_json(config: UNetConfig, *, sample_size: int = 64) -> dict[str, Any]:
         )
     heads = [level.heads or config.middle_heads for level in config.levels]
     attends = [level.heads > 0 for level in config.levels]
+    text_only = [level.text_only for level in config.levels]
     return {
         "_class_name": "UNet2DConditionModel",
         "_diffusers_version": DIFFUSERS_VERSION,
@@ -170,6 +175,8 @@ def unet_json(config: UNetConfig, *, sample_size: int = 64) -> dict[str, Any]:
         "cross_attention_dim": config.context,
         "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,
         "use_linear_projection": config.linear_projection,
+        "only_cross_attention": text_only if any(text_only) else False,
+        "num_class_embeds": config.noise_levels or None,
     } | {field: values[0] for field, values in _UNET_ONLY.items()}
 
 

@@ -86,6 +86,36 @@ def unet_of_shapes(unet: TensorShapes) -> tuple[UNetConfig, UNetNumbering]:
     return config, UNetNumbering(blocks, tuple(attends))
 
 
+def diffusers_unet_of_shapes(unet: TensorShapes, *, heads: int = _HEADS_1) -> UNetConfig:
+    """Deduce a U-Net of `heads` heads everywhere from diffusers' keys.
+
+    Attention to the text in place of self-attention shows in the width of its keys. Where the text
+    is as wide as the level, self-attention is assumed.
+    """
+    blocks = unet.count(r"down_blocks\.0\.resnets\.(\d+)\.")
+    context = unet.axis(f"mid_block.attentions.0.{_ATTENTION}", 1)
+    levels = []
+    for i in range(unet.count(r"down_blocks\.(\d+)\.")):
+        width = unet.axis(f"down_blocks.{i}.resnets.0.conv1.weight", 0)
+        if width % 32 or width % heads:
+            raise UserError(f"{unet.where}: width {width}; not a Stable Diffusion U-Net")
+        first = f"down_blocks.{i}.attentions.0.transformer_blocks.0.attn1.to_k.weight"
+        attends = first in unet.tensors
+        text_only = attends and unet.axis(first, 1) == context != width
+        levels.append(UNetLevelConfig(width, heads if attends else 0, text_only=text_only))
+    levels_of_noise = "class_embedding.weight"
+    return UNetConfig(
+        levels=tuple(levels),
+        middle_heads=heads,
+        blocks=blocks,
+        channels_in=unet.axis("conv_in.weight", 1),
+        channels_out=unet.axis("conv_out.weight", 0),
+        context=context,
+        linear_projection=unet.rank("mid_block.attentions.0.proj_in.weight") == 2,
+        noise_levels=unet.axis(levels_of_noise, 0) if levels_of_noise in unet.tensors else 0,
+    )
+
+
 def vae_of_shapes(vae: TensorShapes, *, down: str, block: str) -> VAEConfig:
     """Deduce a VAE; `down` and `block` are what the file calls the levels of the encoder and
     their blocks."""

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import Weights
 from magicvideo_jax.weights.write_folders import ProgressFactory
+from magicvideo_jax.weights.write_lavie import LaVieFileForm
 from magicvideo_jax.weights.write_motion import MotionFileForm
 
 
@@ -32,7 +33,7 @@ class FileForm(Protocol):
         ...
 
 
-FILE_FORMS: Mapping[str, FileForm] = {"animatediff": MotionFileForm()}
+FILE_FORMS: Mapping[str, FileForm] = {"animatediff": MotionFileForm(), "lavie": LaVieFileForm()}
 """The forms by name (`convert --to`); asked in this order where no name is given."""
 
 

@@ -1,9 +1,25 @@
 """Comparing the parts of opened weights with one another, before any parameter is read."""
 
+from enum import Enum
+
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.models.unet import UNetConfig
 from magicvideo_jax.weights.components import TEXT, UNET, VAE, Weights
 from magicvideo_jax.weights.tokenizer_files import tokenizer_size
 
+
+class UNetTask(Enum):
+    """Task of a U-Net, by what it is given beside noisy latents and a text."""
+
+    GENERATE = "text to image or video"
+    """Nothing."""
+    INTERPOLATE = "frame interpolation"
+    """The latents of keyframes, one for each frame (LaVie)."""
+    UPSCALE = "super-resolution"
+    """A small picture for each frame, and its level of noise (Stable Diffusion's x4 upscaler)."""
+
+
+_PICTURE_CHANNELS = 3
 _MORE_CHANNELS = {
     1: "depth-to-image: its U-Net also takes a depth map",
     3: "an upscaler: its U-Net also takes a small image",
@@ -11,6 +27,33 @@ _MORE_CHANNELS = {
     5: "inpainting: its U-Net also takes a mask and a masked image",
 }
 """Tasks known by the channels that their U-Nets take beside the latents."""
+
+
+def task_of(unet: UNetConfig) -> UNetTask | None:
+    """The task of a U-Net, if it is one that is supported."""
+    given = unet.channels_in - unet.channels_out
+    if given == 0:
+        return UNetTask.GENERATE
+    if given == _PICTURE_CHANNELS and unet.noise_levels:
+        return UNetTask.UPSCALE
+    takes_keyframes = unet.temporal is not None and unet.temporal.first_and_previous
+    return UNetTask.INTERPOLATE if given == unet.channels_out and takes_keyframes else None
+
+
+_ARGUMENT_OF = {
+    UNetTask.GENERATE: "--unet or config.unet_from",
+    UNetTask.INTERPOLATE: "--interpolation",
+    UNetTask.UPSCALE: "--super_resolution, or its whole pipeline as --upscaler",
+}
+
+
+def check_task(unet: UNetConfig, task: UNetTask, name: str) -> None:
+    """Check that a U-Net has a task. Errors: `UserError` that begins with `name`."""
+    found = task_of(unet)
+    if found not in (None, task):
+        raise UserError(
+            f"{name}: a U-Net for {found.value}, not for {task.value}: give it as {_ARGUMENT_OF[found]}"
+        )
 
 
 def check_parts(weights: Weights, where: str) -> None:
@@ -22,7 +65,7 @@ def check_parts(weights: Weights, where: str) -> None:
     unet, vae, text = (configs.get(kind.folder) for kind in (UNET, VAE, TEXT))
     if unet is not None:
         latents = unet.channels_out if vae is None else vae.latent_channels
-        if unet.channels_in != latents:
+        if unet.channels_in != latents and task_of(unet) is None:
             task = _MORE_CHANNELS.get(unet.channels_in - latents)
             raise UserError(
                 f"{where}: the U-Net takes {unet.channels_in} channels and latents have {latents}"

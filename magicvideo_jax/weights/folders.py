@@ -1,16 +1,19 @@
 """Files of a pipeline's folder, and of one network in it: shared by the folder formats."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from magicvideo_jax.core.dataclass_dict import from_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
+from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights.components import (
     MOTION,
     PIPELINE_PARTS,
     UNET,
+    VAE,
     ComponentSpec,
     ComponentWeights,
     Weights,
@@ -31,17 +34,29 @@ from magicvideo_jax.weights.tensor_files import (
 )
 from magicvideo_jax.weights.tensors import flat_convolutions
 
-INDEX, CONFIG, SCHEDULER, PARAMS, TOKENIZER = (
+INDEX, CONFIG, SCHEDULER, LOW_RESOLUTION, PARAMS, TOKENIZER = (
     "model_index.json",
     "config.json",
     "scheduler/scheduler_config.json",
+    "low_res_scheduler/scheduler_config.json",
     "params",
     "tokenizer",
 )
 FORMAT, JAX = "_format", "magicvideo_jax"
 """The mark of our own folders in their `model_index.json`."""
 
-_LEFT_BEHIND = ("safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker")
+_LEFT_BEHIND = (
+    "safety_checker",
+    "feature_extractor",
+    "image_encoder",
+    "requires_safety_checker",
+    "watermarker",
+    "max_noise_level",
+)
+_SCHEDULERS = ("scheduler", "low_res_scheduler")
+
+_UPSCALER_SCALING = 0.08333
+"""Scale of the x4 upscaler's latents, which older copies of its VAE's config.json do not say."""
 
 OpenPart = Callable[[ComponentSpec[Any]], tuple[ComponentWeights[Any], tuple[str, ...]]]
 """Opens one network of a folder; with notes."""
@@ -66,6 +81,13 @@ def open_pipeline(path: Path, options: OpenOptions, open_part: OpenPart) -> Weig
     tokenizer = options.tokenizer or path / TOKENIZER
     named = index.get("tokenizer")
     opened = {kind.folder: open_part(kind) for kind in PIPELINE_PARTS}
+    low_resolution: dict[str, Any] = {}
+    if (path / LOW_RESOLUTION).is_file():
+        json = read_json(path / LOW_RESOLUTION)
+        settings = noise_settings(json, where=str(path / LOW_RESOLUTION))
+        low_resolution = {"low_resolution": settings, "low_resolution_json": json}
+        vae, vae_notes = opened[VAE.folder]
+        opened[VAE.folder] = _with_upscaler_scaling(vae), vae_notes
     notes = [note for _, notes in opened.values() for note in notes]
     if not tokenizer.is_dir():
         notes.append(f"{path} holds no tokenizer: give --tokenizer FOLDER to add one")
@@ -77,7 +99,15 @@ def open_pipeline(path: Path, options: OpenOptions, open_part: OpenPart) -> Weig
         tokenizer=tokenizer if tokenizer.is_dir() else None,
         tokenizer_class=class_name or "CLIPTokenizer",
         notes=tuple(notes),
+        **low_resolution,
     )
+
+
+def _with_upscaler_scaling(vae: ComponentWeights[VAEConfig]) -> ComponentWeights[VAEConfig]:
+    if "scaling_factor" in vae.json:
+        return vae
+    json = {**vae.json, "scaling_factor": _UPSCALER_SCALING}
+    return replace(vae, config=replace(vae.config, scaling=_UPSCALER_SCALING), json=json)
 
 
 def open_torch_part(
@@ -145,7 +175,7 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
     for name, value in index.items():
         if (
             name.startswith("_")
-            or name in (*left_behind(index), "scheduler", "tokenizer")
+            or name in (*left_behind(index), *_SCHEDULERS, "tokenizer")
             or value in ([None, None], None)
         ):
             continue

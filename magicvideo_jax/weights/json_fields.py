@@ -39,6 +39,18 @@ class Fields:
             raise self.refused(field, "true or false")
         return value
 
+    def switches(self, field: str, *, length: int) -> tuple[bool, ...]:
+        """A list of switches; one stands for that many equal ones."""
+        value: Any = self.get(field)
+        value = (value,) * length if isinstance(value, bool) else value
+        if (
+            not isinstance(value, list | tuple)
+            or len(value) != length
+            or not all(isinstance(v, bool) for v in value)
+        ):
+            raise self.refused(field, f"true or false, or {length} of them")
+        return tuple(value)
+
     def word(self, field: str, words: type[Choice]) -> Choice:
         try:
             return words(self.get(field))

@@ -9,6 +9,7 @@ from magicvideo_jax.weights.components import Weights
 from magicvideo_jax.weights.fitting import check_parts
 from magicvideo_jax.weights.formats.diffusers_folder import DiffusersFolder
 from magicvideo_jax.weights.formats.jax_folder import JaxFolder
+from magicvideo_jax.weights.formats.lavie_file import LaVieFile
 from magicvideo_jax.weights.formats.lone_folder import LoneFolder
 from magicvideo_jax.weights.formats.lone_vae_file import LoneVAEFile
 from magicvideo_jax.weights.formats.motion_files import MotionAdapterFolder, MotionFile
@@ -29,6 +30,7 @@ FORMATS: list[WeightFormat] = [
     LoneFolder(),
     MotionFile(),
     SingleFile(),
+    LaVieFile(),
     LoneVAEFile(),
 ]
 """Asked in this order each time that weights are opened."""

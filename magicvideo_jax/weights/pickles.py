@@ -28,7 +28,11 @@ INERT = (
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
     "_codecs.encode",
+    "argparse.Namespace",
 )
+
+_WRAPPERS = ("state_dict", "ema")
+"""Entries that hold the weights of a checkpoint which holds more: Lightning's, and LaVie's average."""
 
 
 class Inert:
@@ -111,8 +115,8 @@ def _state_of(path: Path) -> dict[str, Any]:
         zipfile.BadZipFile,
     ) as error:
         raise UserError(f"{path}: not a whole PyTorch checkpoint ({_first_line(error)})") from error
-    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    while isinstance(content, Mapping) and (wrapper := _wrapper(content)):
+        content = content[wrapper]
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds no weights by name, but {type(content).__name__}")
     state = {
@@ -120,9 +124,19 @@ def _state_of(path: Path) -> dict[str, Any]:
         for key, value in content.items()
         if isinstance(key, str) and isinstance(value, torch.Tensor)
     }
+    inside = [str(key) for key, value in content.items() if isinstance(value, Mapping)]
+    if not state and inside:
+        raise UserError(
+            f"{path}: holds no weights by name, but {', '.join(inside[:4])}, and no "
+            f"{' or '.join(_WRAPPERS)}: save the weights alone"
+        )
     if any(not tensor.layout == torch.strided for tensor in state.values()):
         raise UserError(f"{path}: holds sparse tensors; weights are dense")
     return state
+
+
+def _wrapper(content: Mapping[Any, Any]) -> str | None:
+    return next((name for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
 
 
 def _first_line(error: Exception) -> str:

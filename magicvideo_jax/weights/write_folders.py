@@ -30,7 +30,16 @@ from magicvideo_jax.weights.components import (
     ComponentWeights,
     Weights,
 )
-from magicvideo_jax.weights.folders import CONFIG, FORMAT, INDEX, JAX, PARAMS, SCHEDULER, TOKENIZER
+from magicvideo_jax.weights.folders import (
+    CONFIG,
+    FORMAT,
+    INDEX,
+    JAX,
+    LOW_RESOLUTION,
+    PARAMS,
+    SCHEDULER,
+    TOKENIZER,
+)
 from magicvideo_jax.weights.formats.motion_files import is_motion_adapter
 from magicvideo_jax.weights.formats.taesd_files import HALVES, TAESD, TAESD_CLASS, taesd_file
 from magicvideo_jax.weights.jax_params import save_params
@@ -44,9 +53,16 @@ from magicvideo_jax.weights.write_safetensors import write_safetensors
 _OURS = (INDEX, *map(taesd_file, HALVES), f"{VAE.folder}/{CONFIG}")
 """A folder that holds none of these files was not written by `convert`: it is never replaced."""
 
-_IMAGES_ONLY = {"requires_safety_checker": False, "safety_checker": [None, None]}
-_MOTION_ONLY = {MOTION.folder: [None, None]}
-"""Fields of `model_index.json` that one of diffusers' pipelines has and the other has not."""
+_ONLY_IN = {
+    "StableDiffusionPipeline": {
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+    },
+    "AnimateDiffPipeline": {"image_encoder": [None, None], MOTION.folder: [None, None]},
+    "StableDiffusionUpscalePipeline": {"safety_checker": [None, None], "watermarker": [None, None]},
+}
+"""Fields of `model_index.json` that some of diffusers' pipelines have and others have not."""
 
 ProgressFactory = Callable[[str, int], AbstractContextManager[Tick]]
 """`with progress("unet: reading", total_bytes) as tick`: what the verbs show."""
@@ -220,6 +236,9 @@ def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None
     if weights.noise_json is None:
         return
     write_config(folder / SCHEDULER, weights.noise_json)
+    low_resolution = weights.low_resolution_json
+    if low_resolution is not None:
+        write_config(folder / LOW_RESOLUTION, low_resolution)
     if weights.tokenizer is not None:
         try:
             shutil.copytree(weights.tokenizer, folder / TOKENIZER)
@@ -229,20 +248,28 @@ def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None
             ) from error
     has_tokenizer = weights.tokenizer is not None
     classes = {kind.folder: list(kind.library) for kind in (TEXT, UNET, VAE)}
-    moves = not mark and has_motion(weights.parts[UNET.folder])
+    pipeline = "StableDiffusionPipeline"
+    if low_resolution is not None:
+        pipeline = "StableDiffusionUpscalePipeline"
+        classes["low_res_scheduler"] = _scheduler_class(low_resolution)
+    if not mark and has_motion(weights.parts[UNET.folder]):
+        pipeline = "AnimateDiffPipeline"
+        classes[UNET.folder] = ["diffusers", MOTION_UNET]
     index = {
-        "_class_name": "AnimateDiffPipeline" if moves else "StableDiffusionPipeline",
+        "_class_name": pipeline,
         "_diffusers_version": "0.42.1",
         **mark,
         "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        **(_MOTION_ONLY if moves else _IMAGES_ONLY),
-        "scheduler": ["diffusers", weights.noise_json.get("_class_name", "DDIMScheduler")],
+        **_ONLY_IN[pipeline],
+        "scheduler": _scheduler_class(weights.noise_json),
         "tokenizer": ["transformers", weights.tokenizer_class] if has_tokenizer else [None, None],
         **classes,
-        **({UNET.folder: ["diffusers", MOTION_UNET]} if moves else {}),
     }
     write_config(folder / INDEX, index)
+
+
+def _scheduler_class(content: Mapping[str, Any]) -> list[str]:
+    return ["diffusers", content.get("_class_name", "DDIMScheduler")]
 
 
 def _write_temporal_config(kind: ComponentSpec[Any], temporal: Any, folder: Path) -> None:

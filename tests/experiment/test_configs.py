@@ -43,6 +43,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 PRESETS = [
     *(("vae", ""), ("vae", "emoji"), ("t2i", ""), ("t2i", "emoji")),
     *(("video_vae", ""), ("video_vae", "sd15")),
+    *(("lavie", preset) for preset in ("", "temporal")),
     *(("t2v", preset) for preset in ("", "long", "scratch", "emoji", "sd15")),
     *(("animatediff", preset) for preset in ("", "all")),
 ]

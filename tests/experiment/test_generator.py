@@ -93,7 +93,8 @@ def test_a_want_of_memory_is_one_line():
 
 def test_a_program_is_filled_with_its_clips_and_copies_of_the_last():
     generator, _, _ = generator_and_params(MeshConfig(), 1)
-    ids, null_ids, fps, keys = generator.batch(REQUEST, 1, 4)
+    ids, null_ids, fps, keys, clips = generator.batch(REQUEST, 1, 4)
+    assert clips is None
     np.testing.assert_array_equal(ids, tokenize(["b", "c", "c", "c"]))
     np.testing.assert_array_equal(null_ids, tokenize(["dull"])[0])
     np.testing.assert_array_equal(fps, [8, 16, 16, 16])

@@ -13,7 +13,12 @@ from tiny_experiment import tiny
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run
-from magicvideo_jax.models.temporal import MotionModuleConfig, TemporalConfig, animatediff
+from magicvideo_jax.models.temporal import (
+    LAVIE,
+    MotionModuleConfig,
+    TemporalConfig,
+    animatediff,
+)
 from magicvideo_jax.parallel.batch import shard_batch
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.planning.collectives import find_collectives, totals_by_kind
@@ -99,7 +104,8 @@ def on_one_device(batch_size: int, temporal: TemporalConfig) -> tuple[list[float
 
 def cases():
     """All meshes; one of them, with the paper's layers, in the quick suite."""
-    for name, temporal in (("magicvideo", MAGICVIDEO), ("animatediff", ANIMATEDIFF_NORMS)):
+    layers = {"magicvideo": MAGICVIDEO, "animatediff": ANIMATEDIFF_NORMS, "lavie": LAVIE}
+    for name, temporal in layers.items():
         for s in FACTORISATIONS:
             quick = s is IN_THE_SUITE and temporal is MAGICVIDEO
             marks = () if quick else (pytest.mark.slow,)

@@ -12,6 +12,7 @@ from torch_weights import copied, from_torch, randomise, relative_error, to_torc
 from magicvideo_jax.core.tree import count_parameters, size_in_bytes
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.unet import SD1, SD2, Remat, UNetConfig, UNetLevelConfig, VideoUNet
+from magicvideo_jax.weights.config_json import unet_json
 from magicvideo_jax.weights.tables.unet_keys import UNET_TABLE
 
 TINY_SD1 = UNetConfig(
@@ -28,24 +29,25 @@ TINY_SD2 = UNetConfig(
     groups=8,
     linear_projection=True,
 )
+TINY_X4 = UNetConfig(
+    levels=(
+        UNetLevelConfig(32, 0),
+        UNetLevelConfig(48, 4, text_only=True),
+        UNetLevelConfig(64, 4),
+    ),
+    middle_heads=4,
+    context=40,
+    groups=8,
+    blocks=1,
+    channels_in=7,
+    linear_projection=True,
+    noise_levels=350,
+)
 
 
 def torch_unet(config: UNetConfig) -> UNet2DConditionModel:
-    """diffusers' network of the same numbers (its `attention_head_dim` is the number of heads)."""
-    heads = [level.heads or config.middle_heads for level in config.levels]
-    kinds = ["CrossAttn" if level.heads else "" for level in config.levels]
-    return UNet2DConditionModel(
-        in_channels=config.channels_in,
-        out_channels=config.channels_out,
-        block_out_channels=[level.width for level in config.levels],
-        down_block_types=[f"{kind}DownBlock2D" for kind in kinds],
-        up_block_types=[f"{kind}UpBlock2D" for kind in reversed(kinds)],
-        layers_per_block=config.blocks,
-        attention_head_dim=heads if len(set(heads)) > 1 else heads[0],
-        cross_attention_dim=config.context,
-        norm_num_groups=config.groups,
-        use_linear_projection=config.linear_projection,
-    )
+    """diffusers' network of the same numbers."""
+    return UNet2DConditionModel.from_config(unet_json(config))
 
 
 def compare(
@@ -57,15 +59,17 @@ def compare(
     z = draw.normal(size=(*shape, config.channels_in)).astype(np.float32)
     time = np.linspace(3, 990, b).astype(np.float32)
     text = draw.normal(size=(b, 7, config.context)).astype(np.float32)
+    levels = np.arange(b) + 20 if config.noise_levels else None
     with torch.no_grad():
         expected = theirs(
             to_torch(z),
             torch.from_numpy(time.repeat(t)),
             torch.from_numpy(text.repeat(t, axis=0)),
+            class_labels=None if levels is None else torch.from_numpy(levels.repeat(t)),
         ).sample
-    return relative_error(
-        apply(params, *(jnp.array(x) for x in (z, time, text))), from_torch(expected, (b, t))
-    )
+    inputs = [jnp.array(x) for x in (z, time, text)]
+    more = () if levels is None else (None, jnp.array(levels, jnp.int32))
+    return relative_error(apply(params, *inputs, *more), from_torch(expected, (b, t)))
 
 
 @pytest.mark.parametrize(
@@ -75,6 +79,7 @@ def compare(
         pytest.param(TINY_SD1, (1, 1, 11, 14), id="sd1-cut"),
         pytest.param(TINY_SD2, (1, 2, 12, 20), id="sd2-odd"),
         pytest.param(TINY_SD2, (1, 1, 11, 14), id="sd2-cut"),
+        pytest.param(TINY_X4, (2, 2, 8, 12), id="x4"),
     ],
 )
 def test_it_equals_diffusers(config: UNetConfig, shape: tuple[int, ...]):

@@ -34,6 +34,11 @@ def _defaults(of):
         UNetConfig(
             levels=(UNetLevelConfig(64, 4), UNetLevelConfig(96, 3)), middle_heads=3, groups=16
         ),
+        UNetConfig(
+            levels=(UNetLevelConfig(64, 0), UNetLevelConfig(64, 8, text_only=True)),
+            channels_in=7,
+            noise_levels=1000,
+        ),
     ],
 )
 def test_unet_settings_come_back(config):
@@ -115,7 +120,7 @@ _SD1 = settings.unet_json(SD1)
         ),
         (
             settings.unet_config,
-            _SD1 | {"only_cross_attention": [True] * 4},
+            _SD1 | {"only_cross_attention": True},
             "only_cross_attention",
             "True",
         ),
@@ -125,7 +130,7 @@ _SD1 = settings.unet_json(SD1)
             "class_embed_type",
             "timestep",
         ),
-        (settings.unet_config, _SD1 | {"num_class_embeds": 1000}, "num_class_embeds", "1000"),
+        (settings.unet_config, _SD1 | {"class_embed_type": "timestep"}, "class_embed_type", "time"),
         (
             settings.unet_config,
             _SD1 | {"down_block_types": ["AttnDownBlock2D"] * 4},

@@ -3,11 +3,13 @@
 from magicvideo_jax.models.temporal import VIDEO_PARTS
 from magicvideo_jax.weights.tables.naming import NamingStyle, Table, TableRow
 
-_BLOCK = r"((?:down|up)_blocks\.\d+|mid_block)\.stages\.(\d+)"
-_INSIDE = rf"{_BLOCK}\.transformer\.(transformer_blocks\.\d+)"
+STAGE = r"((?:down|up)_blocks\.\d+|mid_block)\.stages\.(\d+)"
+"""A residual block and its transformer, as a pattern of two groups."""
+INSIDE_TRANSFORMER = rf"{STAGE}\.transformer\.(transformer_blocks\.\d+)"
+"""The same, and a block of the transformer as a third group."""
 _RESNET = r"(norm[12]|conv[12]|conv_shortcut|time_emb_proj)"
 
-_MOTION = rf"{_BLOCK}\.motion_module"
+_MOTION = rf"{STAGE}\.motion_module"
 _MOTION_INSIDE = rf"{_MOTION}\.(transformer_blocks\.\d+)"
 
 UNET_TABLE: Table = (
@@ -21,12 +23,12 @@ UNET_TABLE: Table = (
     TableRow(
         r"(conv_in|conv_norm_out|conv_out|time_embedding\.linear_[12]|class_embedding)", r"\1"
     ),
-    TableRow(rf"{_BLOCK}\.resnet\.{_RESNET}", r"\1.resnets.\2.\3"),
-    TableRow(rf"{_BLOCK}\.transformer\.(norm|proj_in|proj_out)", r"\1.attentions.\2.\3"),
-    TableRow(rf"{_INSIDE}\.(norm[123]|attn[12]\.to_[qkv])", r"\1.attentions.\2.\3.\4"),
-    TableRow(rf"{_INSIDE}\.(attn[12]\.to_out)", r"\1.attentions.\2.\3.\4.0"),
-    TableRow(rf"{_INSIDE}\.ff\.proj_in", r"\1.attentions.\2.\3.ff.net.0.proj"),
-    TableRow(rf"{_INSIDE}\.ff\.proj_out", r"\1.attentions.\2.\3.ff.net.2"),
+    TableRow(rf"{STAGE}\.resnet\.{_RESNET}", r"\1.resnets.\2.\3"),
+    TableRow(rf"{STAGE}\.transformer\.(norm|proj_in|proj_out)", r"\1.attentions.\2.\3"),
+    TableRow(rf"{INSIDE_TRANSFORMER}\.(norm[123]|attn[12]\.to_[qkv])", r"\1.attentions.\2.\3.\4"),
+    TableRow(rf"{INSIDE_TRANSFORMER}\.(attn[12]\.to_out)", r"\1.attentions.\2.\3.\4.0"),
+    TableRow(rf"{INSIDE_TRANSFORMER}\.ff\.proj_in", r"\1.attentions.\2.\3.ff.net.0.proj"),
+    TableRow(rf"{INSIDE_TRANSFORMER}\.ff\.proj_out", r"\1.attentions.\2.\3.ff.net.2"),
     TableRow(r"(down_blocks\.\d+)\.resample\.conv", r"\1.downsamplers.0.conv"),
     TableRow(r"(up_blocks\.\d+)\.resample\.conv", r"\1.upsamplers.0.conv"),
 )

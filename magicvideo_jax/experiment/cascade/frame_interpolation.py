@@ -1,0 +1,74 @@
+"""LaVie's frame interpolation: a clip of 16 keyframes to one of 61 frames."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key, UInt8
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.keys import subkey
+from magicvideo_jax.core.pixels import to_float
+from magicvideo_jax.core.types import Params
+from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
+from magicvideo_jax.experiment.initial_weights import initial_weights, with_unet_of
+from magicvideo_jax.sampling.interpolation import copied_keyframes, interpolated_frames
+from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.sampling.published import INTERPOLATION_SAMPLE
+from magicvideo_jax.weights.fitting import UNetTask
+
+
+class FrameInterpolation(ClipRefiner):
+    """All frames are sampled anew, those of the source too; each is given the latents of the nearest of these.
+
+    The latents are encoded from pixels, as in training: a clip from elsewhere serves as well.
+    """
+
+    label = "interpolate"
+    sample = INTERPOLATION_SAMPLE
+    negative_prompt = "None"
+    prompt_suffix = ", 4k."
+    frame_rate_ratio = 3
+
+    def many(
+        self,
+        clips: UInt8[np.ndarray, "b t h w 3"],
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        sample: SampleConfig | None = None,
+    ) -> UInt8[np.ndarray, "b t2 h w 3"]:
+        """Clips of 4 (t - 1) + 1 frames; the network was trained for t = 16."""
+        _, t, height, width, _ = clips.shape
+        if t < 2:
+            raise UserError(
+                "--interpolation: a clip of 1 frame has nothing between: give --frames=16"
+            )
+        frames, size = interpolated_frames(t), (height, width)
+        return self.refine_at_once(
+            clips, prompts, frames=frames, size=size, seed=seed, sample=sample
+        )
+
+    def given(
+        self, params: Params, clips: UInt8[Array, "b t h w 3"], keys: Key[Array, "b"]
+    ) -> tuple[Float[Array, "b t2 h2 w2 c"], None]:
+        """The latents of the nearest keyframe for each frame."""
+
+        def encode(clip: Array, key: Array) -> Array:
+            return self.networks.encode(params, to_float(clip)[None], subkey(key, "keyframes"))[0]
+
+        return copied_keyframes(jax.vmap(encode)(clips, keys)), None
+
+
+def load_interpolation(path: str | Path, *, unet: str | Path) -> FrameInterpolation:
+    """Frame interpolation with LaVie's network (`lavie_interpolation.pt`) on Stable Diffusion 1.4.
+
+    `path` is weights whose VAE and text encoder are used. Errors: `UserError` naming the argument of `sample`.
+    """
+    name = f"--interpolation={unet}"
+    initial = initial_weights(str(path), argument="--weights")
+    initial = with_unet_of(
+        initial, str(unet), argument="--interpolation", task=UNetTask.INTERPOLATE
+    )
+    return FrameInterpolation(initial, name)
