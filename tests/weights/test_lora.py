@@ -353,5 +353,5 @@ def test_a_lora_needs_a_file_and_a_network(tmp_path):
 def test_a_lora_given_as_weights_says_where_it_belongs(tmp_path):
     lora = random_lora(tiny_folder(), ATTENTION, rank=RANK, text=False)
     file = save_lora(tmp_path / "adapter.ckpt", tensors_of(lora, domain_adapter))
-    with pytest.raises(UserError, match=r"a domain adapter .*--lora=FILE:SCALE"):
+    with pytest.raises(UserError, match=r"a LoRA, .*--lora=FILE:SCALE"):
         open_weights(file)
