@@ -11,6 +11,7 @@ temporal layers begin as nothing, but for the norms, which take their statistics
 
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.diffusion.known_schedules import LAVIE_NOISE
 from magicvideo_jax.experiment.config import Experiment, config_dict
 from magicvideo_jax.models.temporal import LAVIE
 from magicvideo_jax.models.unet import Remat
@@ -22,6 +23,7 @@ def get_config(preset: str = ""):
     config = config_dict(Experiment())
     config.stage, config.init_from = "video", ""
     config.model.unet.temporal = to_plain(LAVIE)
+    config.model.noise.update(to_plain(LAVIE_NOISE))
     config.model.remat = Remat.FULL.value
     config.data.update(frames=16, size=320)
     config.train.update(steps=20_000, batch_size=8, save_every=1000, preview_every=1000)

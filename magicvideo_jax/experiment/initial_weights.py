@@ -314,9 +314,11 @@ def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:
     missing = [component for component in PIPELINE if component not in initial.parts]
     if missing:
         words = {Component.VAE: "VAE", Component.TEXT: "text encoder"}
+        cure = ", and ".join(cures[one] for one in missing)
+        if len(missing) == len(PIPELINE) - 1:
+            cure = "give weights that hold them, and this U-Net as config.unet_from or --unet"
         raise UserError(
-            f"{name}: holds no {' and no '.join(words[one] for one in missing)}: "
-            f"{', and '.join(cures[one] for one in missing)}"
+            f"{name}: holds no {' and no '.join(words[one] for one in missing)}: {cure}"
         )
 
 

@@ -92,7 +92,10 @@ def test_the_image_upscaler_upscales_every_frame_with_noise_of_its_own():
             "--super_resolution=.*give it as --unet",
         ),
         ([f"--weights={upscaler()}"], "--workdir=.*give it as --super_resolution, or its whole"),
-        ([f"--weights={BASE}"], "lavie_base.pt: holds no VAE and no text encoder"),
+        (
+            [f"--weights={BASE}"],
+            "lavie_base.pt: holds no VAE and no text encoder: give weights that hold them, and",
+        ),
         (["--size=8"], "--size=8: give height and width in pixels, as in 320x512"),
         ([f"--unet={BASE}", "--size=9x16"], "--size=9x16: give multiples of 2"),
     ],

@@ -112,7 +112,7 @@ def cases():
             yield pytest.param(s, temporal, marks=marks, id=f"{name}-{s.data}x{s.fsdp}x{s.frames}")
 
 
-@pytest.mark.parametrize(("shape", "temporal"), cases())
+@pytest.mark.parametrize(("shape", "temporal"), list(cases()))
 def test_five_steps_equal_those_of_one_device(shape, temporal):
     run = run_on(shape, 8, temporal)
     if shape.fsdp > 1:

@@ -54,7 +54,7 @@ def test_a_network_of_lavie_equals_its_twin(kind: str):
     assert relative_error(ours(kind), call(tiny_twin(kind).twin, *inputs(kind))) < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["interpolation", "vsr"])
+@pytest.mark.parametrize("kind", ["interpolation", pytest.param("vsr", marks=pytest.mark.slow)])
 def test_devices_that_share_a_clip_compute_the_same(kind: str):
     """Norms, attention and convolutions over frames that lie on two devices."""
     mesh = make_mesh(MeshConfig(1, 1, 2), jax.devices()[:2])
