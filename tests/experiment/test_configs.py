@@ -45,7 +45,7 @@ PRESETS = [
     *(("video_vae", ""), ("video_vae", "sd15")),
     *(("lavie", preset) for preset in ("", "temporal")),
     *(("t2v", preset) for preset in ("", "long", "scratch", "emoji", "sd15")),
-    *(("animatediff", preset) for preset in ("", "all")),
+    *(("animatediff", preset) for preset in ("", "all", "lora", "minutes")),
 ]
 
 
