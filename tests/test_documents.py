@@ -83,7 +83,7 @@ class Checkout:
 
     def make_what_is_named(self, text: str, *, but: str = "") -> None:
         """The inputs that a command or a program names and that are not there."""
-        words = set(re.split(r"[\s='\"(),]+", text)) - {but}
+        words = set(re.split(r"[\s='\"(),]+|:(?=\d)", text)) - {but}
         for name in (*FILES, *MADE_BY):
             if name in words and not Path(name).exists():
                 if name in MADE_BY:
