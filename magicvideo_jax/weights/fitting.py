@@ -65,7 +65,8 @@ def check_parts(weights: Weights, where: str) -> None:
     unet, vae, text = (configs.get(kind.folder) for kind in (UNET, VAE, TEXT))
     if unet is not None:
         latents = unet.channels_out if vae is None else vae.latent_channels
-        if unet.channels_in != latents and task_of(unet) is None:
+        is_known = task_of(unet) is not None and unet.channels_out == latents
+        if unet.channels_in != latents and not is_known:
             task = _MORE_CHANNELS.get(unet.channels_in - latents)
             raise UserError(
                 f"{where}: the U-Net takes {unet.channels_in} channels and latents have {latents}"
