@@ -28,7 +28,7 @@ from magicvideo_jax.weights import components as parts
 from magicvideo_jax.weights.components import ComponentWeights, Weights
 from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
-from magicvideo_jax.weights.write_folders import write_diffusers
+from magicvideo_jax.weights.writing.write_folders import write_diffusers
 
 _CHUNK = 16 * 2**20
 

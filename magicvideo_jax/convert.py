@@ -30,16 +30,16 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime.exit import exit_with
-from magicvideo_jax.weights.hub_name import is_address
+from magicvideo_jax.weights.hub.hub_name import is_address
 
 if TYPE_CHECKING:
     from magicvideo_jax.weights.components import Weights
     from magicvideo_jax.weights.streaming import Tick
 
 FOLDERS, FILES = ("jax", "diffusers", "motion_adapter"), ("animatediff", "lavie")
-"""What may be written: names of folders, and of `weights.file_forms.FILE_FORMS`."""
+"""What may be written: names of folders, and of `weights.writing.file_forms.FILE_FORMS`."""
 LORA_FORMS = ("kohya_lora", "diffusers_lora", "motion_lora")
-"""Names of `weights.write_lora.LORA_FILE_FORMS`, which JAX would have to be loaded for."""
+"""Names of `weights.writing.write_lora.LORA_FILE_FORMS`, which JAX would have to be loaded for."""
 _FILE, _OTHER_FILES = ".safetensors", (".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -67,8 +67,8 @@ def convert(asked: argparse.Namespace) -> None:
 
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.core.files import atomic_write
-    from magicvideo_jax.weights.file_forms import check_file_target
-    from magicvideo_jax.weights.write_folders import check_target
+    from magicvideo_jax.weights.writing.file_forms import check_file_target
+    from magicvideo_jax.weights.writing.write_folders import check_target
 
     (check_file_target if is_file else check_target)(target, overwrite=asked.overwrite)
     weights = _open(asked)
@@ -99,7 +99,7 @@ def _convert_lora(asked: argparse.Namespace, source: Path, target: Path) -> None
     from magicvideo_jax.experiment.networks import Networks
     from magicvideo_jax.experiment.run_folder import RunFolder, trained_factors
     from magicvideo_jax.training.optimizer import Freeze
-    from magicvideo_jax.weights.write_lora import write_lora
+    from magicvideo_jax.weights.writing.write_lora import write_lora
 
     folder = RunFolder(source)
     experiment = folder.experiment()
@@ -139,9 +139,9 @@ def _open(asked: argparse.Namespace) -> "Weights":
     from magicvideo_jax.weights.components import TEXT, VAE
     from magicvideo_jax.weights.fitting import check_parts
     from magicvideo_jax.weights.formats.weight_format import OpenOptions
-    from magicvideo_jax.weights.lora_merge import with_loras
+    from magicvideo_jax.weights.lora.lora_merge import with_loras
     from magicvideo_jax.weights.motion_weights import joined, renormed
-    from magicvideo_jax.weights.write_folders import check_complete
+    from magicvideo_jax.weights.writing.write_folders import check_complete
 
     tokenizer = None
     if asked.tokenizer is not None:
@@ -190,11 +190,11 @@ class _Form(NamedTuple):
 def _form(weights: "Weights", asked: argparse.Namespace, target: Path) -> _Form:
     """The form in which the weights are written: what `--to` and TARGET's ending say."""
     from magicvideo_jax.weights.components import MOTION
-    from magicvideo_jax.weights.file_forms import file_form_of
     from magicvideo_jax.weights.motion_weights import motion_alone
     from magicvideo_jax.weights.tables.motion_keys import DIFFUSERS_KEYS
-    from magicvideo_jax.weights.write_folders import write_diffusers, write_jax
-    from magicvideo_jax.weights.write_motion import norm_warning, write_motion_adapter
+    from magicvideo_jax.weights.writing.file_forms import file_form_of
+    from magicvideo_jax.weights.writing.write_folders import write_diffusers, write_jax
+    from magicvideo_jax.weights.writing.write_motion import norm_warning, write_motion_adapter
 
     options = {"dtype": _dtype(asked.dtype), "progress": _progress}
     if _is_file(target):

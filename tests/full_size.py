@@ -21,7 +21,7 @@ from magicvideo_jax.weights.components import (
 )
 from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.scheduler_json import noise_json
-from magicvideo_jax.weights.write_folders import write_diffusers
+from magicvideo_jax.weights.writing.write_folders import write_diffusers
 
 
 def write_random_sd15(folder: Path) -> None:

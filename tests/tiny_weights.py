@@ -9,7 +9,7 @@ from magicvideo_jax.experiment.config import ModelConfig
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.weights.components import TEXT, UNET, VAE, Weights, component_weights
 from magicvideo_jax.weights.scheduler_json import noise_json
-from magicvideo_jax.weights.write_folders import write_jax
+from magicvideo_jax.weights.writing.write_folders import write_jax
 
 
 def random_model(model: ModelConfig, seed: int = 0) -> Params:

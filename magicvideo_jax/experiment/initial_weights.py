@@ -30,7 +30,7 @@ from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.locate import EMBEDDED
-from magicvideo_jax.weights.lora_merge import with_loras
+from magicvideo_jax.weights.lora.lora_merge import with_loras
 from magicvideo_jax.weights.match import may_miss
 from magicvideo_jax.weights.motion_weights import with_motion
 from magicvideo_jax.weights.open import open_weights

@@ -34,7 +34,7 @@ from magicvideo_jax.parallel.shardings import with_shardings
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.training.checkpoint import Saved
 from magicvideo_jax.training.lora import FactorsByKernel, lora_factors
-from magicvideo_jax.weights.lora_merge import parse_lora
+from magicvideo_jax.weights.lora.lora_merge import parse_lora
 
 MAY_CHANGE = {
     "": False,

@@ -23,7 +23,7 @@ from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.training.step import Metrics, Objective, StepNumber
-from magicvideo_jax.weights.lora_factors import factor_shapes, low_rank_update
+from magicvideo_jax.weights.lora.lora_factors import factor_shapes, low_rank_update
 
 DOWN, UP = "lora_down", "lora_up"
 """Names of the factors, in the place of `kernel`."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
-from magicvideo_jax.weights.hub import fetch
-from magicvideo_jax.weights.hub_cache import snapshot_of
-from magicvideo_jax.weights.hub_name import hub_name, is_address
+from magicvideo_jax.weights.hub.hub_cache import snapshot_of
+from magicvideo_jax.weights.hub.hub_fetch import fetch
+from magicvideo_jax.weights.hub.hub_name import hub_name, is_address
 
 _PACKAGE = Path(__file__).parent.parent
 EMBEDDED = {

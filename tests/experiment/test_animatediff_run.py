@@ -46,7 +46,7 @@ from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.optimizer import Freeze, OptimConfig
 from magicvideo_jax.weights.components import MOTION, Weights, component_weights
 from magicvideo_jax.weights.open import open_weights
-from magicvideo_jax.weights.write_motion import MotionFileForm, write_motion_adapter
+from magicvideo_jax.weights.writing.write_motion import MotionFileForm, write_motion_adapter
 
 pytestmark = pytest.mark.usefixtures("one_device")
 

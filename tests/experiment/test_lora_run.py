@@ -27,7 +27,7 @@ from magicvideo_jax.models.temporal import MotionModuleConfig, TemporalConfig, T
 from magicvideo_jax.training.checkpoint import Checkpoints, Saved
 from magicvideo_jax.training.lora import LoRALayers
 from magicvideo_jax.training.state import TrainState
-from magicvideo_jax.weights.lora_merge import with_loras
+from magicvideo_jax.weights.lora.lora_merge import with_loras
 from magicvideo_jax.weights.open import open_weights
 
 pytestmark = pytest.mark.usefixtures("one_device")

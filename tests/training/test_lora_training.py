@@ -29,7 +29,7 @@ from magicvideo_jax.training.lora import (
 )
 from magicvideo_jax.training.optimizer import Freeze, OptimConfig
 from magicvideo_jax.weights.components import TEXT, UNET
-from magicvideo_jax.weights.lora_factors import factors_fit, factors_of_torch, factors_to_torch
+from magicvideo_jax.weights.lora.lora_factors import factors_fit, factors_of_torch, factors_to_torch
 
 
 def lora_experiment(layers=LoRALayers.ALL, **changes) -> Experiment:

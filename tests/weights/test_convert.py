@@ -32,7 +32,7 @@ from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.weights.components import component_weights
 from magicvideo_jax.weights.formats.weight_format import OpenOptions
 from magicvideo_jax.weights.open import open_weights
-from magicvideo_jax.weights.write_folders import write_diffusers
+from magicvideo_jax.weights.writing.write_folders import write_diffusers
 
 FORMS = pytest.mark.parametrize("second", [False, True], ids=["1.x", "2.x"])
 

@@ -19,11 +19,11 @@ from torch_lora import peft, random_lora, save_lora, tensors_of
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
-from magicvideo_jax.weights import hub as hub_module
 from magicvideo_jax.weights.formats.weight_format import OpenOptions
-from magicvideo_jax.weights.hub import resolve
+from magicvideo_jax.weights.hub import hub_fetch as hub_module
+from magicvideo_jax.weights.hub.hub_fetch import resolve
 from magicvideo_jax.weights.locate import locate
-from magicvideo_jax.weights.lora_merge import MergedParams, with_loras
+from magicvideo_jax.weights.lora.lora_merge import MergedParams, with_loras
 from magicvideo_jax.weights.open import open_weights
 
 PARTS = {"unet", "vae", "text_encoder"}

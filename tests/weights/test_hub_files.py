@@ -3,8 +3,8 @@
 import pytest
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.weights.hub_files import hub_files
-from magicvideo_jax.weights.hub_name import HubName, hub_name
+from magicvideo_jax.weights.hub.hub_files import hub_files
+from magicvideo_jax.weights.hub.hub_name import HubName, hub_name
 
 STEM = "diffusion_pytorch_model"
 PIPELINE = {

@@ -27,7 +27,7 @@ from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.tables.lavie_keys import frequency_keys, rotary_frequencies
 from magicvideo_jax.weights.tables.naming import name_of
 from magicvideo_jax.weights.tensor_files import read_json
-from magicvideo_jax.weights.write_folders import write_diffusers, write_jax
+from magicvideo_jax.weights.writing.write_folders import write_diffusers, write_jax
 
 X4 = UNetConfig(
     levels=(

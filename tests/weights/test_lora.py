@@ -36,8 +36,8 @@ from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.unet import SD1, SD2
 from magicvideo_jax.weights.components import TEXT, UNET, ComponentWeights
-from magicvideo_jax.weights.lora_files import kernel_layers, lora_forms, open_lora
-from magicvideo_jax.weights.lora_merge import parse_lora, with_loras
+from magicvideo_jax.weights.lora.lora_files import kernel_layers, lora_forms, open_lora
+from magicvideo_jax.weights.lora.lora_merge import parse_lora, with_loras
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.param_sources import GivenParams
 from magicvideo_jax.weights.tables.naming import name_of

@@ -30,12 +30,12 @@ from magicvideo_jax.models.temporal import (
     with_motion_norm,
 )
 from magicvideo_jax.weights.components import MOTION, component_weights
-from magicvideo_jax.weights.file_forms import FILE_FORMS
 from magicvideo_jax.weights.motion_weights import positions_of
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.tables.motion_keys import DIFFUSERS_KEYS, ORIGINAL_KEYS
 from magicvideo_jax.weights.tables.naming import name_of
-from magicvideo_jax.weights.write_motion import norm_warning
+from magicvideo_jax.weights.writing.file_forms import FILE_FORMS
+from magicvideo_jax.weights.writing.write_motion import norm_warning
 
 SD = {name: f"{name}/{STATE}" for name in ("unet", "vae")}
 FULL_SIZE = {

@@ -14,8 +14,8 @@ from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.models.temporal import MotionModuleConfig, TemporalConfig, TemporalMixing
 from magicvideo_jax.models.unet import SD1, UNetConfig
 from magicvideo_jax.weights.components import UNET, ComponentWeights, component_weights
-from magicvideo_jax.weights.lora_files import kernel_layers, lora_forms
-from magicvideo_jax.weights.lora_merge import with_loras
+from magicvideo_jax.weights.lora.lora_files import kernel_layers, lora_forms
+from magicvideo_jax.weights.lora.lora_merge import with_loras
 from magicvideo_jax.weights.param_sources import GivenParams
 
 RANK = 3

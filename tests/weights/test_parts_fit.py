@@ -16,7 +16,7 @@ from magicvideo_jax.weights.components import VAE, component_weights
 from magicvideo_jax.weights.jax_params import save_params
 from magicvideo_jax.weights.locate import EMBEDDED
 from magicvideo_jax.weights.open import open_weights
-from magicvideo_jax.weights.write_folders import write_jax
+from magicvideo_jax.weights.writing.write_folders import write_jax
 
 
 @pytest.fixture

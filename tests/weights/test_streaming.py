@@ -14,7 +14,7 @@ from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.models.temporal import VIDEO_PARTS, TemporalConfig
 from magicvideo_jax.weights.components import UNET
 from magicvideo_jax.weights.open import open_weights
-from magicvideo_jax.weights.write_folders import write_jax
+from magicvideo_jax.weights.writing.write_folders import write_jax
 
 
 def _over_eight(shapes):

@@ -17,7 +17,7 @@ from magicvideo_jax.weights.param_sources import TensorParams
 from magicvideo_jax.weights.tables.naming import Layout, TableRow
 from magicvideo_jax.weights.tensor_files import find_weights, open_tensors
 from magicvideo_jax.weights.tensors import Mapped
-from magicvideo_jax.weights.write_safetensors import write_safetensors
+from magicvideo_jax.weights.writing.write_safetensors import write_safetensors
 
 TABLE = (TableRow(r"(.*)", r"\1"),)
 SHAPES = {

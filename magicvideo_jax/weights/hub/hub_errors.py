@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from json import JSONDecodeError
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.weights.hub_name import HubName, is_address
+from magicvideo_jax.weights.hub.hub_name import HubName, is_address
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _TOKEN = "a token (HF_TOKEN, or `hf auth login`)"

@@ -9,10 +9,10 @@ from jax.typing import ArrayLike
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import TEXT, UNET
-from magicvideo_jax.weights.lora_factors import factors_to_torch
+from magicvideo_jax.weights.lora.lora_factors import factors_to_torch
 from magicvideo_jax.weights.tables.lora_keys import ANIMATEDIFF, DIFFUSERS, KOHYA, LoRAForm
 from magicvideo_jax.weights.tables.naming import Layout, layer_name
-from magicvideo_jax.weights.write_safetensors import write_safetensors
+from magicvideo_jax.weights.writing.write_safetensors import write_safetensors
 
 Factors = Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]
 """`down` and `up` in our layout by network and the dotted path of their kernel."""

@@ -15,7 +15,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import PIPELINE_PARTS, VAE
 from magicvideo_jax.weights.folders import CONFIG, FORMAT, INDEX, PARAMS, left_behind
 from magicvideo_jax.weights.formats.taesd_files import HALVES, taesd_file
-from magicvideo_jax.weights.peft_metadata import ADAPTER_CONFIG
+from magicvideo_jax.weights.lora.peft_metadata import ADAPTER_CONFIG
 from magicvideo_jax.weights.tensor_files import (
     PICKLES,
     SAFETENSORS,

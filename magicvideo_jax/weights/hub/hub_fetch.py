@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.runtime.progress import say
 from magicvideo_jax.weights.folders import INDEX
-from magicvideo_jax.weights.hub_cache import snapshot_folder
-from magicvideo_jax.weights.hub_errors import hub_errors_explained
-from magicvideo_jax.weights.hub_files import hub_files
-from magicvideo_jax.weights.hub_name import HubName
+from magicvideo_jax.weights.hub.hub_cache import snapshot_folder
+from magicvideo_jax.weights.hub.hub_errors import hub_errors_explained
+from magicvideo_jax.weights.hub.hub_files import hub_files
+from magicvideo_jax.weights.hub.hub_name import HubName
 from magicvideo_jax.weights.tensor_files import read_json
 
 if TYPE_CHECKING:

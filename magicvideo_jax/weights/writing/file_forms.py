@@ -6,9 +6,9 @@ from typing import Protocol, runtime_checkable
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import Weights
-from magicvideo_jax.weights.write_folders import ProgressFactory
-from magicvideo_jax.weights.write_lavie import LaVieFileForm
-from magicvideo_jax.weights.write_motion import MotionFileForm
+from magicvideo_jax.weights.writing.write_folders import ProgressFactory
+from magicvideo_jax.weights.writing.write_lavie import LaVieFileForm
+from magicvideo_jax.weights.writing.write_motion import MotionFileForm
 
 
 @runtime_checkable

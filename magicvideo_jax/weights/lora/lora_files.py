@@ -11,14 +11,14 @@ import numpy as np
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.weights.components import TEXT, UNET, ComponentWeights
-from magicvideo_jax.weights.lora_factors import (
+from magicvideo_jax.weights.lora.lora_factors import (
     ArrayShape,
     factors_fit,
     factors_of_torch,
     low_rank_update,
 )
+from magicvideo_jax.weights.lora.peft_metadata import adapter_settings
 from magicvideo_jax.weights.match import refuse
-from magicvideo_jax.weights.peft_metadata import adapter_settings
 from magicvideo_jax.weights.streaming import check_finite
 from magicvideo_jax.weights.tables.compvis_keys import UNetNumbering
 from magicvideo_jax.weights.tables.known_extras import name_of_kind

@@ -9,7 +9,7 @@ from magicvideo_jax.weights.components import UNET, Weights
 from magicvideo_jax.weights.formats.lavie_file import LaVieKind, lavie_kind
 from magicvideo_jax.weights.tables.lavie_keys import frequency_keys, rotary_frequencies
 from magicvideo_jax.weights.tables.naming import name_of
-from magicvideo_jax.weights.write_folders import (
+from magicvideo_jax.weights.writing.write_folders import (
     ProgressFactory,
     load_with_progress,
     no_progress,

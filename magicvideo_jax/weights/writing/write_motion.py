@@ -14,7 +14,7 @@ from magicvideo_jax.weights.motion_weights import has_motion, motion_alone, posi
 from magicvideo_jax.weights.tables.motion_keys import DIFFUSERS_KEYS, ORIGINAL_KEYS, MotionKeys
 from magicvideo_jax.weights.tables.naming import name_of
 from magicvideo_jax.weights.tensor_files import SAFETENSORS
-from magicvideo_jax.weights.write_folders import (
+from magicvideo_jax.weights.writing.write_folders import (
     ProgressFactory,
     load_with_progress,
     no_progress,

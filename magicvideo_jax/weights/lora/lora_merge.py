@@ -16,7 +16,7 @@ import numpy as np
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import UNET, ComponentWeights
 from magicvideo_jax.weights.locate import locate
-from magicvideo_jax.weights.lora_files import LoRAUpdate, open_lora
+from magicvideo_jax.weights.lora.lora_files import LoRAUpdate, open_lora
 from magicvideo_jax.weights.param_sources import ParamSource, Shapes
 from magicvideo_jax.weights.streaming import put
 

@@ -48,7 +48,7 @@ from magicvideo_jax.weights.motion_weights import diffusers_positions, has_motio
 from magicvideo_jax.weights.streaming import Tick, silent
 from magicvideo_jax.weights.tables.naming import Layout, Name, NamingStyle, name_of
 from magicvideo_jax.weights.tensor_files import SAFETENSORS
-from magicvideo_jax.weights.write_safetensors import write_safetensors
+from magicvideo_jax.weights.writing.write_safetensors import write_safetensors
 
 _OURS = (INDEX, *map(taesd_file, HALVES), f"{VAE.folder}/{CONFIG}")
 """A folder that holds none of these files was not written by `convert`: it is never replaced."""
