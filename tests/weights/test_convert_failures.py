@@ -20,8 +20,8 @@ from tiny_pipeline import (
 )
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.weights.writing import write_folders as folders
 from magicvideo_jax.weights.open import open_weights
+from magicvideo_jax.weights.writing import write_folders as folders
 from magicvideo_jax.weights.writing.write_folders import write_jax
 
 FORMS = pytest.mark.parametrize("second", [False, True], ids=["1.x", "2.x"])
