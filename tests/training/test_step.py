@@ -165,7 +165,7 @@ def test_a_report_leaves_out_steps_that_were_not_finite():
         ("mid_block.stages.0.resnet.adaptor1.scale", {Freeze.ALL, Freeze.TEMPORAL, Freeze.ADAPTOR}),
         (
             "down_blocks.0.stages.1.transformer.transformer_blocks.0.adaptor.shift",
-            set(Freeze) - {Freeze.DECODER},
+            {Freeze.ALL, Freeze.TEMPORAL, Freeze.ADAPTOR},
         ),
         ("down_blocks.0.stages.1.transformer.temporal.to_q.kernel", {Freeze.ALL, Freeze.TEMPORAL}),
         ("fps_embedding.linear_1.kernel", {Freeze.ALL, Freeze.TEMPORAL}),
@@ -173,6 +173,8 @@ def test_a_report_leaves_out_steps_that_were_not_finite():
         ("decoder.temporal.layers.0.to_q.kernel", {Freeze.ALL, Freeze.TEMPORAL, Freeze.DECODER}),
         ("decoder.conv_in.kernel", {Freeze.ALL, Freeze.DECODER}),
         ("encoder.conv_in.kernel", {Freeze.ALL}),
+        ("mid_block.motion_module.proj_in.kernel", {Freeze.ALL, Freeze.TEMPORAL}),
+        ("mid_block.attn1.to_q.lora_down", {Freeze.ALL, Freeze.LORA}),
     ],
 )
 def test_freeze_modes(path, trained_in):
