@@ -195,7 +195,8 @@ def as_it_was() -> Iterator[None]:
         yield
     finally:
         for name in [name for name in flags.FLAGS if flags.FLAGS[name] is not before.get(name)]:
-            delattr(flags.FLAGS, name)
+            if _is_of_a_program(name):
+                delattr(flags.FLAGS, name)
         for name, flag in before.items():
             if name not in flags.FLAGS:
                 flags.FLAGS[name] = flag
@@ -203,6 +204,12 @@ def as_it_was() -> Iterator[None]:
         signal.set_wakeup_fd(-1)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _is_of_a_program(flag: str) -> bool:
+    """Whether a verb or a script defined a flag; libraries define theirs once, when they are first imported."""
+    owner = flags.FLAGS.find_module_defining_flag(flag, "")
+    return owner.startswith("magicvideo_jax.") or owner.endswith(".py")
 
 
 def shell(folder: Path, *words: str) -> None:
