@@ -104,13 +104,13 @@ class InitialWeights:
 
     parts: dict[Component, ComponentWeights[Any]] = field(default_factory=dict)
     noise: NoiseScheduleConfig | None = None
-    low_resolution: NoiseScheduleConfig | None = None
-    """Noise of the small pictures that an upscaler is given."""
     tokenizer: Path | None = None
     experiment: Experiment | None = None
     """Experiment of the run they come from; None for other weights."""
     motion_norm: MotionNorm = MotionNorm.AUTO
     """Convention that is asked for of motion modules."""
+    low_resolution: NoiseScheduleConfig | None = None
+    """Noise of the small pictures that an upscaler is given."""
 
     def fitted(self, model: ModelConfig) -> ModelConfig:
         """The model with the numbers of the weights; its temporal settings stay, but for motion
@@ -192,7 +192,11 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
     parts = {Component(name): part for name, part in weights.parts.items()}
     experiment = weights.experiment if isinstance(weights, RunWeights) else None
     return InitialWeights(
-        parts, weights.noise, weights.low_resolution, weights.tokenizer, experiment
+        parts,
+        weights.noise,
+        weights.tokenizer,
+        experiment,
+        low_resolution=weights.low_resolution,
     )
 
 

@@ -192,10 +192,6 @@ class Weights:
     """Noise schedule of the U-Net or of motion modules; None where there are neither."""
     noise_json: Mapping[str, Any] | None = None
     """Content of scheduler_config.json as it was found."""
-    low_resolution: NoiseScheduleConfig | None = None
-    """Noise of the small pictures that an upscaler is given; None for other weights."""
-    low_resolution_json: Mapping[str, Any] | None = None
-    """Content of its scheduler_config.json as it was found."""
     tokenizer: Path | None = None
     """Folder of the tokenizer's files."""
     tokenizer_class: str = "CLIPTokenizer"
@@ -203,3 +199,7 @@ class Weights:
     """Assumptions and parts that are left out, a line each."""
     is_ours: bool = False
     """Whether this project wrote the parameters: `convert` then writes PyTorch's form."""
+    low_resolution: NoiseScheduleConfig | None = None
+    """Noise of the small pictures that an upscaler is given; None for other weights."""
+    low_resolution_json: Mapping[str, Any] | None = None
+    """Content of its scheduler_config.json as it was found."""

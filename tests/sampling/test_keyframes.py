@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from magicvideo_jax.core.keys import key_for, subkey
+from magicvideo_jax.core.types import Condition
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.sampling.free_init import FreeInitConfig
@@ -30,7 +31,7 @@ def sampled(config, denoise, *, shape=SHAPE):
     def run(sampler):
         null_text = jnp.zeros_like(TEXT)
         return sample_keyframes(
-            {}, TEXT, null_text, FPS, KEYS, denoise=denoise, sampler=sampler, shape=shape
+            {}, Condition(TEXT, FPS), null_text, KEYS, denoise=denoise, sampler=sampler, shape=shape
         )
 
     return run(make_sampler_inputs(config, NOISE, shape=shape))
