@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import grain  # noqa: F401  its flags are defined when it is first imported: not in a program here
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -195,8 +196,7 @@ def as_it_was() -> Iterator[None]:
         yield
     finally:
         for name in [name for name in flags.FLAGS if flags.FLAGS[name] is not before.get(name)]:
-            if _is_of_a_program(name):
-                delattr(flags.FLAGS, name)
+            delattr(flags.FLAGS, name)
         for name, flag in before.items():
             if name not in flags.FLAGS:
                 flags.FLAGS[name] = flag
@@ -204,12 +204,6 @@ def as_it_was() -> Iterator[None]:
         signal.set_wakeup_fd(-1)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _is_of_a_program(flag: str) -> bool:
-    """Whether a verb or a script defined a flag; libraries define theirs once, when they are first imported."""
-    owner = flags.FLAGS.find_module_defining_flag(flag, "")
-    return owner.startswith("magicvideo_jax.") or owner.endswith(".py")
 
 
 def shell(folder: Path, *words: str) -> None:
