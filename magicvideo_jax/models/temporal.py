@@ -165,16 +165,7 @@ LAVIE_INTERPOLATION = TemporalConfig(
 )
 """LaVie's interpolation network, from 16 to 61 frames."""
 
-LAVIE_VSR = TemporalConfig(
-    adaptors=False,
-    mixing=TemporalMixing.LAVIE,
-    mask=TemporalMask.NONE,
-    position=PositionEncoding.ROPE,
-    relative_bias=True,
-    fps=False,
-    norm_over_frames=True,
-    residual_blocks=True,
-)
+LAVIE_VSR = replace(LAVIE, residual_blocks=True)
 """LaVie's super-resolution network."""
 
 
