@@ -92,15 +92,15 @@ def _convert_lora(asked: argparse.Namespace, source: Path, target: Path) -> None
         raise UserError(
             f"--lora={asked.lora[0]}: is not written with --to={asked.to}: leave it out"
         )
-    if target.exists() and (target.is_dir() or not asked.overwrite):
-        raise UserError(f"{target}: is there already; give another TARGET, or --overwrite")
 
     from magicvideo_jax.core.files import atomic_write
     from magicvideo_jax.experiment.networks import Networks
     from magicvideo_jax.experiment.run_folder import RunFolder, trained_factors
     from magicvideo_jax.training.optimizer import Freeze
+    from magicvideo_jax.weights.writing.file_forms import check_file_target
     from magicvideo_jax.weights.writing.write_lora import write_lora
 
+    check_file_target(target, overwrite=asked.overwrite)
     folder = RunFolder(source)
     experiment = folder.experiment()
     optim = experiment.optim

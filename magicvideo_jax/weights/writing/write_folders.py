@@ -46,7 +46,7 @@ from magicvideo_jax.weights.jax_params import save_params
 from magicvideo_jax.weights.motion_json import MOTION_UNET, motion_unet_json
 from magicvideo_jax.weights.motion_weights import diffusers_positions, has_motion
 from magicvideo_jax.weights.streaming import Tick, silent
-from magicvideo_jax.weights.tables.naming import Layout, Name, NamingStyle, name_of
+from magicvideo_jax.weights.tables.naming import Layout, Name, NamingStyle, Table, name_of
 from magicvideo_jax.weights.tensor_files import SAFETENSORS
 from magicvideo_jax.weights.writing.write_safetensors import write_safetensors
 
@@ -167,6 +167,28 @@ def _for_torch(part: ComponentWeights[Any]) -> dict[str, Any]:
     return dict(part.json)
 
 
+def write_part_file(
+    part: ComponentWeights[Any],
+    file: Path,
+    names: Mapping[str, Name],
+    constants: Mapping[str, np.ndarray],
+    *,
+    dtype: type,
+    progress: ProgressFactory,
+) -> None:
+    """Write all parameters of a network as one safetensors file, under `names` by their paths, and
+    `constants` beside them by their keys."""
+    params = load_with_progress(part, progress)
+    with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
+        write_named(file, names, flatten(params), constants, dtype=dtype, tick=tick)
+
+
+def names_of(part: ComponentWeights[Any], table: Table) -> dict[str, Name]:
+    """What a key table calls the parameters of a network, by their paths."""
+    shapes = flatten(part.shapes())
+    return {path: name_of(table, path, len(x.shape)) for path, x in shapes.items()}
+
+
 def load_with_progress(part: ComponentWeights[Any], progress: ProgressFactory) -> Params:
     """All parameters of a network, on the default device."""
     shapes = part.shapes()
@@ -178,7 +200,7 @@ def _write_weights(
     part: ComponentWeights[Any], params: Params, folder: Path, *, dtype: type, tick: Tick
 ) -> None:
     flat = flatten(params)
-    names = {path: name_of(part.kind.table, path, x.ndim) for path, x in flat.items()}
+    names = names_of(part, part.kind.table)
     theirs = {path: name for path, name in names.items() if name.leaves is NamingStyle.PYTORCH}
     constants = diffusers_positions(part) if has_motion(part) else {}
     for file, group in _files_of(part, theirs).items():

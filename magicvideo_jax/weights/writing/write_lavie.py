@@ -4,16 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from magicvideo_jax.core.tree import flatten, size_in_bytes
 from magicvideo_jax.weights.components import UNET, Weights
 from magicvideo_jax.weights.formats.lavie_file import LaVieKind, lavie_kind
 from magicvideo_jax.weights.tables.lavie_keys import frequency_keys, rotary_frequencies
-from magicvideo_jax.weights.tables.naming import name_of
 from magicvideo_jax.weights.writing.write_folders import (
     ProgressFactory,
-    load_with_progress,
+    names_of,
     no_progress,
-    write_named,
+    write_part_file,
 )
 
 
@@ -43,13 +41,10 @@ class LaVieFileForm:
         """Write the file."""
         part, kind = weights.parts[UNET.folder], _kind_of(weights)
         assert kind is not None
-        params = load_with_progress(part, progress)
-        flat = flatten(params)
-        names = {path: name_of(kind.table, path, x.ndim) for path, x in flat.items()}
+        names = names_of(part, kind.table)
         keys = frequency_keys(name.key for name in names.values())
         constants = dict.fromkeys(keys, rotary_frequencies())
-        with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
-            write_named(file, names, flat, constants, dtype=dtype, tick=tick)
+        write_part_file(part, file, names, constants, dtype=dtype, progress=progress)
 
 
 def _kind_of(weights: Weights) -> LaVieKind | None:

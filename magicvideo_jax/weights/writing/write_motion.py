@@ -5,21 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
-from magicvideo_jax.core.tree import flatten, size_in_bytes
 from magicvideo_jax.models.lone_motion import MotionConfig
 from magicvideo_jax.models.temporal import with_motion_norm
 from magicvideo_jax.weights.components import ComponentWeights, Weights
 from magicvideo_jax.weights.folders import CONFIG
 from magicvideo_jax.weights.motion_weights import has_motion, motion_alone, positions_of
 from magicvideo_jax.weights.tables.motion_keys import DIFFUSERS_KEYS, ORIGINAL_KEYS, MotionKeys
-from magicvideo_jax.weights.tables.naming import name_of
 from magicvideo_jax.weights.tensor_files import SAFETENSORS
 from magicvideo_jax.weights.writing.write_folders import (
     ProgressFactory,
-    load_with_progress,
+    names_of,
     no_progress,
     write_config,
-    write_named,
+    write_part_file,
 )
 
 
@@ -82,10 +80,8 @@ def _write(
     dtype: type,
     progress: ProgressFactory,
 ) -> None:
-    params = load_with_progress(part, progress)
-    flat = flatten(params)
-    names = {path: name_of(part.kind.table, path, x.ndim) for path, x in flat.items()}
-    names = {path: name._replace(key=keys.key_of(name.key)) for path, name in names.items()}
-    constants = positions_of(part, keys)
-    with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
-        write_named(file, names, flat, constants, dtype=dtype, tick=tick)
+    names = {
+        path: name._replace(key=keys.key_of(name.key))
+        for path, name in names_of(part, part.kind.table).items()
+    }
+    write_part_file(part, file, names, positions_of(part, keys), dtype=dtype, progress=progress)
