@@ -7,10 +7,13 @@ accumulates. The network receives the input's type, and the result has it. The n
 at step i is `normal(fold_in(subkey(key, "sampler noise"), i))`, in float32.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from magicvideo_jax.core.errors import UserError
@@ -39,10 +42,13 @@ def run_sampler(
     *,
     table: SolverTable,
     keys: Key[Array, "b"] | None = None,
+    goes_on: Callable[[], bool] | None = None,
 ) -> Float[Array, "b *axes"]:
     """Clean latents from `z`, which `initial_latents` gives.
 
-    A stochastic table needs one key per example.
+    A stochastic table needs one key per example. `goes_on` is called on the host before every step,
+    by each device; once it returns False, no further network is evaluated and the result is of no
+    use. None, the default, compiles a program without it.
 
     Errors: `UserError` where the table is stochastic and there are no keys.
     """
@@ -71,7 +77,15 @@ def run_sampler(
             z += d * jax.vmap(noise, (0, None))(keys, index)
         return (z, x0), None
 
+    def step_if_asked(
+        carry: tuple[Array, Array], row: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array], None]:
+        # No operands: passing arrays to the host could wait for the device that waits for the host.
+        asked = io_callback(lambda: np.bool_(goes_on()), jax.ShapeDtypeStruct((), jnp.bool_))
+        return jax.lax.cond(asked, lambda: step(carry, row)[0], lambda: carry), None
+
     start = z.astype(jnp.float32)
     rows = tuple(jnp.asarray(column) for column in table.steps)
-    (z, _), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), rows)
+    body = step if goes_on is None else step_if_asked
+    (z, _), _ = jax.lax.scan(body, (start, jnp.zeros_like(start)), rows)
     return z.astype(dtype)

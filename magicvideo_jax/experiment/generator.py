@@ -29,6 +29,7 @@ from magicvideo_jax.sampling.keyframes import (
     make_sampler_inputs,
     sample_keyframes,
 )
+from magicvideo_jax.sampling.step_watch import SamplingCancelled, StepWatch
 from magicvideo_jax.sampling.windows import ContextConfig
 
 
@@ -72,9 +73,11 @@ class Generator:
         as_images: bool = False,
         batch_size: int | None = None,
         given: Given | None = None,
+        watch: StepWatch | None = None,
     ):
         """`size` is height and width of the clips in pixels; empty: those of the experiment. `as_images` leaves out
         all temporal layers. `given` makes the channels that the network reads beside its latents of a request's clips.
+        A `watch` puts calls of the host into the program, which JAX's cache of compiled programs then does not keep.
         """
         if frames < 1:
             raise UserError(f"--frames={frames}: give at least 1")
@@ -106,10 +109,12 @@ class Generator:
                 denoise=partial(networks.denoise, as_images=as_images),
                 sampler=sampler,
                 shape=self._shape,
+                goes_on=None if watch is None else watch.goes_on,
             )
             return decode_clips(z, networks.decoder(params), experiment.decode)
 
         self._run = run
+        self._watch = watch
         self._programs: dict[Mesh | None, Any] = {}
         self._guided: set[Any] = set()
         """Meshes and structures of samplers for which the program with guidance is compiled."""
@@ -178,7 +183,7 @@ class Generator:
     ) -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt. Up to rounding, clip i of a seed does not depend on the other clips of its batch.
 
-        Errors: `UserError` naming `label` where devices have too little memory.
+        Errors: `UserError` naming `label` where devices have too little memory; `SamplingCancelled`.
         """
         sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)  # numpy arrays have none
         mesh = getattr(sharding, "mesh", None)
@@ -186,6 +191,10 @@ class Generator:
         sampler = self.settings(sample, mesh)
         if sampler.guidance is not None:
             self._guided.add(_compiled_by(mesh, sampler))
+        if self._watch is not None:
+            batches = math.ceil(len(request.prompts) / size)
+            devices = 1 if mesh is None else mesh.size
+            self._watch.begin(batches * _network_steps(sampler), devices=devices)
         clips: list[np.ndarray] = []
         with (
             Progress(len(request.prompts), label, unit="clip") as progress,
@@ -200,8 +209,16 @@ class Generator:
             for first in range(0, len(request.prompts), size):
                 sampled = program(params, *self.batch(request, first, size), sampler)
                 clips.append(fetch_to_host(sampled, min(size, len(request.prompts) - first)))
+                if self._watch is not None and self._watch.is_cancelled:
+                    raise SamplingCancelled
                 progress.advance(len(clips[-1]))
         return np.concatenate(clips)
+
+
+def _network_steps(sampler: SamplerInputs) -> int:
+    """Denoising steps of one clip."""
+    iterations = 1 if sampler.free_init is None else int(sampler.free_init.iterations)
+    return iterations * len(sampler.table.steps.time)
 
 
 def _compiled_by(mesh: Mesh | AbstractMesh | None, sampler: SamplerInputs) -> Any:

@@ -32,6 +32,7 @@ from magicvideo_jax.runtime.compilation import enable_compilation_cache
 from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import published_sample
+from magicvideo_jax.sampling.step_watch import OnStep, StepWatch
 from magicvideo_jax.sampling.windows import ContextConfig
 from magicvideo_jax.weights.components import VAE, component_weights
 from magicvideo_jax.weights.fitting import UNetTask, check_task
@@ -48,6 +49,7 @@ class Pipeline:
         self.experiment, self.params = experiment, params
         self._tokenizer, self._networks = tokenizer, Networks(experiment.model)
         self._generators: dict[tuple[int, int, tuple[int, ...]], Generator] = {}
+        self._watch: StepWatch | None = None
 
     def __call__(
         self,
@@ -83,6 +85,11 @@ class Pipeline:
             [prompt], sample, seed=seed, frames=frames, negative_prompt=negative_prompt
         )
         return clips[0]
+
+    def watch_steps(self, on_step: OnStep) -> None:
+        """Call `on_step` before every denoising step from now on; where it returns False, sampling raises
+        `SamplingCancelled`."""
+        self._watch, self._generators = StepWatch(on_step), {}
 
     def decode_in_parts(self, *, frames: int | None = None, tile: int | None = None) -> None:
         """Decode so many frames at once from now on, in tiles of so many latents a side (None: as before)."""
@@ -137,6 +144,7 @@ class Pipeline:
                 size=sample.size,
                 as_images=stage.trains_single_images,
                 batch_size=batch_size,
+                watch=self._watch,
             )
         request = SampleRequest(list(prompts), rates, negative_prompt, seed)
         return self._generators[key].generate(self.params, request, sample)

@@ -162,12 +162,13 @@ def sample_keyframes(
     denoise: Callable[..., Float[Array, "b t h w c"]],
     sampler: SamplerInputs,
     shape: tuple[int, int, int, int],
+    goes_on: Callable[[], bool] | None = None,
 ) -> Float[Array, "b t h w c"]:
     """Scaled latents of `shape` (t h w c) for each text of a condition.
 
     All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition,
     attention_window=)` is the network. `null_text` is the unconditional or negative prompt, from
-    which guidance leads away; without guidance it is not used.
+    which guidance leads away; without guidance it is not used. `goes_on` is that of `run_sampler`.
     """
     table, guidance, context, windows, free_init = sampler
 
@@ -183,7 +184,7 @@ def sample_keyframes(
 
     def sample_once(eps: Array, keys: Array, /) -> Array:
         z = initial_latents(table, eps)
-        return run_sampler(network, z, condition, table=table, keys=keys)
+        return run_sampler(network, z, condition, table=table, keys=keys, goes_on=goes_on)
 
     def draw(key: PRNGKeyArray) -> Array:
         if context.frames is not None and context.reuse_noise:

@@ -17,6 +17,7 @@ from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.pipeline import checked_tokenizer, loaded_params
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
 from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.sampling.step_watch import OnStep, StepWatch
 
 
 class ClipRefiner:
@@ -46,11 +47,16 @@ class ClipRefiner:
         self._tokenize: CaptionTokenizer = checked_tokenizer(initial, self.experiment, name)
         self.networks, self._initial = Networks(self.experiment.model), initial
         self._generators: dict[tuple[int, ...], Generator] = {}
+        self._watch: StepWatch | None = None
 
     @cached_property
     def params(self) -> Params:
         """Parameters of the networks, over all devices there are."""
         return loaded_params(self._initial, self.networks)
+
+    def watch_steps(self, on_step: OnStep) -> None:
+        """See `Pipeline.watch_steps`. A clip that is refined in parts counts the steps of each anew."""
+        self._watch, self._generators = StepWatch(on_step), {}
 
     def __call__(
         self,
@@ -105,6 +111,7 @@ class ClipRefiner:
                 size=size,
                 batch_size=1,
                 given=self.given,
+                watch=self._watch,
             )
         request = SampleRequest(
             prompts=[f"{prompt}{self.prompt_suffix}" for prompt in prompts],
