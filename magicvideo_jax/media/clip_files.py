@@ -26,7 +26,9 @@ SLOWEST, FASTEST = 0.1, 240.0
 """Limits of frames per second that every format can store."""
 
 
-def save_video(clip: UInt8[np.ndarray, "t h w 3"], path: str | Path, *, fps: float | int) -> None:
+def save_video(
+    clip: UInt8[np.ndarray, "t h w 3"], path: str | Path, *, fps: float | int, comment: str = ""
+) -> None:
     """Write a clip in the format that the ending of `path` names; missing folders are created.
 
     * `.mp4`: h264, yuv420p, which every browser plays. An odd side repeats its last row or column.
@@ -35,6 +37,7 @@ def save_video(clip: UInt8[np.ndarray, "t h w 3"], path: str | Path, *, fps: flo
     * no ending, or a `/` behind it: a folder of `frame_0000.png`, lossless, without a frame rate.
       It replaces an earlier folder of frames; a folder with anything else in it is left alone.
 
+    A `comment` becomes part of an mp4 or a gif (`clip_comment.py` reads it).
     Errors: `UserError` for an empty clip, another ending, an fps outside 0.1 .. 240, and whatever
     prevents the file from being written (no permission, no space), with nothing left behind.
     """
@@ -53,7 +56,7 @@ def save_video(clip: UInt8[np.ndarray, "t h w 3"], path: str | Path, *, fps: flo
         return
     write = _write_mp4 if where.suffix.lower() == ".mp4" else _write_gif
     with atomic_write(where) as aside:
-        write(clip, aside, fps)
+        write(clip, aside, fps, comment)
 
 
 def check_clip_target(path: str | Path, *, argument: str = "path") -> Path:
@@ -98,13 +101,15 @@ def adapted_palette(picture: Image.Image) -> Image.Image:
     return sample.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1)
 
 
-def _write_mp4(clip: ClipFrames, aside: Path, fps: float | int) -> None:
+def _write_mp4(clip: ClipFrames, aside: Path, fps: float | int, comment: str) -> None:
     height, width = clip.shape[1:3]
     # 4:2:0 halves both sides.
     even = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     rate = Fraction(fps).limit_denominator(1001)
     # faststart puts the index first, so that a browser begins before it has the whole file.
     with av.open(str(aside), "w", format="mp4", options={"movflags": "faststart"}) as file:
+        if comment:
+            file.metadata["comment"] = comment
         stream = file.add_stream("libx264", rate=rate, options={"crf": "18"})
         stream.height, stream.width, stream.pix_fmt = *even.shape[1:3], "yuv420p"
         # Written into the file: without it, players guess differently.
@@ -121,7 +126,7 @@ def _write_mp4(clip: ClipFrames, aside: Path, fps: float | int) -> None:
         file.mux(stream.encode())
 
 
-def _write_gif(clip: ClipFrames, aside: Path, fps: float | int) -> None:
+def _write_gif(clip: ClipFrames, aside: Path, fps: float | int, comment: str) -> None:
     palette = adapted_palette(Image.fromarray(rearrange(clip, "t h w c -> (t h) w c")))
     # No dithering: its pattern would crawl from frame to frame.
     first, *others = [
@@ -130,7 +135,10 @@ def _write_gif(clip: ClipFrames, aside: Path, fps: float | int) -> None:
     # Moments are rounded instead of durations, so that errors do not add up.
     changes = np.round(np.arange(len(clip) + 1) * 100 / min(fps, 50))
     milliseconds = (10 * np.diff(changes)).astype(int).tolist()
-    first.save(aside, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    about = {"comment": comment.encode()} if comment else {}
+    first.save(
+        aside, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0, **about
+    )
 
 
 def _write_folder(clip: ClipFrames, path: Path) -> None:
