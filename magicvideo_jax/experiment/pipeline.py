@@ -180,7 +180,7 @@ def load(
 
 
 def _load(path: str, initial: InitialWeights) -> Pipeline:
-    experiment = initial.experiment or _usual_experiment(path, initial)
+    experiment = initial.experiment or usual_experiment(path, initial)
     if not stage_of(experiment).reads_captions:
         raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
     tokenizer = checked_tokenizer(initial, experiment, path)
@@ -200,8 +200,9 @@ def checked_tokenizer(
 
 
 def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
-    """Parameters of the networks of a pipeline, over all devices there are."""
-    return {component.value: _loaded(initial, networks, component) for component in PIPELINE}
+    """Parameters of the networks that the weights hold, over all devices there are."""
+    held = [component for component in PIPELINE if component in initial.parts]
+    return {component.value: _loaded(initial, networks, component) for component in held}
 
 
 def _motion_norm(asked: MotionNorm | str, initial: InitialWeights) -> MotionNorm:
@@ -220,8 +221,11 @@ def _motion_norm(asked: MotionNorm | str, initial: InitialWeights) -> MotionNorm
     return norm
 
 
-def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
-    """The experiment by which weights are sampled: their sizes, and usual settings for the rest."""
+def usual_experiment(path: str, initial: InitialWeights) -> Experiment:
+    """The experiment by which weights are sampled: their sizes, and usual settings for the rest.
+
+    Errors: `UserError` for weights that are no whole model of prompts.
+    """
     if Component.UNET not in initial.parts:
         raise UserError(f"{path}: holds no U-Net: give weights of a text-to-image or video model")
     check_whole(initial, path, vae="give --vae WEIGHTS")
