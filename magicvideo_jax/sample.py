@@ -92,9 +92,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workdir",
         "--weights",
-        required=True,
-        help="a work folder of train; or weights (or `embedded`), for single frames or with --unet or "
-        "--motion",
+        default="embedded_video",
+        help="a work folder of train, or weights; image weights give single frames, or clips with "
+        "--unet or --motion (default: %(default)s, a small model of drawn shapes that comes with "
+        "the package; `embedded` is its image model)",
     )
     parser.add_argument(
         "--unet",
