@@ -16,9 +16,7 @@ PNG_KEY = "Comment"
 """Keyword of the text in a png; the PNG standard names it for this use."""
 
 
-def write_png_archive(
-    clip: UInt8[np.ndarray, "t h w 3"], path: Path, *, comment: str = ""
-) -> None:
+def write_png_archive(clip: UInt8[np.ndarray, "t h w 3"], path: Path, *, comment: str = "") -> None:
     """Write a zip of `frame_0000.png`, lossless; the comment is in every frame."""
     text = PngInfo()
     if comment:

@@ -1,0 +1,150 @@
+"""The tab that compares: two models or two settings, side by side from the same seed."""
+
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.serving.clip_cards import (
+    cancelled_html,
+    clip_card,
+    clips_html,
+    done_html,
+    empty_html,
+    progress_html,
+    refusal_html,
+)
+from magicvideo_jax.serving.clip_job import ClipMaker, MadeClip, StepsDone
+from magicvideo_jax.serving.request_form import RequestForm, read_request
+from magicvideo_jax.serving.sampler_process import SamplingFailed
+from magicvideo_jax.serving.sampling_tab import MOST_RANDOM, SAMPLER_QUEUE, Updates
+
+SIDES = ("A", "B")
+
+
+class ComparingTab:
+    """Components of the tab: what both sides share, then a form for each."""
+
+    def __init__(self, maker: ClipMaker):
+        self._maker = maker
+        self._shared = RequestForm(maker.models)
+        self._sides = [RequestForm(maker.models) for _ in SIDES]
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                self._shared.place("prompt")
+            with gr.Column(scale=1, min_width=300):
+                with gr.Row():
+                    self._shared.place("seed")
+                    self._random = gr.Checkbox(True, label="A new seed each time", min_width=150)
+                with gr.Row():
+                    self._shared.place("frames", "fps")
+        with gr.Row():
+            for name, form in zip(SIDES, self._sides, strict=True):
+                with gr.Column(min_width=320), gr.Group(elem_id=f"side-{name.lower()}"):
+                    gr.Markdown(f"**{name}**", elem_classes="mv-side")
+                    form.place("model")
+                    with gr.Row():
+                        form.place("steps", "guidance", "sampler")
+                    form.place("negative_prompt")
+                    with gr.Row():
+                        form.place("lora", "lora_scale", "motion")
+        with gr.Row():
+            start = gr.Button("Compare", variant="primary", elem_id="compare", min_width=160)
+            stop = gr.Button("Cancel", elem_id="cancel-compare", min_width=90, scale=0)
+        self._status = gr.HTML(elem_id="compare-status", min_height=44)
+        self._clips = gr.HTML(
+            empty_html("The same prompt and seed, twice: change a setting of one side."),
+            elem_id="compare-clips",
+        )
+        inputs = [self._random, *self._shared.inputs]
+        running = start.click(
+            self._compare,
+            inputs + [one for form in self._sides for one in form.inputs],
+            [self._status, self._clips, self._shared.components["seed"]],
+            concurrency_id=SAMPLER_QUEUE,
+            concurrency_limit=1,
+            show_progress_on=[self._status],
+            api_visibility="private",
+        )
+        stop.click(
+            cancelled_html,
+            outputs=[self._status],
+            cancels=[running],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        for form in self._sides:
+            model = form.components["model"]
+            model.change(
+                self._side_shows(form),
+                [model],
+                [*form.inputs, self._status],
+                queue=False,
+                show_progress="hidden",
+                api_visibility="private",
+            )
+
+    @property
+    def filled_on_load(self) -> list[Any]:
+        """Components that begin with the usual settings."""
+        return [*self._shared.inputs, *(one for form in self._sides for one in form.inputs)]
+
+    def usual(self) -> Updates:
+        """Updates when the page is opened. Where there are two models, each side has its own."""
+        names = self._maker.models.names
+        updates = self._shared.usual_values(self._maker.models.model("").facts)
+        for form, name in zip(self._sides, (names[0], names[min(1, len(names) - 1)]), strict=True):
+            updates |= form.usual_values(self._maker.models.model(name).facts)
+            updates[form.components["model"]] = gr.update(value=name)
+        return updates
+
+    def _side_shows(self, form: RequestForm) -> Any:
+        def show(name: str) -> Updates:
+            try:
+                return form.usual_values(self._maker.models.model(name).facts) | {self._status: ""}
+            except UserError as error:
+                return {self._status: refusal_html(str(error))}
+
+        return show
+
+    async def _compare(self, random: bool, *given: Any) -> AsyncIterator[Updates]:
+        try:
+            asked = self._requests(random, given)
+            seed = asked[0][1].seed
+            yield {
+                self._status: progress_html(None),
+                self._shared.components["seed"]: str(seed),
+            }
+            clips: list[MadeClip] = []
+            for place, (choice, request) in enumerate(asked):
+                async for one in self._maker.sample(choice, request):
+                    if isinstance(one, StepsDone):
+                        yield {self._status: progress_html(one, clip=place, of=len(asked))}
+                    else:
+                        clips.append(one)
+                        cards = [
+                            clip_card(clip, heading=name)
+                            for name, clip in zip(SIDES, clips, strict=False)
+                        ]
+                        yield {self._clips: clips_html(cards)}
+            yield {self._status: done_html(clips)}
+        except (UserError, SamplingFailed) as error:
+            yield {self._status: refusal_html(str(error))}
+
+    def _requests(self, random: bool, given: tuple[Any, ...]) -> list[Any]:
+        """The request of each side. Errors: `UserError` that begins with the side."""
+        count = len(self._shared.inputs)
+        shared, rest = self._shared.values(given[:count]), given[count:]
+        if random:
+            shared["seed"] = secrets.randbelow(MOST_RANDOM)
+        asked = []
+        for name, form in zip(SIDES, self._sides, strict=True):
+            own, rest = rest[: len(form.inputs)], rest[len(form.inputs) :]
+            try:
+                asked.append(read_request({**shared, **form.values(own)}))
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from None
+        return asked

@@ -1,0 +1,179 @@
+"""The tab that samples: a prompt and its settings on one side, clips on the other."""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.serving.clip_cards import (
+    cancelled_html,
+    clip_card,
+    clips_html,
+    done_html,
+    empty_html,
+    progress_html,
+    refusal_html,
+)
+from magicvideo_jax.serving.clip_job import ClipMaker, MadeClip, StepsDone
+from magicvideo_jax.serving.request_form import RequestForm, read_request
+from magicvideo_jax.serving.sampler_process import SamplingFailed
+from magicvideo_jax.serving.served_models import ServedModel
+
+SAMPLER_QUEUE = "sampler"
+"""Name of the queue of all that samples: one at a time, whatever tab it comes from."""
+SEEDS = {"One clip": 1, "Four seeds": 4}
+MOST_RANDOM = 2**32
+Updates = dict[Any, Any]
+
+
+class SamplingTab:
+    """Components of the tab, and what its buttons do."""
+
+    def __init__(self, maker: ClipMaker):
+        self._maker = maker
+        form = self._form = RequestForm(maker.models)
+        first = maker.models.model("").facts
+        with gr.Row(elem_classes="mv-columns"):
+            with gr.Column(scale=5, min_width=320):
+                form.place("model", "prompt")
+                prompts = first.prompts if first else ()
+                self._examples = gr.Dataset(
+                    components=[gr.Textbox(visible=False)],
+                    samples=[[prompt] for prompt in prompts],
+                    label="Try",
+                    elem_classes="mv-examples",
+                )
+                with gr.Row():
+                    form.place("seed")
+                    self._random = gr.Checkbox(
+                        True, label="A new seed each time", min_width=150, elem_id="random-seed"
+                    )
+                    self._number = gr.Radio([*SEEDS], value="One clip", label="Make", min_width=200)
+                with gr.Row():
+                    start = gr.Button("Sample", variant="primary", elem_id="sample", min_width=160)
+                    stop = gr.Button("Cancel", elem_id="cancel", min_width=90, scale=0)
+                with gr.Accordion("Settings", open=False):
+                    form.place("negative_prompt")
+                    with gr.Row():
+                        form.place("steps", "guidance", "sampler")
+                    with gr.Row():
+                        form.place("frames", "fps", "size")
+                    with gr.Row():
+                        form.place("guidance_rescale", "eta", "free_init")
+                if maker.models.files.loras or maker.models.files.motions:
+                    with gr.Accordion("Weights", open=True):
+                        form.place("lora", "lora_scale", "motion")
+                with gr.Accordion("Long clips: overlapping windows", open=False):
+                    with gr.Row():
+                        form.place("context_frames", "context_overlap", "context_stride")
+                    with gr.Row():
+                        form.place("context_fuse", "context_loop", "context_reuse_noise")
+            with gr.Column(scale=7, min_width=320):
+                self._status = gr.HTML(elem_id="sample-status", min_height=44)
+                self._clips = gr.HTML(
+                    empty_html("Clips appear here. Write a prompt, or take one of the examples."),
+                    elem_id="sample-clips",
+                )
+        outputs = [self._status, self._clips, form.components["seed"]]
+        inputs = [self._random, self._number, *form.inputs]
+        running = gr.on(
+            [start.click, form.components["prompt"].submit],
+            self._sample,
+            inputs,
+            outputs,
+            concurrency_id=SAMPLER_QUEUE,
+            concurrency_limit=1,
+            show_progress_on=[self._status],
+            api_visibility="private",
+        )
+        stop.click(
+            cancelled_html,
+            outputs=[self._status],
+            cancels=[running],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        self._examples.click(
+            lambda sample: sample[0],
+            [self._examples],
+            [form.components["prompt"]],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        form.components["model"].change(
+            self._show_model,
+            [form.components["model"]],
+            [*form.inputs, self._examples, self._status],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    @property
+    def filled_by_link(self) -> list[Any]:
+        """Components that a link changes."""
+        return [*self._form.inputs, self._random, self._examples, self._status]
+
+    def open_link(self, query: Mapping[str, str]) -> Updates:
+        """Updates when the page is opened: the usual settings, and what its link asks for."""
+        try:
+            choice, request = read_request({"prompt": "?", **query})
+            model = self._maker.models.model(choice.model)
+            updates = self._usual(model)
+            if query:
+                asked = self._form.filled(choice, request)
+                given = {
+                    component for name, component in self._form.components.items() if name in query
+                }
+                updates |= {one: value for one, value in asked.items() if one in given}
+                updates[self._random] = gr.update(value="seed" not in query)
+            return updates
+        except UserError as error:
+            refused = {self._status: refusal_html(f"This link is refused: {error}")}
+            return self._usual(self._maker.models.model("")) | refused
+
+    def _show_model(self, name: str) -> Updates:
+        try:
+            return self._usual(self._maker.models.model(name))
+        except UserError as error:
+            return {self._status: refusal_html(str(error))}
+
+    def _usual(self, model: ServedModel) -> Updates:
+        if model.facts is None:
+            return {self._status: refusal_html(model.trouble)}
+        samples = [[prompt] for prompt in model.facts.prompts]
+        return {
+            **self._form.usual_values(model.facts),
+            self._examples: gr.Dataset(samples=samples),
+            self._status: "",
+        }
+
+    async def _sample(self, random: bool, number: str, *given: Any) -> AsyncIterator[Updates]:
+        """Updates while clips are made, one after the other."""
+        try:
+            values = self._form.values(given)
+            if random:
+                values["seed"] = secrets.randbelow(MOST_RANDOM)
+            choice, first = read_request(values)
+            requests = [replace(first, seed=first.seed + i) for i in range(SEEDS[number])]
+            yield {
+                self._status: progress_html(None),
+                self._form.components["seed"]: str(first.seed),
+            }
+            clips: list[MadeClip] = []
+            for place, request in enumerate(requests):
+                async for one in self._maker.sample(choice, request):
+                    if isinstance(one, StepsDone):
+                        yield {self._status: progress_html(one, clip=place, of=len(requests))}
+                    else:
+                        clips.append(one)
+                        cards = [clip_card(clip) for clip in clips]
+                        yield {self._clips: clips_html(cards)}
+            yield {self._status: done_html(clips)}
+        except (UserError, SamplingFailed) as error:
+            yield {self._status: refusal_html(str(error))}
