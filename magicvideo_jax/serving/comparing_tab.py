@@ -37,7 +37,9 @@ class ComparingTab:
             with gr.Column(scale=1, min_width=300):
                 with gr.Row():
                     self._shared.place("seed")
-                    self._random = gr.Checkbox(True, label="A new seed each time", min_width=150)
+                    self._random = gr.Checkbox(
+                        True, label="Random", info="a new seed each time", min_width=130
+                    )
                 with gr.Row():
                     self._shared.place("frames", "fps")
         with gr.Row():

@@ -14,7 +14,7 @@ App = Callable[[Scope, Any, Any], Any]
 _ROUTES = (
     *("/assets/", "/static/", "/svelte/", "/theme.css", "/config", "/favicon.ico", "/clips/"),
     *(f"/gradio_api/{name}" for name in ("queue/", "heartbeat/", "startup-events", "cancel")),
-    *(f"/gradio_api/{name}" for name in ("upload", "reset", "theme.css")),
+    *(f"/gradio_api/{name}" for name in ("upload", "reset", "theme.css", "run/predict")),
 )
 """Beginnings of the paths that the page asks for, besides itself and files."""
 _FILE = "/gradio_api/file="

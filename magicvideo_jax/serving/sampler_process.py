@@ -63,6 +63,10 @@ class SamplerProcess:
         *_, result = [answer async for answer in self.answers(job)]
         return from_plain(ModelFacts, result["facts"], "facts")
 
+    def prepare(self, model: ModelRequest) -> None:
+        """Load a model and compile its usual program, so that the first person waits less; nobody waits for it."""
+        self._send({"job": next(self._numbers), "kind": "prepare", "model": to_plain(model)})
+
     async def answers(self, job: Mapping[str, Any]) -> AsyncIterator[Answer]:
         """Answers to a job (`sampler_worker.py`): its progress, then its result.
 

@@ -3,7 +3,8 @@
     {"job": 3, "kind": "sample", "model": {..}, "clip": {..}, "out": "/tmp/..", "comment": ".."}    a job
     {"cancel": 3}                                                                                 its end
 
-A job of kind `describe` has a model alone; one of kind `refine` has `frames`, a file of numpy, and its rate `fps`.
+Jobs of the kinds `describe` and `prepare` have a model alone; one of kind `refine` has `frames`, a file of
+numpy, and its rate `fps`.
 Answers have the number of their job: any number of `{"done": .., "total": ..}`, then one of `{"refused": ..}`,
 `{"cancelled": true}`, `{"failed": ..}` and the result. The process ends with its standard input, and so with its
 parent.
@@ -53,6 +54,7 @@ class SamplerWorker:
         jax.monitoring.register_event_duration_secs_listener(self._count)
         self._kinds: dict[str, Callable[[Job], Mapping[str, Any]]] = {
             "describe": self._describe,
+            "prepare": self._prepare,
             "sample": self._sample,
             "refine": self._refine,
         }
@@ -82,6 +84,11 @@ class SamplerWorker:
     def _describe(self, job: Job) -> Mapping[str, Any]:
         model = from_plain(ModelRequest, job["model"], "model")
         return {"facts": to_plain(facts_of(self._shelf.pipeline(model), model))}
+
+    def _prepare(self, job: Job) -> Mapping[str, Any]:
+        """Compile what most requests need: a clip of the usual settings, cancelled before its first step."""
+        self.cancel(self._number)
+        return self._sample({**job, "clip": {"prompt": "prepare"}})
 
     def _sample(self, job: Job) -> Mapping[str, Any]:
         request = from_plain(ClipRequest, job["clip"], "clip")

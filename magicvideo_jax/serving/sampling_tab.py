@@ -24,7 +24,8 @@ from magicvideo_jax.serving.served_models import ServedModel
 
 SAMPLER_QUEUE = "sampler"
 """Name of the queue of all that samples: one at a time, whatever tab it comes from."""
-SEEDS = {"One clip": 1, "Four seeds": 4}
+SEEDS = {"one": 1, "four": 4}
+"""Clips of consecutive seeds, by what the page calls them."""
 MOST_RANDOM = 2**32
 Updates = dict[Any, Any]
 
@@ -49,9 +50,14 @@ class SamplingTab:
                 with gr.Row():
                     form.place("seed")
                     self._random = gr.Checkbox(
-                        True, label="A new seed each time", min_width=150, elem_id="random-seed"
+                        True,
+                        label="Random",
+                        show_label=True,
+                        info="a new seed each time",
+                        min_width=130,
+                        elem_id="random-seed",
                     )
-                    self._number = gr.Radio([*SEEDS], value="One clip", label="Make", min_width=200)
+                    self._number = gr.Radio([*SEEDS], value="one", label="Seeds", min_width=170)
                 with gr.Row():
                     start = gr.Button("Sample", variant="primary", elem_id="sample", min_width=160)
                     stop = gr.Button("Cancel", elem_id="cancel", min_width=90, scale=0)

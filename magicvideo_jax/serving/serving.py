@@ -59,6 +59,8 @@ def page_of(asked: ServeRequest) -> Iterator[Any]:
         runs = [Path(workdir) for workdir in asked.workdirs if _is_run(workdir)]
         maker = ClipMaker(ServedModels(models, files), sampler, results)
         page = build_page(maker, runs)
+        if maker.models.model("").facts is not None:
+            sampler.prepare(maker.models.model("").request)
         yield page_app(
             page,
             results,

@@ -1,0 +1,89 @@
+"""A page on a tiny random model, served from a process of its own as a person would serve it."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiny_experiment import tiny
+
+from magicvideo_jax.core.dataclass_dict import to_plain
+from magicvideo_jax.experiment.run_folder import RunFolder
+from magicvideo_jax.experiment.setup import set_up_or_resume
+from magicvideo_jax.training.checkpoint import Checkpoints
+
+START_SECONDS = 300
+
+
+def untrained_run(workdir: Path) -> Path:
+    """A work folder with a checkpoint of first parameters, which takes seconds to make."""
+    folder, experiment = RunFolder(workdir), tiny()
+    folder.create()
+    with closing(Checkpoints(workdir)) as checkpoints:
+        setup = set_up_or_resume(experiment, folder, checkpoints)
+        position = setup.loader.position()
+        checkpoints.save(0, setup.state, position=position, config=to_plain(setup.experiment))
+        checkpoints.wait()
+    return workdir
+
+
+@dataclass(frozen=True)
+class Served:
+    """A page that is served, and the process that serves it."""
+
+    url: str
+    process: "subprocess.Popen[str]"
+
+    def sampler(self) -> int:
+        """Number of the process that samples for it."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        found = [
+            int(child)
+            for task in children.parent.parent.glob("*/children")
+            for child in task.read_text().split()
+        ]
+        (sampler,) = [
+            child
+            for child in found
+            if b"sampler_worker" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+        return sampler
+
+
+@contextlib.contextmanager
+def served(*arguments: str, log: Path) -> Iterator[Served]:
+    """`serve` with these arguments on a free port of this machine. It ends with the block."""
+    # The fake devices of the tests would each make a clip.
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    command = [sys.executable, "-m", "magicvideo_jax.serve", "--port=0", *arguments]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stderr=output, text=True, env=environment)
+    try:
+        yield Served(_address(process, log), process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _address(process: "subprocess.Popen[str]", log: Path) -> str:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if found := re.search(r"http://\S+", log.read_text()):
+            return found[0]
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.2)
+    raise AssertionError(f"serve did not start: {log.read_text()}")
