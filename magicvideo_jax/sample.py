@@ -39,15 +39,19 @@ def sample(asked: argparse.Namespace) -> None:
     processes.refuse_several("sample")
     with named("--"):
         size = None if asked.size is None else parse_size(asked.size)
-        request = _request(ClipRequest, asked, size=size)
+        requests = [
+            _request(ClipRequest, asked, size=size, prompt=prompt) for prompt in asked.prompt
+        ]
     model = _request(ModelRequest, asked, lora=tuple(asked.lora))
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.experiment.requests import clip_making
     from magicvideo_jax.media.clip_files import check_clip_target, save_video
+    from magicvideo_jax.media.contact_sheet import moving_sheet
 
-    clip_making.check_clip_request(request)
+    for request in requests:
+        clip_making.check_clip_request(request)
     clip_making.check_model_request(model)
-    targets = _targets(asked.out, asked.num)
+    targets = _targets(asked.out, 1 if asked.sheet else len(requests) * asked.num)
     for target in targets:
         check_clip_target(target, argument="--out")
     print(
@@ -56,13 +60,20 @@ def sample(asked: argparse.Namespace) -> None:
     )
     pipe = clip_making.load_model(model)
     refiners = clip_making.open_refiners(model)
-    sampled = clip_making.sample_clips(pipe, request)
+    sampled = [clip_making.sample_clips(pipe, request) for request in requests]
     del pipe  # one network at a time is on the devices
     for refiner in refiners:
-        sampled = clip_making.refine_clips(sampled, request, refiner)
+        sampled = [
+            clip_making.refine_clips(clips, request, refiner)
+            for clips, request in zip(sampled, requests, strict=True)
+        ]
         refiner.release()
-    for clip, target in zip(sampled.clips, targets, strict=True):
-        save_video(clip, target, fps=sampled.fps)
+    clips, fps = [clip for one in sampled for clip in one.clips], sampled[0].fps
+    if asked.sheet:
+        prompts = [request.prompt for request in requests for _ in range(request.num)]
+        clips = [moving_sheet(clips, prompts)]
+    for clip, target in zip(clips, targets, strict=True):
+        save_video(clip, target, fps=fps)
 
 
 def _request(kind: type[Request], asked: argparse.Namespace, **read: Any) -> Request:
@@ -114,8 +125,18 @@ def _arguments() -> argparse.Namespace:
         help="frames over which motion modules norm; the same modules give other clips under each "
         "(default: as the program of their file does)",
     )
-    parser.add_argument("--prompt", required=True, help="text prompt")
+    parser.add_argument(
+        "--prompt",
+        required=True,
+        action="append",
+        help="text prompt; may be given several times, for clips from the same noise",
+    )
     parser.add_argument("--out", required=True, help="clip.mp4, clip.gif, or a folder for png")
+    parser.add_argument(
+        "--sheet",
+        action="store_true",
+        help="write all clips side by side into one file, each over its prompt",
+    )
     parser.add_argument(
         "--sampler",
         choices=("ddim", "dpm++2m", "euler", "ddpm"),
