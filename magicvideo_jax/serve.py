@@ -40,8 +40,11 @@ def serve(asked: argparse.Namespace) -> None:
 
     run_server(
         ServeRequest(
-            workdirs=tuple(asked.workdir or ("embedded",)),
+            workdirs=tuple(asked.workdir or ("embedded_video",)),
             weights_dirs=tuple(asked.weights_dir),
+            interpolation=asked.interpolation,
+            upscaler=asked.upscaler,
+            super_resolution=asked.super_resolution,
             host=asked.host,
             port=asked.port,
             most_bytes=asked.max_upload * 2**20,
@@ -59,13 +62,28 @@ def _arguments() -> argparse.Namespace:
         "--workdir",
         "--weights",
         action="append",
-        help="a work folder of train, or weights; may be given several times (default: embedded)",
+        help="a work folder of train, or weights; may be given several times (default: embedded_video, "
+        "which comes with the package)",
     )
     parser.add_argument(
         "--weights_dir",
         action="append",
         default=[],
         help="a folder with LoRA files and motion modules to choose from; may be given several times",
+    )
+    parser.add_argument(
+        "--interpolation",
+        default="",
+        help="lavie_interpolation.pt: refine uploaded clips, with the VAE and the text encoder of the "
+        "first --workdir",
+    )
+    parser.add_argument(
+        "--upscaler", default="", help="Stable Diffusion's x4 upscaler: refine uploaded clips"
+    )
+    parser.add_argument(
+        "--super_resolution",
+        default="",
+        help="lavie_vsr.pt: its U-Net in the place of the upscaler's",
     )
     parser.add_argument(
         "--port", type=int, default=PORT, help=f"default: {PORT}; 0: any that is free"

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class ServeRequest:
     workdirs: tuple[str, ...]
     """The first is the usual model."""
     weights_dirs: tuple[str, ...] = ()
+    interpolation: str = ""
+    """Weights, with the VAE and the text encoder of the first model."""
+    upscaler: str = ""
+    super_resolution: str = ""
     host: str = "127.0.0.1"
     port: int = 0
     most_bytes: int = 2**26
@@ -58,7 +62,7 @@ def page_of(asked: ServeRequest) -> Iterator[Any]:
         models = asyncio.run(_described(named_models(asked.workdirs), sampler))
         runs = [Path(workdir) for workdir in asked.workdirs if _is_run(workdir)]
         maker = ClipMaker(ServedModels(models, files), sampler, results)
-        page = build_page(maker, runs)
+        page = build_page(maker, refiners=_refiners(asked), runs=runs, uploads=uploads)
         if maker.models.model("").facts is not None:
             sampler.prepare(maker.models.model("").request)
         yield page_app(
@@ -69,6 +73,18 @@ def page_of(asked: ServeRequest) -> Iterator[Any]:
             is_at_home=asked.host in HOME_HOSTS,
             most_bytes=asked.most_bytes,
         )
+
+
+def _refiners(asked: ServeRequest) -> dict[str, ModelRequest]:
+    """What can be made of a clip, by what the page calls it. Errors: `UserError`."""
+    found, base = {}, ModelRequest(asked.workdirs[0])
+    if asked.interpolation:
+        found["more frames"] = replace(base, interpolation=asked.interpolation)
+    if asked.upscaler or asked.super_resolution:
+        found["more pixels"] = replace(
+            base, upscaler=asked.upscaler, super_resolution=asked.super_resolution
+        )
+    return found
 
 
 async def _described(

@@ -8,28 +8,48 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
+import numpy as np
 from tiny_experiment import tiny
 
 from magicvideo_jax.core.dataclass_dict import to_plain
+from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
+from magicvideo_jax.experiment.datasets import caption_words
+from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder
-from magicvideo_jax.experiment.setup import set_up_or_resume
+from magicvideo_jax.experiment.shapes import abstract_run
+from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.training.checkpoint import Checkpoints
 
 START_SECONDS = 300
 
 
 def untrained_run(workdir: Path) -> Path:
-    """A work folder with a checkpoint of first parameters, which takes seconds to make."""
+    """A work folder with a checkpoint of random parameters: nothing is compiled for it."""
     folder, experiment = RunFolder(workdir), tiny()
     folder.create()
+    length = experiment.model.text.tokens
+    build_vocabulary(caption_words(experiment), folder.tokenizer, length=length)
+    size = CaptionTokenizer(folder.tokenizer, length=length).vocabulary_size
+    text = replace(experiment.model.text, vocabulary=size)
+    experiment = replace(experiment, model=replace(experiment.model, text=text))
+    mesh = make_mesh(experiment.mesh, jax.devices()[:1])
+    shapes = abstract_run(experiment, Networks(experiment.model), mesh).state
+    draw = np.random.default_rng(0)
+
+    def random(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        values = 0.3 * draw.normal(size=leaf.shape) / max(1, np.prod(leaf.shape[:-1])) ** 0.5
+        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
+
+    state = jax.tree.map(random, shapes)
     with closing(Checkpoints(workdir)) as checkpoints:
-        setup = set_up_or_resume(experiment, folder, checkpoints)
-        position = setup.loader.position()
-        checkpoints.save(0, setup.state, position=position, config=to_plain(setup.experiment))
+        checkpoints.save_frozen(state.frozen)
+        checkpoints.save(0, state, position={}, config=to_plain(experiment))
         checkpoints.wait()
+    folder.write_config(experiment)
     return workdir
 
 

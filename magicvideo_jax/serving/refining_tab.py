@@ -1,0 +1,109 @@
+"""The tab that refines an uploaded clip: more frames, more pixels. It is there where `serve` has such networks."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.experiment.requests.clip_request import ModelRequest
+from magicvideo_jax.media.frame_reader import ENDINGS
+from magicvideo_jax.serving.clip_cards import (
+    cancelled_html,
+    clip_card,
+    clips_html,
+    done_html,
+    empty_html,
+    progress_html,
+    refusal_html,
+)
+from magicvideo_jax.serving.clip_job import ClipMaker, StepsDone
+from magicvideo_jax.serving.request_form import RequestForm, read_request
+from magicvideo_jax.serving.sampler_process import SamplingFailed
+from magicvideo_jax.serving.sampling_tab import SAMPLER_QUEUE, Updates
+from magicvideo_jax.serving.uploads import uploaded_frames
+
+FRAMES = 16
+"""Frames that are taken of a clip: as many as LaVie's interpolation was trained with."""
+
+
+class RefiningTab:
+    """Components of the tab, and what its buttons do."""
+
+    def __init__(self, maker: ClipMaker, refiners: Mapping[str, ModelRequest], uploads: Path):
+        """`refiners` are requests by what the page calls them; `uploads` is the folder of uploaded files."""
+        self._maker, self._refiners, self._uploads = maker, refiners, uploads
+        form = self._form = RequestForm(maker.models)
+        with gr.Row(elem_classes="mv-columns"):
+            with gr.Column(scale=5, min_width=320):
+                clip = gr.File(
+                    label="Video or picture",
+                    file_types=[*ENDINGS],
+                    type="filepath",
+                    height=150,
+                    elem_id="upload",
+                )
+                what = gr.Radio(
+                    [*refiners], value=next(iter(refiners)), label="Make of it", min_width=200
+                )
+                form.place("prompt")
+                with gr.Row():
+                    form.place("seed", "steps")
+                with gr.Row():
+                    form.place("frames", "size")
+                with gr.Row():
+                    start = gr.Button("Refine", variant="primary", elem_id="refine", min_width=160)
+                    stop = gr.Button("Cancel", min_width=90, scale=0)
+            with gr.Column(scale=7, min_width=320):
+                self._status = gr.HTML(elem_id="refine-status", min_height=44)
+                self._clips = gr.HTML(
+                    empty_html(
+                        "The refined clip appears here. Its prompt says what is to be seen."
+                    ),
+                    elem_id="refine-clips",
+                )
+        running = start.click(
+            self._refine,
+            [clip, what, *form.inputs],
+            [self._status, self._clips],
+            concurrency_id=SAMPLER_QUEUE,
+            concurrency_limit=1,
+            show_progress_on=[self._status],
+            api_visibility="private",
+        )
+        stop.click(
+            cancelled_html,
+            outputs=[self._status],
+            cancels=[running],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    async def _refine(self, clip: str | None, what: str, *given: Any) -> AsyncIterator[Updates]:
+        try:
+            _, request = read_request(self._form.values(given))
+            facts = self._maker.models.model("").facts
+            height, width = request.size or (facts.size if facts else (256, 256))
+            yield {self._status: progress_html(None)}
+            reading = uploaded_frames(
+                clip, within=self._uploads, frames=request.frames or FRAMES, size=(height, width)
+            )
+            with contextlib.ExitStack() as stack:
+                frames = await asyncio.to_thread(stack.enter_context, reading)
+                model = self._refiners[what]
+                async for one in self._maker.refine(
+                    model, request, frames=str(frames.file), fps=frames.fps
+                ):
+                    if isinstance(one, StepsDone):
+                        yield {self._status: progress_html(one)}
+                    else:
+                        yield {
+                            self._status: done_html([one]),
+                            self._clips: clips_html([clip_card(one)]),
+                        }
+        except (UserError, SamplingFailed) as error:
+            yield {self._status: refusal_html(str(error))}
