@@ -17,7 +17,7 @@ from magicvideo_jax.serving.clip_cards import (
     refusal_html,
 )
 from magicvideo_jax.serving.clip_job import ClipMaker, MadeClip, StepsDone
-from magicvideo_jax.serving.request_form import RequestForm, read_request
+from magicvideo_jax.serving.request_form import NARROW, RequestForm, read_request
 from magicvideo_jax.serving.sampler_process import SamplingFailed
 from magicvideo_jax.serving.sampling_tab import MOST_RANDOM, SAMPLER_QUEUE, Updates
 
@@ -38,14 +38,14 @@ class ComparingTab:
                 with gr.Row():
                     self._shared.place("seed")
                     self._random = gr.Checkbox(
-                        True, label="Random", info="a new seed each time", min_width=130
+                        True, label="Random", info="a new seed each time", min_width=NARROW
                     )
                 with gr.Row():
                     self._shared.place("frames", "fps")
         with gr.Row():
             for name, form in zip(SIDES, self._sides, strict=True):
-                with gr.Column(min_width=320), gr.Group(elem_id=f"side-{name.lower()}"):
-                    gr.Markdown(f"**{name}**", elem_classes="mv-side")
+                with gr.Column(min_width=320, elem_id=f"side-{name.lower()}"):
+                    gr.HTML(f"<h3>{name}</h3>", elem_classes="mv-side")
                     form.place("model")
                     with gr.Row():
                         form.place("steps", "guidance", "sampler")
@@ -55,7 +55,7 @@ class ComparingTab:
         with gr.Row():
             start = gr.Button("Compare", variant="primary", elem_id="compare", min_width=160)
             stop = gr.Button("Cancel", elem_id="cancel-compare", min_width=90, scale=0)
-        self._status = gr.HTML(elem_id="compare-status", min_height=44)
+        self._status = gr.HTML(elem_id="compare-status", min_height=36)
         self._clips = gr.HTML(
             empty_html("The same prompt and seed, twice: change a setting of one side."),
             elem_id="compare-clips",

@@ -34,7 +34,7 @@ footer { display: none !important; }
 .mv-title h1 { font-size: 1.5rem; font-weight: 650; letter-spacing: -0.01em; margin: 0; }
 .mv-title p { color: var(--body-text-color-subdued); margin: 0.15rem 0 0; }
 .mv-columns { gap: 1.5rem; }
-.mv-side { padding: 0.5rem 0.75rem 0; }
+.mv-side h3 { font-weight: 650; margin: 0.4rem 0 0; }
 .mv-status { color: var(--body-text-color-subdued); font-size: 0.95rem; padding: 0.5rem 0; }
 .mv-status progress { display: block; width: 100%; height: 6px; margin-top: 0.5rem; border: 0;
   border-radius: 3px; overflow: hidden; background: var(--border-color-primary);

@@ -17,9 +17,12 @@ NARROW = 110
 """Least width in pixels of a field with a number: three stand beside each other on a phone."""
 
 
-def number(label: str, *, info: str | None = None) -> Callable[[ServedModels], gr.Number]:
-    """A field for a number, which may be empty."""
-    return lambda _: gr.Number(None, label=label, info=info, min_width=NARROW)
+def number(label: str, value: str = "") -> Callable[[ServedModels], gr.Textbox]:
+    """A field for a number, which may be empty. It is a text, because a number of a browser is never empty, exact to
+    2^53 only, and changed where it is refused here."""
+    return lambda _: gr.Textbox(
+        value, label=label, placeholder="as usual", min_width=NARROW, max_lines=1
+    )
 
 
 FIELDS: dict[str, Callable[[ServedModels], Any]] = {
@@ -36,8 +39,8 @@ FIELDS: dict[str, Callable[[ServedModels], Any]] = {
         label="LoRA",
         visible=bool(models.files.loras),
     ),
-    "lora_scale": lambda models: gr.Number(
-        1.0, label="LoRA scale", visible=bool(models.files.loras), min_width=NARROW
+    "lora_scale": lambda models: gr.Textbox(
+        "1", label="LoRA scale", visible=bool(models.files.loras), min_width=NARROW
     ),
     "motion": lambda models: gr.Dropdown(
         [("none", ""), *((name, name) for name in models.files.motions)],
@@ -51,12 +54,11 @@ FIELDS: dict[str, Callable[[ServedModels], Any]] = {
     "negative_prompt": lambda _: gr.Textbox(
         label="Negative prompt", placeholder="What to steer away from", max_lines=3
     ),
-    # A text: numbers of a browser are exact to 2^53 only.
-    "seed": lambda _: gr.Textbox("0", label="Seed", min_width=NARROW, max_lines=1),
+    "seed": number("Seed", "0"),
     "steps": number("Steps"),
     "guidance": number("Guidance"),
     "sampler": lambda _: gr.Dropdown([*SAMPLERS], label="Sampler", min_width=NARROW),
-    "fps": number("Frames per second"),
+    "fps": number("Frame rate"),
     "frames": number("Frames"),
     "size": lambda _: gr.Textbox(
         label="Height x width", placeholder="as trained", min_width=NARROW, max_lines=1
@@ -103,7 +105,7 @@ class RequestForm:
             name: getattr(facts, name) for name in ("steps", "guidance", "sampler", "fps", "frames")
         }
         updates = {
-            component: gr.update(value=usual[name])
+            component: gr.update(value=_shown(usual[name]))
             for name, component in self.components.items()
             if name in usual
         }
@@ -120,12 +122,25 @@ class RequestForm:
         updates = {}
         for name, component in self.components.items():
             value = getattr(choice if hasattr(choice, name) else request, name)
-            if name in ("seed", "size") and value is not None:
-                value = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
             if name == "model" and not value:
                 continue
-            updates[component] = gr.update(value=value)
+            updates[component] = gr.update(value=_shown(value))
         return updates
+
+
+def _shown(value: Any) -> Any:
+    """A value as its field shows it."""
+    match value:
+        case bool():
+            return value
+        case tuple():
+            return "x".join(map(str, value))
+        case float():
+            return f"{value:.10g}"
+        case None:
+            return ""
+        case _:
+            return str(value)
 
 
 def read_request(given: Mapping[str, Any]) -> tuple[ModelChoice, ClipRequest]:

@@ -18,14 +18,14 @@ from magicvideo_jax.serving.clip_cards import (
     refusal_html,
 )
 from magicvideo_jax.serving.clip_job import ClipMaker, MadeClip, StepsDone
-from magicvideo_jax.serving.request_form import RequestForm, read_request
+from magicvideo_jax.serving.request_form import NARROW, RequestForm, read_request
 from magicvideo_jax.serving.sampler_process import SamplingFailed
 from magicvideo_jax.serving.served_models import ServedModel
 
 SAMPLER_QUEUE = "sampler"
 """Name of the queue of all that samples: one at a time, whatever tab it comes from."""
-SEEDS = {"one": 1, "four": 4}
-"""Clips of consecutive seeds, by what the page calls them."""
+SEEDS = {"one clip": 1, "four clips, of seeds that follow": 4}
+"""Number of clips, by what the page calls it."""
 MOST_RANDOM = 2**32
 Updates = dict[Any, Any]
 
@@ -52,12 +52,11 @@ class SamplingTab:
                     self._random = gr.Checkbox(
                         True,
                         label="Random",
-                        show_label=True,
                         info="a new seed each time",
-                        min_width=130,
+                        min_width=NARROW,
                         elem_id="random-seed",
                     )
-                    self._number = gr.Radio([*SEEDS], value="one", label="Seeds", min_width=170)
+                self._number = gr.Radio([*SEEDS], value="one clip", show_label=False)
                 with gr.Row():
                     start = gr.Button("Sample", variant="primary", elem_id="sample", min_width=160)
                     stop = gr.Button("Cancel", elem_id="cancel", min_width=90, scale=0)
@@ -78,7 +77,7 @@ class SamplingTab:
                     with gr.Row():
                         form.place("context_fuse", "context_loop", "context_reuse_noise")
             with gr.Column(scale=7, min_width=320):
-                self._status = gr.HTML(elem_id="sample-status", min_height=44)
+                self._status = gr.HTML(elem_id="sample-status", min_height=36)
                 self._clips = gr.HTML(
                     empty_html("Clips appear here. Write a prompt, or take one of the examples."),
                     elem_id="sample-clips",
