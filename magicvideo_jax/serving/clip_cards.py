@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from magicvideo_jax.serving.clip_job import MadeClip, StepsDone
 from magicvideo_jax.serving.request_text import link_query
-from magicvideo_jax.serving.result_folder import FORMATS
+from magicvideo_jax.serving.result_folder import CLIP_ENDINGS
 
 CLIPS_ROUTE = "/clips"
 
@@ -20,7 +20,7 @@ def clip_card(clip: MadeClip, *, heading: str = "") -> str:
     query = html.escape(link_query(clip.request, clip.choice))
     links = [
         f'<a href="{url}.{ending}" download="{file_stem(clip)}.{ending}">{_DOWNLOADS[ending]}</a>'
-        for ending in FORMATS
+        for ending in CLIP_ENDINGS
     ]
     again = f'<a class="mv-again" href="/?{query}">Same again</a>' if clip.has_link else ""
     title = f'<div class="mv-heading">{html.escape(heading)}</div>' if heading else ""

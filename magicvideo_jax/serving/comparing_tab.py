@@ -19,7 +19,7 @@ from magicvideo_jax.serving.clip_cards import (
 from magicvideo_jax.serving.clip_job import ClipMaker, MadeClip, StepsDone
 from magicvideo_jax.serving.request_form import NARROW, RequestForm, read_request
 from magicvideo_jax.serving.sampler_process import SamplingFailed
-from magicvideo_jax.serving.sampling_tab import MOST_RANDOM, SAMPLER_QUEUE, Updates
+from magicvideo_jax.serving.sampling_tab import MOST_RANDOM, SAMPLER_QUEUE, FormUpdates
 
 SIDES = ("A", "B")
 
@@ -94,8 +94,8 @@ class ComparingTab:
         """Components that begin with the usual settings."""
         return [*self._shared.inputs, *(one for form in self._sides for one in form.inputs)]
 
-    def usual(self) -> Updates:
-        """Updates when the page is opened. Where there are two models, each side has its own."""
+    def usual(self) -> FormUpdates:
+        """FormUpdates when the page is opened. Where there are two models, each side has its own."""
         names = self._maker.models.names
         updates = self._shared.usual_values(self._maker.models.model("").facts)
         for form, name in zip(self._sides, (names[0], names[min(1, len(names) - 1)]), strict=True):
@@ -104,7 +104,7 @@ class ComparingTab:
         return updates
 
     def _side_shows(self, form: RequestForm) -> Any:
-        def show(name: str) -> Updates:
+        def show(name: str) -> FormUpdates:
             try:
                 return form.usual_values(self._maker.models.model(name).facts) | {self._status: ""}
             except UserError as error:
@@ -112,7 +112,7 @@ class ComparingTab:
 
         return show
 
-    async def _compare(self, random: bool, *given: Any) -> AsyncIterator[Updates]:
+    async def _compare(self, random: bool, *given: Any) -> AsyncIterator[FormUpdates]:
         try:
             asked = self._requests(random, given)
             seed = asked[0][1].seed

@@ -28,7 +28,7 @@ def page_theme() -> gr.themes.Base:
     )
 
 
-STYLE = """
+PAGE_STYLE = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 footer { display: none !important; }
 .mv-title h1 { font-size: 1.5rem; font-weight: 650; letter-spacing: -0.01em; margin: 0; }

@@ -23,7 +23,7 @@ from magicvideo_jax.serving.clip_cards import (
 from magicvideo_jax.serving.clip_job import ClipMaker, StepsDone
 from magicvideo_jax.serving.request_form import RequestForm, read_request
 from magicvideo_jax.serving.sampler_process import SamplingFailed
-from magicvideo_jax.serving.sampling_tab import SAMPLER_QUEUE, Updates
+from magicvideo_jax.serving.sampling_tab import SAMPLER_QUEUE, FormUpdates
 from magicvideo_jax.serving.uploads import uploaded_frames
 
 FRAMES = 16
@@ -83,7 +83,7 @@ class RefiningTab:
             api_visibility="private",
         )
 
-    async def _refine(self, clip: str | None, what: str, *given: Any) -> AsyncIterator[Updates]:
+    async def _refine(self, clip: str | None, what: str, *given: Any) -> AsyncIterator[FormUpdates]:
         try:
             _, request = read_request(self._form.values(given))
             facts = self._maker.models.model("").facts

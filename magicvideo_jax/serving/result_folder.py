@@ -7,7 +7,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-FORMATS = ("mp4", "gif", "zip")
+CLIP_ENDINGS = ("mp4", "gif", "zip")
 """Endings of a clip's files; the zip holds its frames as png."""
 
 _NAME = re.compile(r"[0-9a-f]{32}\.(mp4|gif|zip)")
@@ -37,7 +37,7 @@ class ResultFolder:
             self._clips.append(name)
             gone, self._clips = self._clips[: -self._most], self._clips[-self._most :]
         for old in gone:
-            for ending in FORMATS:
+            for ending in CLIP_ENDINGS:
                 (self.path / f"{old}.{ending}").unlink(missing_ok=True)
         return name
 

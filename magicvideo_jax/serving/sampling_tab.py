@@ -27,7 +27,7 @@ SAMPLER_QUEUE = "sampler"
 SEEDS = {"one clip": 1, "four clips, of seeds that follow": 4}
 """Number of clips, by what the page calls it."""
 MOST_RANDOM = 2**32
-Updates = dict[Any, Any]
+FormUpdates = dict[Any, Any]
 
 
 class SamplingTab:
@@ -124,8 +124,8 @@ class SamplingTab:
         """Components that a link changes."""
         return [*self._form.inputs, self._random, self._examples, self._status]
 
-    def open_link(self, query: Mapping[str, str]) -> Updates:
-        """Updates when the page is opened: the usual settings, and what its link asks for."""
+    def open_link(self, query: Mapping[str, str]) -> FormUpdates:
+        """FormUpdates when the page is opened: the usual settings, and what its link asks for."""
         try:
             choice, request = read_request({"prompt": "?", **query})
             model = self._maker.models.model(choice.model)
@@ -142,13 +142,13 @@ class SamplingTab:
             refused = {self._status: refusal_html(f"This link is refused: {error}")}
             return self._usual(self._maker.models.model("")) | refused
 
-    def _show_model(self, name: str) -> Updates:
+    def _show_model(self, name: str) -> FormUpdates:
         try:
             return self._usual(self._maker.models.model(name))
         except UserError as error:
             return {self._status: refusal_html(str(error))}
 
-    def _usual(self, model: ServedModel) -> Updates:
+    def _usual(self, model: ServedModel) -> FormUpdates:
         if model.facts is None:
             return {self._status: refusal_html(model.trouble)}
         samples = [[prompt] for prompt in model.facts.prompts]
@@ -158,8 +158,8 @@ class SamplingTab:
             self._status: "",
         }
 
-    async def _sample(self, random: bool, number: str, *given: Any) -> AsyncIterator[Updates]:
-        """Updates while clips are made, one after the other."""
+    async def _sample(self, random: bool, number: str, *given: Any) -> AsyncIterator[FormUpdates]:
+        """FormUpdates while clips are made, one after the other."""
         try:
             values = self._form.values(given)
             if random:

@@ -20,7 +20,7 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.serving.clip_cards import CLIPS_ROUTE
 from magicvideo_jax.serving.gate import Gate
-from magicvideo_jax.serving.page_style import STYLE, page_theme
+from magicvideo_jax.serving.page_style import PAGE_STYLE, page_theme
 from magicvideo_jax.serving.result_folder import ResultFolder
 
 HOME_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -76,7 +76,7 @@ def page_app(
         pwa=False,
         mcp_server=False,
         theme=page_theme(),
-        css=STYLE,
+        css=PAGE_STYLE,
     )
 
     def folders() -> Iterable[Path]:
