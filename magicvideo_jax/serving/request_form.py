@@ -71,8 +71,8 @@ FIELDS: dict[str, Callable[[ServedModels], Any]] = {
     "context_fuse": lambda _: gr.Dropdown(
         [("as usual", ""), "output", "attention"], value="", label="Join", min_width=NARROW
     ),
-    "context_loop": lambda _: gr.Checkbox(None, label="Loop", min_width=NARROW),
-    "context_reuse_noise": lambda _: gr.Checkbox(None, label="Reuse noise", min_width=NARROW),
+    "context_loop": lambda _: gr.Checkbox(False, label="Loop", min_width=NARROW),
+    "context_reuse_noise": lambda _: gr.Checkbox(False, label="Reuse noise", min_width=NARROW),
     "free_init": number("FreeInit rounds"),
 }
 

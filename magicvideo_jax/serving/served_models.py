@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from magicvideo_jax.core.checks import FieldError
 from magicvideo_jax.core.errors import UserError
@@ -16,6 +17,8 @@ from magicvideo_jax.weights.tables.motion_keys import MODULES
 from magicvideo_jax.weights.tensor_files import PICKLES, SAFETENSORS, open_tensors
 
 _MOST_FILES = 500
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,20 @@ class ServedModels:
 
     def model(self, name: str) -> ServedModel:
         """A model by its name; empty: the first. Errors: `FieldError`."""
-        return self.models[_chosen("model", name or self.names[0], self.models)]
+        return _chosen("model", name or self.names[0], self.models)
 
     def request(self, choice: ModelChoice) -> ModelRequest:
         """The request of a choice. Errors: `FieldError` for a name that is not here."""
         request = self.model(choice.model).request
         if choice.lora:
-            path = self.files.loras[_chosen("lora", choice.lora, self.files.loras)]
+            path = _chosen("lora", choice.lora, self.files.loras)
             if not abs(choice.lora_scale) <= _LARGEST_SCALE:
                 raise FieldError(
-                    f"lora_scale={choice.lora_scale}: give -{_LARGEST_SCALE} to {_LARGEST_SCALE}"
+                    f"--lora_scale={choice.lora_scale}: give -{_LARGEST_SCALE} to {_LARGEST_SCALE}"
                 )
             request = replace(request, lora=(*request.lora, f"{path}:{choice.lora_scale:f}"))
         if choice.motion:
-            path = self.files.motions[_chosen("motion", choice.motion, self.files.motions)]
+            path = _chosen("motion", choice.motion, self.files.motions)
             request = replace(request, motion=str(path))
         return request
 
@@ -119,8 +122,8 @@ def _weight_files(root: Path) -> Iterator[Path]:
         yield path
 
 
-def _chosen(field: str, name: str, known: Mapping[str, object]) -> str:
+def _chosen(field: str, name: str, known: Mapping[str, T]) -> T:
     if name not in known:
         names = ", ".join(known) or "none: start serve with --weights_dir"
-        raise FieldError(f"{field}={name[:80]}: give one of {names}")
-    return name
+        raise FieldError(f"--{field}={name[:80]}: give one of {names}")
+    return known[name]

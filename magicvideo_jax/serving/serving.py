@@ -95,7 +95,7 @@ async def _described(
     A run that has no checkpoint yet is watched and cannot be sampled.
     """
     found = {}
-    for name, request in reversed(requests.items()):
+    for name, request in reversed([*requests.items()]):
         say(f"loading {request.workdir}")
         try:
             found[name] = ServedModel(request, await sampler.describe(request))
