@@ -81,7 +81,9 @@ def run_sampler(
         carry: tuple[Array, Array], row: tuple[Array, ...]
     ) -> tuple[tuple[Array, Array], None]:
         # No operands: passing arrays to the host could wait for the device that waits for the host.
-        asked = io_callback(lambda: np.bool_(goes_on is None or goes_on()), jax.ShapeDtypeStruct((), jnp.bool_))
+        asked = io_callback(
+            lambda: np.bool_(goes_on is None or goes_on()), jax.ShapeDtypeStruct((), jnp.bool_)
+        )
         return jax.lax.cond(asked, lambda: step(carry, row)[0], lambda: carry), None
 
     start = z.astype(jnp.float32)

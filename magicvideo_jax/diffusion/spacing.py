@@ -13,6 +13,7 @@ its final step ends.
 import numpy as np
 from jaxtyping import Float64, Int
 
+from magicvideo_jax.core.checks import FieldError
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig, Spacing
 
@@ -41,7 +42,7 @@ def fractional_sampling_times(
     dropped = skip_last and spacing is not Spacing.TRAILING
     count = steps + dropped
     if steps < 1 or count > total:
-        raise UserError(
+        raise FieldError(
             f"steps={steps}: give 1 to {total - dropped} (the model was trained at {total} times)"
         )
     match spacing:

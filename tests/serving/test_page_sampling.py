@@ -128,6 +128,7 @@ def test_two_settings_are_compared_from_one_seed(at, expect):
     ("changes", "said"),
     [
         ({"Steps": "0"}, "--steps=0: give at least 1"),
+        ({"Steps": "2000"}, "--steps=2000: give 1 to 1000"),
         ({"Steps": "2.5"}, "--steps=2.5: give a whole number"),
         ({"Frames": "99"}, "--frames=99: this model's temporal layers know 2 frames"),
         ({"Guidance": "1e9"}, "--guidance=1000000000.0: give at most 1000"),
@@ -155,18 +156,18 @@ def test_a_link_is_checked_as_the_arguments_are(site, page, expect):
 
 
 def test_a_cancelled_clip_ends_and_the_next_begins(at, expect):
-    sample(at, Steps="2000")
-    expect(at.locator("#sample-status")).to_contain_text("of 2000", timeout=180_000)
+    sample(at, Steps="1000", FreeInit_rounds="50")
+    expect(at.locator("#sample-status")).to_contain_text("of 50000", timeout=180_000)
     at.click("#cancel")
     expect(at.locator("#sample-status")).to_contain_text("Cancelled")
-    sample(at, Steps="2")
+    sample(at, Steps="2", FreeInit_rounds="")
     is_done(at, expect)
 
 
 def test_two_tabs_wait_for_one_another_and_see_their_place(site, at, expect, open_tab):
     second = visit(open_tab(), site.url, expect)
-    sample(at, Steps="2000")
-    expect(at.locator("#sample-status")).to_contain_text("of 2000", timeout=180_000)
+    sample(at, Steps="1000", FreeInit_rounds="50")
+    expect(at.locator("#sample-status")).to_contain_text("of 50000", timeout=180_000)
     sample(second, "a white cross")
     expect(second.locator("#sample-status")).to_contain_text(re.compile(r"queue: 1/1"))
     at.close()  # whoever leaves gives the device back
@@ -175,11 +176,11 @@ def test_two_tabs_wait_for_one_another_and_see_their_place(site, at, expect, ope
 
 
 def test_a_killed_sampler_is_said_and_replaced(site, at, expect):
-    sample(at, Steps="2000")
-    expect(at.locator("#sample-status")).to_contain_text("of 2000", timeout=180_000)
+    sample(at, Steps="1000", FreeInit_rounds="50")
+    expect(at.locator("#sample-status")).to_contain_text("of 50000", timeout=180_000)
     old = site.sampler()
     os.kill(old, signal.SIGKILL)
     expect(refusal(at)).to_contain_text("was ended by SIGKILL")
-    sample(at, Steps="2")
+    sample(at, Steps="2", FreeInit_rounds="")
     is_done(at, expect)
     assert site.sampler() != old

@@ -86,14 +86,15 @@ def open_refiners(request: ModelRequest) -> list[ClipRefiner]:
 def sample_clips(pipe: pipeline.Pipeline, request: ClipRequest) -> SampledClips:
     """The clips of a request. Errors: `UserError` naming the argument that this model refuses."""
     settings = sample_settings(request, pipe.experiment.sample)
-    clips = pipe.many(
-        [request.prompt] * request.num,
-        settings,
-        seed=request.seed,
-        frames=request.frames,
-        negative_prompt=request.negative_prompt,
-        batch_size=min(request.num, MOST_AT_ONCE),
-    )
+    with named("--"):  # a number of steps that the model's noise schedule does not have
+        clips = pipe.many(
+            [request.prompt] * request.num,
+            settings,
+            seed=request.seed,
+            frames=request.frames,
+            negative_prompt=request.negative_prompt,
+            batch_size=min(request.num, MOST_AT_ONCE),
+        )
     return SampledClips(clips, settings.fps)
 
 
