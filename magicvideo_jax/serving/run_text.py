@@ -44,7 +44,7 @@ def status_html(name: str, run: RunSnapshot) -> str:
     badge = _BADGES.get(run.state, "mv-on")
     share = min(run.step / run.steps, 1.0) if run.steps else 0.0
     facts = "".join(
-        f"<span><span>{escape(what)}</span>{escape(value)}</span>" for what, value in _facts(run)
+        f"<span><span>{escape(what)}</span> {escape(value)}</span>" for what, value in _facts(run)
     )
     note = ""
     if run.state is RunState.STARTING:
