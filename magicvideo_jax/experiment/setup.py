@@ -108,8 +108,8 @@ def _with_tokenizer(
     """Puts a tokenizer into the run folder: that of the weights, or one built from the captions' words."""
     if not stage_of(experiment).reads_captions:
         return experiment
-    if initial.tokenizer is not None:
-        folder.copy_tokenizer(initial.tokenizer)
+    if initial.weights.tokenizer is not None:
+        folder.copy_tokenizer(initial.weights.tokenizer)
         processes.barrier("tokenizer")
         return experiment
     if Component.TEXT in initial.parts:
