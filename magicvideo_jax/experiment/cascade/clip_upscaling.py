@@ -12,7 +12,7 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
 from magicvideo_jax.experiment.config import Component
-from magicvideo_jax.experiment.initial_weights import (
+from magicvideo_jax.experiment.opening.initial_weights import (
     InitialWeights,
     initial_from,
     initial_weights,

@@ -12,7 +12,7 @@ from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
-from magicvideo_jax.experiment.initial_weights import initial_from, initial_weights
+from magicvideo_jax.experiment.opening.initial_weights import initial_from, initial_weights
 from magicvideo_jax.experiment.opening.weight_additions import with_unet_of
 from magicvideo_jax.sampling.interpolation import copied_keyframes, interpolated_frames
 from magicvideo_jax.sampling.keyframes import SampleConfig

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
@@ -72,6 +73,7 @@ class RunFolderFormat:
             parts,
             noise=model.noise,
             noise_json=noise_json(model.noise),
+            sample_json=to_plain(experiment.sample),
             tokenizer=folder.tokenizer,
             is_ours=True,
             experiment=experiment,

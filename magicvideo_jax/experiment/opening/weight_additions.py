@@ -80,6 +80,7 @@ def with_unet_of(
         parts={**weights.parts, UNET.folder: unet},
         noise=other.noise,
         noise_json=other.noise_json,
+        sample_json=other.sample_json,
         notes=(*weights.notes, *other.notes),
     )
     check_task(unet.config, task, name)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from magicvideo_jax.core.dataclass_dict import from_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
@@ -20,10 +21,12 @@ from magicvideo_jax.models.bind import Network
 from magicvideo_jax.models.temporal import VIDEO_PARTS, MotionNorm, with_motion_norm
 from magicvideo_jax.parallel.shardings import on_local_device
 from magicvideo_jax.runtime.progress import say
+from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import noise_of_fresh_layers
 from magicvideo_jax.weights.components import ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
+from magicvideo_jax.weights.folders import INDEX, SAMPLE
 from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers
 from magicvideo_jax.weights.locate import EMBEDDED
 from magicvideo_jax.weights.match import may_miss
@@ -55,6 +58,15 @@ class InitialWeights:
     def experiment(self) -> Experiment | None:
         """Experiment of the run they come from; None for other weights."""
         return experiment_of(self.weights)
+
+    def sample(self, name: str) -> SampleConfig | None:
+        """Settings that the weights are sampled with; None where they say none.
+
+        Errors: `UserError` that begins with `name` for settings that are out of range.
+        """
+        if self.weights.sample_json is None:
+            return None
+        return from_plain(SampleConfig, self.weights.sample_json, f"{name}: {INDEX}: {SAMPLE}")
 
     def fitted(self, model: ModelConfig) -> ModelConfig:
         """The model with the numbers of the weights; its temporal settings stay, but for motion
