@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from magicvideo_jax.core.dataclass_dict import from_plain, to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
@@ -22,10 +23,12 @@ from magicvideo_jax.models.temporal import VIDEO_PARTS, MotionNorm, with_motion_
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.parallel.shardings import on_local_device
 from magicvideo_jax.runtime.progress import say
+from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import noise_of_fresh_layers
 from magicvideo_jax.weights.components import MOTION, TEXT, UNET, VAE, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
+from magicvideo_jax.weights.folders import INDEX, SAMPLE
 from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
@@ -92,6 +95,7 @@ class RunFolderFormat:
             parts,
             noise=model.noise,
             noise_json=noise_json(model.noise),
+            sample_json=to_plain(experiment.sample),
             tokenizer=folder.tokenizer,
             is_ours=True,
             experiment=experiment,
@@ -107,6 +111,8 @@ class InitialWeights:
     tokenizer: Path | None = None
     experiment: Experiment | None = None
     """Experiment of the run they come from; None for other weights."""
+    sample: SampleConfig | None = None
+    """Settings that the weights are sampled with; None where they say none."""
     motion_norm: MotionNorm = MotionNorm.AUTO
     """Convention that is asked for of motion modules."""
     low_resolution: NoiseScheduleConfig | None = None
@@ -191,11 +197,16 @@ def initial_weights(init_from: str, *, argument: str = "config.init_from") -> In
         )
     parts = {Component(name): part for name, part in weights.parts.items()}
     experiment = weights.experiment if isinstance(weights, RunWeights) else None
+    sample = None
+    if weights.sample_json is not None:
+        where = f"{init_from}: {INDEX}: {SAMPLE}"
+        sample = from_plain(SampleConfig, weights.sample_json, where)
     return InitialWeights(
         parts,
         weights.noise,
         weights.tokenizer,
         experiment,
+        sample,
         low_resolution=weights.low_resolution,
     )
 
@@ -273,6 +284,7 @@ def with_unet_of(
             parts={**initial.parts, Component.UNET: unet},
             noise=other.noise,
             experiment=None,  # that of a run says nothing about another U-Net
+            sample=other.sample,
         )
         check_task(unet.config, task, name)
         check_parts(Weights({part.value: one for part, one in initial.parts.items()}), name)

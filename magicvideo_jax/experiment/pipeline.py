@@ -13,7 +13,6 @@ from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.initial_weights import (
-    EMBEDDED,
     InitialWeights,
     check_halves,
     check_whole,
@@ -35,18 +34,22 @@ from magicvideo_jax.sampling.published import published_sample
 from magicvideo_jax.sampling.windows import ContextConfig
 from magicvideo_jax.weights.components import VAE, component_weights
 from magicvideo_jax.weights.fitting import UNetTask, check_task
+from magicvideo_jax.weights.locate import EMBEDDED_VIDEO
 from magicvideo_jax.weights.motion_weights import has_motion
-
-EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
-"""What the embedded weights were scored with."""
 
 
 class Pipeline:
     """Text to clips. Compiles once for each number of frames, of steps, and of clips at once."""
 
-    def __init__(self, experiment: Experiment, params: Params, tokenizer: CaptionTokenizer):
+    def __init__(
+        self,
+        experiment: Experiment,
+        networks: Networks,
+        params: Params,
+        tokenizer: CaptionTokenizer,
+    ):
         self.experiment, self.params = experiment, params
-        self._tokenizer, self._networks = tokenizer, Networks(experiment.model)
+        self._tokenizer, self._networks = tokenizer, networks
         self._generators: dict[tuple[int, int, tuple[int, ...]], Generator] = {}
 
     def __call__(
@@ -143,7 +146,7 @@ class Pipeline:
 
 
 def load(
-    path: str | Path,
+    path: str | Path = EMBEDDED_VIDEO,
     *,
     vae: str | Path = "",
     unet: str | Path = "",
@@ -151,8 +154,10 @@ def load(
     motion_norm: MotionNorm | str = MotionNorm.AUTO,
     lora: Sequence[str] = (),
 ) -> Pipeline:
-    """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known form.
+    """A pipeline from a work folder (averaged weights), the name of embedded weights, or weights in any known form.
 
+    Without a path, from `embedded_video`, a small text-to-video model of drawn shapes; `embedded` is the text-to-image
+    model that it was made of. What a pipeline samples with is what the config of the run, or the weights, say.
     `vae` is other weights whose VAE decodes, such as a VideoVAE; it also supplies the VAE where `path` has none.
     `unet` is other weights whose U-Net takes the place of that of `path`, with its schedule and its authors' sampler:
     LaVie's base model (`lavie_base.pt`) on Stable Diffusion 1.4.
@@ -180,12 +185,12 @@ def load(
 
 
 def _load(path: str, initial: InitialWeights) -> Pipeline:
-    experiment = initial.experiment or _usual_experiment(path, initial)
+    experiment = initial.experiment or usual_experiment(path, initial)
     if not stage_of(experiment).reads_captions:
         raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
     tokenizer = checked_tokenizer(initial, experiment, path)
     networks = Networks(experiment.model)
-    return Pipeline(experiment, loaded_params(initial, networks), tokenizer)
+    return Pipeline(experiment, networks, loaded_params(initial, networks), tokenizer)
 
 
 def checked_tokenizer(
@@ -200,8 +205,9 @@ def checked_tokenizer(
 
 
 def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
-    """Parameters of the networks of a pipeline, over all devices there are."""
-    return {component.value: _loaded(initial, networks, component) for component in PIPELINE}
+    """Parameters of the networks that the weights hold, over all devices there are."""
+    held = [component for component in PIPELINE if component in initial.parts]
+    return {component.value: _loaded(initial, networks, component) for component in held}
 
 
 def _motion_norm(asked: MotionNorm | str, initial: InitialWeights) -> MotionNorm:
@@ -220,8 +226,11 @@ def _motion_norm(asked: MotionNorm | str, initial: InitialWeights) -> MotionNorm
     return norm
 
 
-def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
-    """The experiment by which weights are sampled: their sizes, and usual settings for the rest."""
+def usual_experiment(path: str, initial: InitialWeights) -> Experiment:
+    """The experiment by which weights are sampled: their sizes, and usual settings for the rest.
+
+    Errors: `UserError` for weights that are no whole model of prompts.
+    """
     if Component.UNET not in initial.parts:
         raise UserError(f"{path}: holds no U-Net: give weights of a text-to-image or video model")
     check_whole(initial, path, vae="give --vae WEIGHTS")
@@ -234,13 +243,13 @@ def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     frames = usual.data.frames if temporal is None else temporal.frames
     if has_motion(unet):
         frames = min(frames, usual.data.frames)
-    sample = published_sample(temporal) or usual.sample
+    sample = initial.sample or published_sample(temporal) or usual.sample
     return replace(
         usual,
         stage="image" if temporal is None else "video",
         init_from=path,
         model=model,
-        sample=EMBEDDED_SAMPLE if path in EMBEDDED else sample,
+        sample=sample,
         data=replace(usual.data, size=size, frames=frames),
     )
 

@@ -37,6 +37,7 @@ from magicvideo_jax.weights.folders import (
     JAX,
     LOW_RESOLUTION,
     PARAMS,
+    SAMPLE,
     SCHEDULER,
     TOKENIZER,
 )
@@ -281,6 +282,7 @@ def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None
         "_class_name": pipeline,
         "_diffusers_version": "0.42.1",
         **mark,
+        **({} if weights.sample_json is None else {SAMPLE: weights.sample_json}),
         "feature_extractor": [None, None],
         **_ONLY_IN[pipeline],
         "scheduler": _scheduler_class(weights.noise_json),
