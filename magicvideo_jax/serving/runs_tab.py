@@ -100,7 +100,8 @@ class RunsTab:
             ],
             show_progress="hidden",
             trigger_mode="always_last",
-            concurrency_limit=None,
+            # Gradio would keep statistics of every tick that went through its queue.
+            queue=False,
             api_visibility="private",
         )
 
