@@ -83,9 +83,7 @@ def train() -> Iterator[Callable[[Path], Pace]]:
         pace.finish()
 
 
-def test_a_run_is_watched_from_before_its_beginning_to_its_scores(
-    watch, training, expect, tmp_path
-):
+def test_a_run_is_watched_from_before_its_beginning_to_its_scores(watch, train, expect, tmp_path):
     page = watch(tmp_path / "runs")
     expect(page.get_by_text("No run to watch yet")).to_be_visible()
     state, loss = page.locator(".mv-badge"), page.get_by_label(re.compile(r"^Loss\."))
