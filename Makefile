@@ -7,9 +7,13 @@ HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 .PHONY: demo test test-slow coverage lint
 
-# Train text to video from the embedded weights on the CPU.
-demo: $(VENV)/core
+# Sample a clip from the embedded weights, then train text to video as they were, on the CPU.
+demo: $(VENV)/core runs/first_clip.mp4
 	$(HUGE_PAGES) $(RUN) -m magicvideo_jax.train --config=configs/t2v.py --workdir=runs/demo
+
+runs/first_clip.mp4: | $(VENV)/core
+	$(RUN) -m magicvideo_jax.sample --prompt="a red heart moving left" --out=$@
+	@echo "first clip: $@, by weights that come with the package; now a model of your own is trained"
 
 # Check format, lint and types, and run the test suite in two processes.
 test: $(VENV)/dev

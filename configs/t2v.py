@@ -3,6 +3,8 @@
 python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR          the embedded default, minutes on CPU
 python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     the same for the patient: 45 minutes
 python -m magicvideo_jax.train --config=configs/t2v.py:scratch --workdir=DIR  the ablation: its U-Net from nothing
+python -m magicvideo_jax.train --config=configs/t2v.py:few --workdir=DIR --config.data.sources="({'path': SET},)"
+                                                                              the embedded video model, on ten clips
 python -m magicvideo_jax.train --config=configs/t2v.py:emoji --workdir=DIR --config.init_from=T2I_DIR    examples
 python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --config.init_from=SD_WEIGHTS
 """
@@ -29,6 +31,13 @@ def get_config(preset: str = ""):
         case "scratch":
             minutes(config)
             config.model.reinitialize = (Component.UNET.value,)
+        case "few":
+            minutes(config)
+            config.init_from = "embedded_video"
+            config.data.precompute_examples = 0
+            config.train.update(steps=200, save_every=100, preview_every=100)
+            config.optim.update(lr=5e-4, temporal_lr=5e-3)
+            config.sample.guidance = 5.0
         case "emoji":
             minutes(config)
             config.vae_from = ""  # the VAE of --config.init_from knows the pictures
@@ -37,7 +46,7 @@ def get_config(preset: str = ""):
             stable_diffusion(config)
         case _:
             raise UserError(
-                f"--config=configs/t2v.py:{preset}: the presets are long, scratch, emoji and sd15, or none"
+                f"--config=configs/t2v.py:{preset}: the presets are long, scratch, few, emoji and sd15, or none"
             )
     return config
 

@@ -1,9 +1,15 @@
-"""Metrics of a work folder, as a table and as WORKDIR/metrics.json.
+"""Metrics of a work folder or of weights on held-out data, as a table and as JSON.
 
-python -m magicvideo_jax.evaluate --workdir=DIR
+    python -m magicvideo_jax.evaluate --workdir=DIR
+
+    python -m magicvideo_jax.evaluate --weights=embedded --clips=256 --seed=7 --out=scores.json
+
+A work folder is evaluated on the held-out data of its config, and the JSON is its metrics.json
+unless --out says another file. Other weights are evaluated on drawn shapes.
 """
 
 import argparse
+from pathlib import Path
 
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.runtime import processes
@@ -16,21 +22,34 @@ def main() -> None:
 
 
 def evaluate(asked: argparse.Namespace) -> None:
-    """Compute the metrics of the newest checkpoint on held-out data; print and store them."""
+    """Compute the metrics of weights on held-out data; print and store them."""
     processes.refuse_several("evaluate")
     # Imported here: JAX takes seconds to import, and help must not wait for it.
     from magicvideo_jax.core.files import check_writable, write_json
     from magicvideo_jax.evaluation.metrics import metrics_table
-    from magicvideo_jax.experiment.run import evaluate_run
-    from magicvideo_jax.experiment.run_folder import RunFolder
+    from magicvideo_jax.experiment.scoring import evaluate_weights
 
-    folder = RunFolder(local_path(asked.workdir, argument="--workdir"))
-    check_writable(folder.metrics)  # before minutes of sampling
+    file = _json_file(asked)
+    if file is not None:
+        check_writable(file)  # before minutes of sampling
     metrics = tuple(name for name in asked.metrics.split(",") if name)
-    scores = evaluate_run(folder, clips=asked.clips, metrics=metrics)
+    scores = evaluate_weights(asked.workdir, clips=asked.clips, metrics=metrics, seed=asked.seed)
     for line in metrics_table(scores):
         print(line, flush=True)
-    write_json(folder.metrics, scores)
+    if file is not None:
+        write_json(file, scores)
+
+
+def _json_file(asked: argparse.Namespace) -> Path | None:
+    """The file of --out; without it, metrics.json of a work folder, and none for other weights."""
+    from magicvideo_jax.experiment.opening.run_weights import RunFolderFormat
+    from magicvideo_jax.experiment.run_folder import RunFolder
+    from magicvideo_jax.weights.locate import locate
+
+    if asked.out:
+        return local_path(asked.out, argument="--out")
+    place = locate(asked.workdir, argument="--workdir")
+    return RunFolder(place).metrics if RunFolderFormat().matches(place) else None
 
 
 def _arguments() -> argparse.Namespace:
@@ -39,13 +58,25 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--workdir", required=True, help="a work folder of train")
+    parser.add_argument(
+        "--workdir",
+        "--weights",
+        required=True,
+        help="a work folder of train; or weights, or the name of embedded ones",
+    )
     parser.add_argument(
         "--clips", type=int, help="held-out captions to sample (default: the config's)"
     )
     parser.add_argument(
         "--metrics", default="", help="names, separated by commas (default: the config's)"
     )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="of drawn held-out scenes and of the noise of samples (default: the config's; training "
+        "and its previews use 0)",
+    )
+    parser.add_argument("--out", default="", help="JSON file of the metrics")
     return parser.parse_args()
 
 

@@ -16,10 +16,11 @@ def place(tmp_path, monkeypatch):
         raise AssertionError("began before it asked whether the result can be written")
 
     monkeypatch.setattr("magicvideo_jax.experiment.pipeline.load", long_work)
-    monkeypatch.setattr("magicvideo_jax.experiment.run.evaluate_run", long_work)
+    monkeypatch.setattr("magicvideo_jax.experiment.scoring.evaluate_weights", long_work)
     (tmp_path / "file").write_text("a file")
-    for folder in ("clip.mp4", "clip_1.mp4", "notes", "run/metrics.json"):
+    for folder in ("clip.mp4", "clip_1.mp4", "notes", "run/metrics.json", "run/checkpoints"):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text("{}")
     (tmp_path / "notes" / "thesis.txt").write_text("mine")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -3,26 +3,19 @@
 Links and file names of documents lead to something.
 """
 
-import contextlib
 import os
 import re
-import runpy
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import av
-import grain  # noqa: F401  its flags are defined when it is first imported: not in a program here
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from absl import flags
 from documented import (
     DOCUMENTS,
     FILE,
@@ -38,6 +31,7 @@ from documented import (
     pieces,
 )
 from packaging.requirements import Requirement
+from verbs_in_process import run_main
 
 from magicvideo_jax.experiment.config import Experiment, config_dict
 
@@ -162,48 +156,6 @@ def _output(text: str) -> str:
     if path and "--check" not in words:
         shutil.rmtree(path, ignore_errors=True)
     return path
-
-
-def run_main(arguments: list[str]) -> None:
-    """Run a module or a file as `python -m` would, in this process: JAX is loaded, compiled programs are kept."""
-    with pytest.MonkeyPatch.context() as patch, as_it_was():
-        patch.setattr(sys, "argv", arguments)
-        patch.delitem(sys.modules, arguments[0], raising=False)  # other tests import it
-        run = runpy.run_path if arguments[0].endswith(".py") else runpy.run_module
-        code = None
-        try:
-            run(arguments[0], run_name="__main__")
-        except SystemExit as end:
-            code = end.code
-        assert not code, f"{shlex.join(arguments)} ends with exit code {code}"
-
-
-FLAGS_OF_VERBS: set[str] = set()
-"""Names that a verb defines again when it runs; absl forgets whose they are once they are put back."""
-
-
-@contextlib.contextmanager
-def as_it_was() -> Iterator[None]:
-    """Take back what a program leaves in its process: flags, the config that was read, and signal handlers."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    before = {name: flags.FLAGS[name] for name in flags.FLAGS}
-    for module, defined in flags.FLAGS.flags_by_module_dict().items():
-        if module.startswith("magicvideo_jax."):  # a verb that another test imported
-            FLAGS_OF_VERBS.update(flag.name for flag in defined)
-    for name in FLAGS_OF_VERBS & before.keys():
-        delattr(flags.FLAGS, name)
-    try:
-        yield
-    finally:
-        for name in [name for name in flags.FLAGS if flags.FLAGS[name] is not before.get(name)]:
-            delattr(flags.FLAGS, name)
-        for name, flag in before.items():
-            if name not in flags.FLAGS:
-                flags.FLAGS[name] = flag
-        sys.modules.pop("config_config", None)
-        signal.set_wakeup_fd(-1)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def shell(folder: Path, *words: str) -> None:

@@ -13,9 +13,9 @@ from toy_extension import installed, write_archive
 import magicvideo_jax as mv
 from magicvideo_jax.convert import main as convert
 from magicvideo_jax.experiment.config import Experiment
-from magicvideo_jax.experiment.initial_weights import open_any_weights
-from magicvideo_jax.experiment.run import evaluate_run, run
-from magicvideo_jax.experiment.run_folder import RunFolder
+from magicvideo_jax.experiment.opening.run_weights import open_any_weights
+from magicvideo_jax.experiment.run import run
+from magicvideo_jax.experiment.scoring import evaluate_weights
 from magicvideo_jax.planning.program_plan import quick_plan
 from magicvideo_jax.planning.programs import ProgramKind
 from magicvideo_jax.planning.topology import parse_topology
@@ -65,7 +65,7 @@ def test_it_resumes(trained):
 
 
 def test_it_is_evaluated_by_the_metric_and_by_others(trained):
-    scores = evaluate_run(RunFolder(trained), metrics=("restlessness", "motion"))
+    scores = evaluate_weights(trained, metrics=("restlessness", "motion"))
     assert scores.keys() == {"clips", "restlessness", "motion"}
     # Of two frames the first is at rest.
     change = scores["motion"]["frame_difference"]

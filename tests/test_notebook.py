@@ -1,21 +1,23 @@
 """The Colab notebook runs from its first cell to its last, and shows what it makes.
 
-Its cells run in this process, where JAX is loaded and compiled programs are kept.
+Its cells and their commands run in this process, where JAX is loaded and compiled programs are kept.
 """
 
+import json
+import shlex
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from clip_reading import read_clip
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from tiny_pipeline import tiny_folder
 from traitlets.config import Config
-
-from magicvideo_jax.experiment import pipeline
+from verbs_in_process import run_main
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "sample.ipynb"
 CELLS = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
@@ -23,22 +25,30 @@ CELLS = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.ce
 
 @pytest.fixture
 def shell(tmp_path, monkeypatch, one_device) -> Iterator[InteractiveShell]:
-    """IPython without a history, in a folder of its own; two steps of sampling are enough to see a picture."""
-    monkeypatch.setattr(pipeline, "EMBEDDED_SAMPLE", replace(pipeline.EMBEDDED_SAMPLE, steps=2))
+    """IPython without a history, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+
+    def system(command: str) -> None:
+        python, _, module, *arguments = shlex.split(shell.var_expand(command, depth=1))
+        assert python == "python"
+        run_main([module, *arguments])
+
+    monkeypatch.setattr(shell, "system", system)
+    yield shell
     InteractiveShell.clear_instance()
 
 
-def results(shell: InteractiveShell, sources: list[str]) -> tuple[list[Any], str]:
-    """Run cells: the value that each ends with, and the HTML that they display."""
-    with capture_output() as shown:
-        done = [shell.run_cell(source) for source in sources]
-    for one in done:
-        one.raise_error()
-    html = [output.data.get("text/html", "") for output in shown.outputs]
-    return [one.result for one in done], "\n".join(html)
+def shown(shell: InteractiveShell, sources: list[str]) -> list[Any]:
+    """Run cells: the values that they end with or display."""
+    values = []
+    for source in sources:
+        with capture_output() as output:
+            done = shell.run_cell(source)
+        done.raise_error()
+        values += [done.result, *(display.data for display in output.outputs)]
+    return [value for value in values if value is not None]
 
 
 def test_it_is_a_notebook():
@@ -46,15 +56,28 @@ def test_it_is_a_notebook():
     assert not any(cell.outputs for cell in CELLS), "clear the outputs before you commit"
 
 
-def test_images_of_the_embedded_model_are_shown(shell):
-    values, _ = results(shell, [cell.source for cell in CELLS])
-    (picture,) = [value for value in values if value is not None]
-    assert hasattr(picture, "_repr_png_")
+def test_a_clip_is_shown_and_ten_clips_are_trained_on(shell, tmp_path):
+    few = [cell.source.replace("STEPS = 200 ", "STEPS = 2 ") for cell in CELLS]
+    videos = shown(shell, few)
+    assert all(hasattr(video, "_repr_html_") for video in videos)
+    names = ("clip.mp4", "clips/0.mp4", "negative.mp4", "from_python.mp4")
+    clips = [read_clip(tmp_path / name)[0] for name in names]
+    assert len(videos) == len(names)
+    assert {clip.shape for clip in clips} == {(16, 64, 64, 3)}
+    assert clips[1].mean() > 150 > clips[0].mean()
+    config = json.loads((tmp_path / "ten" / "config.json").read_text())
+    assert (config["init_from"], config["train"]["steps"]) == ("embedded_video", 2)
 
 
 def test_a_clip_is_shown_from_weights_of_ones_own(shell, tmp_path):
-    """The embedded weights stand for them: a clip of one frame."""
-    last = CELLS[-1].source.replace('WEIGHTS = ""', 'WEIGHTS = "embedded"')
-    _, html = results(shell, ["import magicvideo_jax as mv", last])
-    assert "<video" in html
-    assert len(read_clip(tmp_path / "clip.mp4")[0]) == 1
+    """A tiny Stable Diffusion stands for them: a clip of one frame."""
+    (cell,) = [cell.source for cell in CELLS if "WEIGHTS = " in cell.source]
+    (help,) = [cell.source for cell in CELLS if "def show" in cell.source]
+    help = help.partition("\nPROMPT")[0]
+    own = cell.replace('WEIGHTS = ""', f'WEIGHTS = "{tiny_folder()}"')
+    own = own.replace("--out=own.mp4", "--out=own.mp4 --steps=1 --size=16x16")
+    (display,) = shown(shell, [help, own])
+    assert "<video" in display["text/html"]
+    clip = read_clip(tmp_path / "own.mp4")[0]
+    assert len(clip) == 1
+    assert np.isfinite(clip).all()

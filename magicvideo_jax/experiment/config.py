@@ -130,9 +130,12 @@ class EvaluateConfig:
     """Clips that are sampled at once, previews too; rounded up to a multiple of the devices."""
     metrics: tuple[str, ...] = ()
     """Names of `evaluation/metrics.py`; empty: those of the stage."""
+    seed: int = 0
+    """Seed of drawn held-out scenes, and of the noise of samples."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "clips", "batch_size")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

@@ -105,9 +105,10 @@ class HeldOut:
         return draw_clip(scene, frames=self.frames, size=size)
 
     def _scenes(self, number: int) -> list[Scene]:
+        seed = self._experiment.evaluate.seed
         if self.frames == 1:
-            return held_out_image_scenes(0, number)
-        return held_out_scenes(0, number, self._experiment.data.motions)
+            return held_out_image_scenes(seed, number)
+        return held_out_scenes(seed, number, self._experiment.data.motions)
 
 
 def open_held_out(experiment: Experiment, frames: int) -> HeldOut | None:

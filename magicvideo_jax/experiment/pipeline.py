@@ -12,18 +12,16 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
-from magicvideo_jax.experiment.initial_weights import (
-    EMBEDDED,
+from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.opening.initial_weights import (
     InitialWeights,
     check_halves,
     check_whole,
+    initial_from,
     initial_weights,
-    initial_with_loras,
-    with_motion_of,
-    with_unet_of,
     with_vae_of,
 )
-from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.opening.weight_additions import COMMAND_LINE, with_additions
 from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
@@ -33,20 +31,24 @@ from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import published_sample
 from magicvideo_jax.sampling.windows import ContextConfig
-from magicvideo_jax.weights.components import VAE, component_weights
+from magicvideo_jax.weights.components import VAE, Weights, component_weights
 from magicvideo_jax.weights.fitting import UNetTask, check_task
+from magicvideo_jax.weights.locate import EMBEDDED_VIDEO
 from magicvideo_jax.weights.motion_weights import has_motion
-
-EMBEDDED_SAMPLE = SampleConfig(steps=20, guidance=3.0)
-"""What the embedded weights were scored with."""
 
 
 class Pipeline:
     """Text to clips. Compiles once for each number of frames, of steps, and of clips at once."""
 
-    def __init__(self, experiment: Experiment, params: Params, tokenizer: CaptionTokenizer):
+    def __init__(
+        self,
+        experiment: Experiment,
+        networks: Networks,
+        params: Params,
+        tokenizer: CaptionTokenizer,
+    ):
         self.experiment, self.params = experiment, params
-        self._tokenizer, self._networks = tokenizer, Networks(experiment.model)
+        self._tokenizer, self._networks = tokenizer, networks
         self._generators: dict[tuple[int, int, tuple[int, ...]], Generator] = {}
 
     def __call__(
@@ -95,9 +97,8 @@ class Pipeline:
     def decode_with(self, weights: str) -> None:
         """Decode with the VAE of other weights from now on. Errors: `UserError` for one with latents of its own."""
         name = Component.VAE.value
-        here = InitialWeights(
-            {Component.VAE: component_weights(VAE, self.experiment.model.vae, self.params[name])}
-        )
+        vae = component_weights(VAE, self.experiment.model.vae, self.params[name])
+        here = InitialWeights(Weights({VAE.folder: vae}))
         there = with_vae_of(here, weights, argument="--vae")
         check_halves(there, ("decoder",), f"--vae={weights}")
         model = replace(self.experiment.model, vae=there.parts[Component.VAE].config)
@@ -143,7 +144,7 @@ class Pipeline:
 
 
 def load(
-    path: str | Path,
+    path: str | Path = EMBEDDED_VIDEO,
     *,
     vae: str | Path = "",
     unet: str | Path = "",
@@ -151,8 +152,10 @@ def load(
     motion_norm: MotionNorm | str = MotionNorm.AUTO,
     lora: Sequence[str] = (),
 ) -> Pipeline:
-    """A pipeline from a work folder (averaged weights), `embedded`, or weights in any known form.
+    """A pipeline from a work folder (averaged weights), the name of embedded weights, or weights in any known form.
 
+    Without a path, from `embedded_video`, a small text-to-video model of drawn shapes; `embedded` is the text-to-image
+    model that it was made of. What a pipeline samples with is what the config of the run, or the weights, say.
     `vae` is other weights whose VAE decodes, such as a VideoVAE; it also supplies the VAE where `path` has none.
     `unet` is other weights whose U-Net takes the place of that of `path`, with its schedule and its authors' sampler:
     LaVie's base model (`lavie_base.pt`) on Stable Diffusion 1.4.
@@ -167,12 +170,18 @@ def load(
     initial = initial_weights(str(path), argument="--workdir")
     if vae and Component.VAE not in initial.parts:
         initial, vae = with_vae_of(initial, str(vae), argument="--vae"), ""
-    initial = with_unet_of(initial, str(unet), argument="--unet")
+    is_run = initial.experiment is not None and not (unet or motion)
+    weights = with_additions(
+        initial.weights,
+        COMMAND_LINE,
+        unet=str(unet),
+        motion=str(motion),
+        loras=lora,
+        motion_norm=_motion_norm(motion_norm, is_run=is_run),
+    )
+    initial = initial_from(weights)
     if Component.UNET in initial.parts:
         check_task(initial.parts[Component.UNET].config, UNetTask.GENERATE, f"--workdir={path}")
-    initial = with_motion_of(initial, str(motion), argument="--motion")
-    initial = initial_with_loras(initial, lora, argument="--lora")
-    initial = replace(initial, motion_norm=_motion_norm(motion_norm, initial))
     pipeline = _load(str(path), initial)
     if vae:
         pipeline.decode_with(str(vae))
@@ -180,48 +189,50 @@ def load(
 
 
 def _load(path: str, initial: InitialWeights) -> Pipeline:
-    experiment = initial.experiment or _usual_experiment(path, initial)
+    experiment = initial.experiment or usual_experiment(path, initial)
     if not stage_of(experiment).reads_captions:
         raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
     tokenizer = checked_tokenizer(initial, experiment, path)
     networks = Networks(experiment.model)
-    return Pipeline(experiment, loaded_params(initial, networks), tokenizer)
+    return Pipeline(experiment, networks, loaded_params(initial, networks), tokenizer)
 
 
 def checked_tokenizer(
     initial: InitialWeights, experiment: Experiment, name: str
 ) -> CaptionTokenizer:
     """The tokenizer of weights. Errors: `UserError` that begins with their `name` where there is none."""
-    if initial.tokenizer is None:
+    tokenizer = initial.weights.tokenizer
+    if tokenizer is None:
         raise UserError(
             f"{name}: no tokenizer beside the weights; convert them with --tokenizer FOLDER"
         )
-    return CaptionTokenizer(initial.tokenizer, length=experiment.model.text.tokens, name_each=True)
+    return CaptionTokenizer(tokenizer, length=experiment.model.text.tokens, name_each=True)
 
 
 def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
-    """Parameters of the networks of a pipeline, over all devices there are."""
-    return {component.value: _loaded(initial, networks, component) for component in PIPELINE}
+    """Parameters of the networks that the weights hold, over all devices there are."""
+    held = [component for component in PIPELINE if component in initial.parts]
+    return {component.value: _loaded(initial, networks, component) for component in held}
 
 
-def _motion_norm(asked: MotionNorm | str, initial: InitialWeights) -> MotionNorm:
-    """The convention asked for. Errors: `UserError` for an unknown one, or where nothing follows it."""
+def _motion_norm(asked: MotionNorm | str, *, is_run: bool) -> MotionNorm:
+    """The convention asked for. Errors: `UserError` for an unknown one, or for that of a run."""
     name = f"--motion_norm={asked.value if isinstance(asked, MotionNorm) else asked}"
     try:
         norm = MotionNorm(asked)
     except ValueError:
         names = ", ".join(norm.value for norm in MotionNorm)
         raise UserError(f"{name}: give one of {names}") from None
-    if norm is not MotionNorm.AUTO and initial.experiment is not None:
+    if norm is not MotionNorm.AUTO and is_run:
         raise UserError(f"{name}: a work folder says this itself: leave it out")
-    unet = initial.parts.get(Component.UNET)
-    if norm is not MotionNorm.AUTO and (unet is None or not has_motion(unet)):
-        raise UserError(f"{name}: there are no motion modules: leave it out, or give --motion")
     return norm
 
 
-def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
-    """The experiment by which weights are sampled: their sizes, and usual settings for the rest."""
+def usual_experiment(path: str, initial: InitialWeights) -> Experiment:
+    """The experiment by which weights are sampled: their sizes, and usual settings for the rest.
+
+    Errors: `UserError` for weights that are no whole model of prompts.
+    """
     if Component.UNET not in initial.parts:
         raise UserError(f"{path}: holds no U-Net: give weights of a text-to-image or video model")
     check_whole(initial, path, vae="give --vae WEIGHTS")
@@ -234,13 +245,13 @@ def _usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     frames = usual.data.frames if temporal is None else temporal.frames
     if has_motion(unet):
         frames = min(frames, usual.data.frames)
-    sample = published_sample(temporal) or usual.sample
+    sample = initial.sample(path) or published_sample(temporal) or usual.sample
     return replace(
         usual,
         stage="image" if temporal is None else "video",
         init_from=path,
         model=model,
-        sample=EMBEDDED_SAMPLE if path in EMBEDDED else sample,
+        sample=sample,
         data=replace(usual.data, size=size, frames=frames),
     )
 

@@ -1,30 +1,26 @@
-"""A training run, from its first printed line to its final metrics; and the evaluation of a finished one."""
+"""A training run, from its first printed line to its final metrics."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-import numpy as np
 
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.tree import count_parameters, size_in_bytes
-from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.evaluation.metrics import Scores, metrics_table
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.held_out import HeldOut, open_held_out
 from magicvideo_jax.experiment.memory_check import check_program, step_out_of_memory_in_one_line
-from magicvideo_jax.experiment.networks import Networks, model_params
-from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
+from magicvideo_jax.experiment.networks import model_params
+from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.setup import RunSetup, set_up_or_resume
 from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
 from magicvideo_jax.experiment.stages.stage import Evaluator
 from magicvideo_jax.media.clip_files import save_video
-from magicvideo_jax.media.contact_sheet import contact_sheet, save_sheet
+from magicvideo_jax.media.contact_sheet import contact_sheet, moving_sheet, save_sheet
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
 from magicvideo_jax.runtime.preemption import PreemptionListener
@@ -100,36 +96,6 @@ def run(
         write_json(visible / folder.metrics.name, scores)
 
 
-def evaluate_run(
-    folder: RunFolder, *, clips: int | None = None, metrics: tuple[str, ...] = ()
-) -> Scores:
-    """The metrics of a run folder's newest checkpoint; `clips` and `metrics` replace those of its config.
-
-    Errors: `UserError`, also where the data has no validation split to evaluate on.
-    """
-    enable_compilation_cache()
-    experiment = folder.experiment()
-    if clips is not None and clips < 1:
-        raise UserError(f"--clips={clips}: give at least 1")
-    evaluate = experiment.evaluate
-    evaluate = replace(evaluate, clips=clips or evaluate.clips, metrics=metrics or evaluate.metrics)
-    experiment = replace(experiment, evaluate=evaluate)
-    check_stage(experiment)
-    stage = stage_of(experiment)
-    held_out = open_held_out(experiment, stage.frames(experiment))
-    if held_out is None:
-        raise UserError(
-            f"{folder.path}: its data set {experiment.data.sources[0].path} has no validation split "
-            "to evaluate on: prepare one with --validation above 0"
-        )
-    networks = Networks(experiment.model)
-    params = trained_params(folder, networks, experiment)
-    tokenize = None
-    if stage.reads_captions:
-        tokenize = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
-    return stage.evaluator(experiment, networks, tokenize, held_out).metrics(params)
-
-
 class Preview:
     """Writes held-out examples of a state to `WORKDIR/previews`, as a clip and as a contact sheet."""
 
@@ -145,8 +111,8 @@ class Preview:
         try:
             save_sheet(contact_sheet(clips, captions), self._folder / f"{name}.png")
             if len(clips[0]) > 1:
-                side_by_side = np.concatenate(clips, axis=2)
-                save_video(side_by_side, self._folder / f"{name}.mp4", fps=self._fps)
+                moving = moving_sheet(clips, captions)
+                save_video(moving, self._folder / f"{name}.mp4", fps=self._fps)
         except (OSError, UserError) as error:  # a full disk, for example
             say(f"no preview of step {step}: {error}")
 

@@ -192,6 +192,8 @@ class Weights:
     """Noise schedule of the U-Net or of motion modules; None where there are neither."""
     noise_json: Mapping[str, Any] | None = None
     """Content of scheduler_config.json as it was found."""
+    sample_json: Mapping[str, Any] | None = None
+    """Fields of the `SampleConfig` that the weights are sampled with, where they say one."""
     tokenizer: Path | None = None
     """Folder of the tokenizer's files."""
     tokenizer_class: str = "CLIPTokenizer"

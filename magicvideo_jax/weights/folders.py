@@ -44,6 +44,8 @@ INDEX, CONFIG, SCHEDULER, LOW_RESOLUTION, PARAMS, TOKENIZER = (
 )
 FORMAT, JAX = "_format", "magicvideo_jax"
 """The mark of our own folders in their `model_index.json`."""
+SAMPLE = "_sample"
+"""Sampling settings in `model_index.json`; diffusers passes over names that begin so."""
 
 _LEFT_BEHIND = (
     "safety_checker",
@@ -96,6 +98,7 @@ def open_pipeline(path: Path, options: OpenOptions, open_part: OpenPart) -> Weig
         parts={name: part for name, (part, _) in opened.items()},
         noise=noise_settings(noise, where=str(path / SCHEDULER)),
         noise_json=noise,
+        sample_json=index.get(SAMPLE),
         tokenizer=tokenizer if tokenizer.is_dir() else None,
         tokenizer_class=class_name or "CLIPTokenizer",
         notes=tuple(notes),

@@ -8,12 +8,16 @@ from magicvideo_jax.weights.hub.hub_cache import snapshot_of
 from magicvideo_jax.weights.hub.hub_fetch import fetch
 from magicvideo_jax.weights.hub.hub_name import hub_name, is_address
 
-_PACKAGE = Path(__file__).parent.parent
+_FOLDER = Path(__file__).parent.parent / "embedded"
 EMBEDDED = {
-    "embedded": _PACKAGE / "embedded" / "image",
-    "embedded_video_vae": _PACKAGE / "embedded" / "video_vae",
+    "embedded": _FOLDER / "image",
+    "embedded_video": _FOLDER / "video",
+    "embedded_video_vae": _FOLDER / "video",
 }
-"""Weights that come with the package, by the name to ask for them."""
+"""Weights that come with the package, by the name to ask for them: a text-to-image model, which
+training begins with; the text-to-video model made of it; and the VideoVAE, which is part of that."""
+EMBEDDED_VIDEO = "embedded_video"
+"""Weights that clips are sampled from where none are named."""
 
 
 def locate(text: str | Path, *, argument: str, variant: str = "") -> Path:

@@ -44,7 +44,7 @@ PRESETS = [
     *(("vae", ""), ("vae", "emoji"), ("t2i", ""), ("t2i", "emoji")),
     *(("video_vae", ""), ("video_vae", "sd15")),
     *(("lavie", preset) for preset in ("", "temporal")),
-    *(("t2v", preset) for preset in ("", "long", "scratch", "emoji", "sd15")),
+    *(("t2v", preset) for preset in ("", "long", "scratch", "few", "emoji", "sd15")),
     *(("animatediff", preset) for preset in ("", "all", "lora", "minutes")),
 ]
 

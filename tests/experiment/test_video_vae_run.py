@@ -15,10 +15,11 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment
-from magicvideo_jax.experiment.initial_weights import initial_weights
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.experiment.run import evaluate_run, run
+from magicvideo_jax.experiment.opening.initial_weights import initial_weights
+from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
+from magicvideo_jax.experiment.scoring import evaluate_weights
 from magicvideo_jax.experiment.stages.registry import check_stage
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
@@ -81,7 +82,7 @@ def test_both_decoders_are_scored_on_the_same_clips(trained):
     assert scores["image"].keys() == scores["video"].keys() >= {"psnr", "difference_error"}
     image, video = (scores[name]["difference_error"] for name in ("image", "video"))
     assert scores["less_flicker"] == pytest.approx(1 - video / image)
-    assert evaluate_run(RunFolder(trained)) == scores
+    assert evaluate_weights(trained) == scores
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert {"l1", "l1_images", "difference", "generator", "discriminator"} <= lines[-1].keys()
     assert (trained / "previews" / "step_000004.png").is_file()

@@ -1,4 +1,4 @@
-"""diffusers loads the embedded bundle and what `convert` writes with no more than the folder's name, and samples."""
+"""diffusers loads embedded weights and what `convert` writes with no more than the folder's name, and samples."""
 
 import json
 import shutil
@@ -27,8 +27,10 @@ def sampled(folder: Path) -> np.ndarray:
     return image
 
 
-def test_the_embedded_bundle_samples():
-    assert sampled(EMBEDDED["embedded"]).shape == (64, 64, 3)
+@pytest.mark.parametrize("name", ["embedded", "embedded_video"])
+def test_embedded_weights_sample(name):
+    """Of the video network, its image part."""
+    assert sampled(EMBEDDED[name]).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -43,13 +43,13 @@ class PromptEvaluator:
     def preview(self, params: Params) -> PreviewRows:
         """Samples of the first held-out captions."""
         prompts = self._held_out.prompts(PREVIEW_CLIPS)
-        clips = self._generator.generate(params, _request(prompts), label="preview")
+        clips = self._generator.generate(params, self._request(prompts), label="preview")
         return [(one.prompt, clip) for one, clip in zip(prompts, clips, strict=True)]
 
     def metrics(self, params: Params) -> Scores:
         """The named metrics over samples of `evaluate.clips` held-out captions."""
         prompts = self._held_out.prompts(self._experiment.evaluate.clips)
-        samples = self._generator.generate(params, _request(prompts), label="evaluate")
+        samples = self._generator.generate(params, self._request(prompts), label="evaluate")
         truths = [one.scene.truth for one in prompts if one.scene is not None]
         measured = MetricInput(
             samples, truths=truths or None, held_out_loss=lambda: self._held_out_loss(params)
@@ -58,10 +58,14 @@ class PromptEvaluator:
 
     def _held_out_loss(self, params: Params) -> dict[str, float]:
         def loss(batch: Any, number: int) -> Metrics:
-            return self._objective(params, batch, key_for(0, number, "held out"), 0)[1]
+            key = key_for(self._experiment.evaluate.seed, number, "held out")
+            return self._objective(params, batch, key, 0)[1]
 
         return dict(loss_by_time(loss, self._held_out.batches(self._tokenize)))
 
-
-def _request(prompts: list[HeldOutPrompt]) -> SampleRequest:
-    return SampleRequest([one.prompt for one in prompts], [one.fps for one in prompts])
+    def _request(self, prompts: list[HeldOutPrompt]) -> SampleRequest:
+        return SampleRequest(
+            [one.prompt for one in prompts],
+            [one.fps for one in prompts],
+            seed=self._experiment.evaluate.seed,
+        )
