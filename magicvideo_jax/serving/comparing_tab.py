@@ -55,7 +55,7 @@ class ComparingTab:
         with gr.Row():
             start = gr.Button("Compare", variant="primary", elem_id="compare", min_width=160)
             stop = gr.Button("Cancel", elem_id="cancel-compare", min_width=90, scale=0)
-        self._status = gr.HTML(elem_id="compare-status", min_height=36)
+        self._status = gr.HTML(elem_id="compare-status", min_height=56)
         self._clips = gr.HTML(
             empty_html("The same prompt and seed, twice: change a setting of one side."),
             elem_id="compare-clips",
@@ -116,12 +116,10 @@ class ComparingTab:
         try:
             asked = self._requests(random, given)
             seed = asked[0][1].seed
-            yield {
-                self._status: progress_html(None),
-                self._shared.components["seed"]: str(seed),
-            }
+            yield {self._shared.components["seed"]: str(seed)}
             clips: list[MadeClip] = []
             for place, (choice, request) in enumerate(asked):
+                yield {self._status: progress_html(None, clip=place, of=len(asked))}
                 async for one in self._maker.sample(choice, request):
                     if isinstance(one, StepsDone):
                         yield {self._status: progress_html(one, clip=place, of=len(asked))}

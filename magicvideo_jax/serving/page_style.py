@@ -62,5 +62,5 @@ footer { display: none !important; }
   font-size: 0.9rem; color: var(--body-text-color-subdued); }
 .mv-links a { color: var(--link-text-color); text-decoration: none; margin-left: 0.4rem; }
 .mv-links a:hover { text-decoration: underline; }
-.mv-again { white-space: nowrap; }
+.mv-links .mv-again { white-space: nowrap; margin-left: 0; }
 """

@@ -58,7 +58,7 @@ class RefiningTab:
                     start = gr.Button("Refine", variant="primary", elem_id="refine", min_width=160)
                     stop = gr.Button("Cancel", min_width=90, scale=0)
             with gr.Column(scale=7, min_width=320):
-                self._status = gr.HTML(elem_id="refine-status", min_height=36)
+                self._status = gr.HTML(elem_id="refine-status", min_height=56)
                 self._clips = gr.HTML(
                     empty_html(
                         "The refined clip appears here. Its prompt says what is to be seen."

@@ -24,7 +24,7 @@ from magicvideo_jax.serving.served_models import ServedModel
 
 SAMPLER_QUEUE = "sampler"
 """Name of the queue of all that samples: one at a time, whatever tab it comes from."""
-SEEDS = {"one clip": 1, "four clips, of seeds that follow": 4}
+SEEDS = {"one clip": 1, "four seeds": 4}
 """Number of clips, by what the page calls it."""
 MOST_RANDOM = 2**32
 FormUpdates = dict[Any, Any]
@@ -77,7 +77,7 @@ class SamplingTab:
                     with gr.Row():
                         form.place("context_fuse", "context_loop", "context_reuse_noise")
             with gr.Column(scale=7, min_width=320):
-                self._status = gr.HTML(elem_id="sample-status", min_height=36)
+                self._status = gr.HTML(elem_id="sample-status", min_height=56)
                 self._clips = gr.HTML(
                     empty_html("Clips appear here. Write a prompt, or take one of the examples."),
                     elem_id="sample-clips",
@@ -166,12 +166,10 @@ class SamplingTab:
                 values["seed"] = secrets.randbelow(MOST_RANDOM)
             choice, first = read_request(values)
             requests = [replace(first, seed=first.seed + i) for i in range(SEEDS[number])]
-            yield {
-                self._status: progress_html(None),
-                self._form.components["seed"]: str(first.seed),
-            }
+            yield {self._form.components["seed"]: str(first.seed)}
             clips: list[MadeClip] = []
             for place, request in enumerate(requests):
+                yield {self._status: progress_html(None, clip=place, of=len(requests))}
                 async for one in self._maker.sample(choice, request):
                     if isinstance(one, StepsDone):
                         yield {self._status: progress_html(one, clip=place, of=len(requests))}

@@ -97,7 +97,7 @@ def test_the_link_asks_for_the_same_again(site, at, expect, open_tab):
 
 
 def test_four_seeds_follow_one_another(at, expect):
-    at.get_by_label("four clips").check()
+    at.get_by_label("four seeds").check()
     at.locator("#random-seed input").uncheck()
     sample(at, Seed="7")
     is_done(at, expect)
