@@ -49,6 +49,7 @@ class ServeRequest:
 def run_server(asked: ServeRequest) -> None:
     """Serve the page until the process is interrupted. Errors: `UserError`."""
     with page_socket(asked.host, asked.port) as bound, page_of(asked) as app:
+        bound.listen()  # whoever reads the line below may ask at once
         host = f"[{asked.host}]" if ":" in asked.host else asked.host
         say(f"the page is at http://{host}:{bound.getsockname()[1]} (Ctrl-C ends it)")
         serve_until_ended(app, bound)

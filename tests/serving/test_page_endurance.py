@@ -21,6 +21,14 @@ def resident(process: int) -> int:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096
 
 
+def forget(page, status: str) -> None:
+    """Empty a status, so that the same words are seen to come again."""
+    page.evaluate(
+        "where => document.querySelectorAll(where + ' [role]').forEach(e => e.textContent = '')",
+        status,
+    )
+
+
 @pytest.mark.slow
 def test_memory_is_flat_over_fifty_requests_and_nothing_compiles_again(tmp_path, page, expect):
     with served(f"--workdir={untrained_run(tmp_path / 'run')}", log=tmp_path / "log") as site:
@@ -28,11 +36,9 @@ def test_memory_is_flat_over_fifty_requests_and_nothing_compiles_again(tmp_path,
         page.get_by_label("Prompt", exact=True).first.fill("a red star")
         compiled, sampler, server = [], [], []
         for number in range(REQUESTS):
+            forget(page, "#sample-status")
             page.click("#sample")
-            expect(page.locator("#sample-status")).to_contain_text("Preparing")
-            expect(page.locator("#sample-status")).to_contain_text(
-                re.compile(r"1 clip in"), timeout=180_000
-            )
+            expect(page.locator("#sample-status")).to_contain_text("1 clip in", timeout=180_000)
             card = page.locator(".mv-clip")
             compiled.append(int(card.get_attribute("data-compiled")))
             sampler.append(int(card.get_attribute("data-memory")))
@@ -99,10 +105,9 @@ def test_three_hundred_damaged_uploads_are_answered(tmp_path, page, expect, clip
                 {"name": name, "mimeType": "application/octet-stream", "buffer": data},
             )
             expect(page.locator("#upload [aria-label='Clear']").first).to_be_visible()
-            page.evaluate("document.querySelector('#refine-status').dataset.old = '1'")
+            forget(page, "#refine-status")
             page.click("#refine")
             answer = page.locator("#refine-status")
-            expect(answer).to_contain_text("Preparing")
             expect(answer).to_contain_text(re.compile(r"1 clip in|--clip"), timeout=180_000)
             said.append(answer.inner_text())
             assert "crashed" in said[-1] or "Traceback" not in said[-1]
