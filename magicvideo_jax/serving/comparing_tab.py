@@ -8,7 +8,6 @@ import gradio as gr
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.serving.clip_cards import (
-    cancelled_html,
     clip_card,
     clips_html,
     done_html,
@@ -19,7 +18,8 @@ from magicvideo_jax.serving.clip_cards import (
 from magicvideo_jax.serving.clip_job import ClipMaker, MadeClip, StepsDone
 from magicvideo_jax.serving.request_form import NARROW, RequestForm, read_request
 from magicvideo_jax.serving.sampler_process import SamplingFailed
-from magicvideo_jax.serving.sampling_tab import MOST_RANDOM, SAMPLER_QUEUE, FormUpdates
+from magicvideo_jax.serving.sampling_queue import AT_ONCE, FormUpdates, queue_clips
+from magicvideo_jax.serving.sampling_tab import MOST_RANDOM
 
 SIDES = ("A", "B")
 
@@ -60,33 +60,21 @@ class ComparingTab:
             empty_html("The same prompt and seed, twice: change a setting of one side."),
             elem_id="compare-clips",
         )
-        inputs = [self._random, *self._shared.inputs]
-        running = start.click(
+        sides = [one for form in self._sides for one in form.inputs]
+        queue_clips(
+            [start.click],
+            stop,
             self._compare,
-            inputs + [one for form in self._sides for one in form.inputs],
-            [self._status, self._clips, self._shared.components["seed"]],
-            concurrency_id=SAMPLER_QUEUE,
-            concurrency_limit=1,
-            show_progress_on=[self._status],
-            api_visibility="private",
-        )
-        stop.click(
-            cancelled_html,
-            outputs=[self._status],
-            cancels=[running],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
+            inputs=[self._random, *self._shared.inputs, *sides],
+            outputs=[self._status, self._clips, self._shared.components["seed"]],
         )
         for form in self._sides:
             model = form.components["model"]
-            model.change(
+            model.input(
                 self._side_shows(form),
                 [model],
                 [*form.inputs, self._status],
-                queue=False,
-                show_progress="hidden",
-                api_visibility="private",
+                **AT_ONCE,
             )
 
     @property
@@ -95,7 +83,7 @@ class ComparingTab:
         return [*self._shared.inputs, *(one for form in self._sides for one in form.inputs)]
 
     def usual(self) -> FormUpdates:
-        """FormUpdates when the page is opened. Where there are two models, each side has its own."""
+        """Updates when the page is opened. Where there are two models, each side has its own."""
         names = self._maker.models.names
         updates = self._shared.usual_values(self._maker.models.model("").facts)
         for form, name in zip(self._sides, (names[0], names[min(1, len(names) - 1)]), strict=True):

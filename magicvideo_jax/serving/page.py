@@ -11,6 +11,7 @@ from magicvideo_jax.serving.clip_job import ClipMaker
 from magicvideo_jax.serving.comparing_tab import ComparingTab
 from magicvideo_jax.serving.refining_tab import RefiningTab
 from magicvideo_jax.serving.runs_tab import add_runs_tab
+from magicvideo_jax.serving.sampling_queue import AT_ONCE
 from magicvideo_jax.serving.sampling_tab import SamplingTab
 
 TITLE = "magicvideo_jax"
@@ -47,9 +48,7 @@ def build_page(
         page.load(
             opened,
             outputs=[*sampling.filled_by_link, *comparing.filled_on_load],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
+            **AT_ONCE,
         )
     page.queue(max_size=MOST_WAITING, api_open=False)
     return page

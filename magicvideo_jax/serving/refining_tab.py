@@ -12,7 +12,6 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.requests.clip_request import ModelRequest
 from magicvideo_jax.media.frame_reader import ENDINGS
 from magicvideo_jax.serving.clip_cards import (
-    cancelled_html,
     clip_card,
     clips_html,
     done_html,
@@ -23,7 +22,7 @@ from magicvideo_jax.serving.clip_cards import (
 from magicvideo_jax.serving.clip_job import ClipMaker, StepsDone
 from magicvideo_jax.serving.request_form import RequestForm, read_request
 from magicvideo_jax.serving.sampler_process import SamplingFailed
-from magicvideo_jax.serving.sampling_tab import SAMPLER_QUEUE, FormUpdates
+from magicvideo_jax.serving.sampling_queue import FormUpdates, queue_clips
 from magicvideo_jax.serving.uploads import uploaded_frames
 
 FRAMES = 16
@@ -65,22 +64,12 @@ class RefiningTab:
                     ),
                     elem_id="refine-clips",
                 )
-        running = start.click(
+        queue_clips(
+            [start.click],
+            stop,
             self._refine,
-            [clip, what, *form.inputs],
-            [self._status, self._clips],
-            concurrency_id=SAMPLER_QUEUE,
-            concurrency_limit=1,
-            show_progress_on=[self._status],
-            api_visibility="private",
-        )
-        stop.click(
-            cancelled_html,
-            outputs=[self._status],
-            cancels=[running],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
+            inputs=[clip, what, *form.inputs],
+            outputs=[self._status, self._clips],
         )
 
     async def _refine(self, clip: str | None, what: str, *given: Any) -> AsyncIterator[FormUpdates]:

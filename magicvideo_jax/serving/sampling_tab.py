@@ -9,7 +9,6 @@ import gradio as gr
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.serving.clip_cards import (
-    cancelled_html,
     clip_card,
     clips_html,
     done_html,
@@ -20,14 +19,12 @@ from magicvideo_jax.serving.clip_cards import (
 from magicvideo_jax.serving.clip_job import ClipMaker, MadeClip, StepsDone
 from magicvideo_jax.serving.request_form import NARROW, RequestForm, read_request
 from magicvideo_jax.serving.sampler_process import SamplingFailed
+from magicvideo_jax.serving.sampling_queue import AT_ONCE, FormUpdates, queue_clips
 from magicvideo_jax.serving.served_models import ServedModel
 
-SAMPLER_QUEUE = "sampler"
-"""Name of the queue of all that samples: one at a time, whatever tab it comes from."""
 SEEDS = {"one clip": 1, "four seeds": 4}
 """Number of clips, by what the page calls it."""
 MOST_RANDOM = 2**32
-FormUpdates = dict[Any, Any]
 
 
 class SamplingTab:
@@ -82,41 +79,24 @@ class SamplingTab:
                     empty_html("Clips appear here. Write a prompt, or take one of the examples."),
                     elem_id="sample-clips",
                 )
-        outputs = [self._status, self._clips, form.components["seed"]]
-        inputs = [self._random, self._number, *form.inputs]
-        running = gr.on(
+        queue_clips(
             [start.click, form.components["prompt"].submit],
+            stop,
             self._sample,
-            inputs,
-            outputs,
-            concurrency_id=SAMPLER_QUEUE,
-            concurrency_limit=1,
-            show_progress_on=[self._status],
-            api_visibility="private",
-        )
-        stop.click(
-            cancelled_html,
-            outputs=[self._status],
-            cancels=[running],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
+            inputs=[self._random, self._number, *form.inputs],
+            outputs=[self._status, self._clips, form.components["seed"]],
         )
         self._examples.click(
             lambda sample: sample[0],
             [self._examples],
             [form.components["prompt"]],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
+            **AT_ONCE,
         )
-        form.components["model"].change(
+        form.components["model"].input(
             self._show_model,
             [form.components["model"]],
             [*form.inputs, self._examples, self._status],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
+            **AT_ONCE,
         )
 
     @property
@@ -125,10 +105,11 @@ class SamplingTab:
         return [*self._form.inputs, self._random, self._examples, self._status]
 
     def open_link(self, query: Mapping[str, str]) -> FormUpdates:
-        """FormUpdates when the page is opened: the usual settings, and what its link asks for."""
+        """Updates when the page is opened: the usual settings, and what its link asks for."""
         try:
             choice, request = read_request({"prompt": "?", **query})
             model = self._maker.models.model(choice.model)
+            self._maker.models.request(choice)
             updates = self._usual(model)
             if query:
                 asked = self._form.filled(choice, request)
@@ -159,7 +140,7 @@ class SamplingTab:
         }
 
     async def _sample(self, random: bool, number: str, *given: Any) -> AsyncIterator[FormUpdates]:
-        """FormUpdates while clips are made, one after the other."""
+        """Updates while clips are made, one after the other."""
         try:
             values = self._form.values(given)
             if random:
