@@ -60,7 +60,7 @@ footer { display: none !important; }
   overflow-wrap: anywhere; }
 .mv-links { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0.3rem 1rem;
   font-size: 0.9rem; color: var(--body-text-color-subdued); }
-.mv-links a { color: var(--link-text-color); text-decoration: none; margin-left: 0.4rem; }
+.mv-links a { color: var(--link-text-color); text-decoration: none; margin-left: 0.6rem; padding: 0; }
 .mv-links a:hover { text-decoration: underline; }
 .mv-links .mv-again { white-space: nowrap; margin-left: 0; }
 """
