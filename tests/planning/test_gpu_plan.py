@@ -157,6 +157,7 @@ allocation 1: size 40, page 0, parameter 0, shape |f32[10]| at ShapeIndex {}:
 allocation 2: size 8, page 0, output shape is |f32[2]|, maybe-live-out:
 allocation 3: size 4, page 0, constant:
 allocation 4: size 5000, page 0, preallocated-temp:
+allocation 5: size 16, page 0, thread-local:
 """
     assert assigned_memory(text) == ProgramMemory(
         arguments=140, temporaries=5004, outputs=108, aliased=100
