@@ -17,6 +17,7 @@ from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.unet import UNetLevelConfig
 from magicvideo_jax.parallel.mesh import MeshConfig
 from magicvideo_jax.planning.chip import ProgramMemory, Rates
+from magicvideo_jax.planning.collectives import Collective, find_collectives
 from magicvideo_jax.planning.cuda_compiler import CUDACompiler, assigned_memory
 from magicvideo_jax.planning.flops import count_flops
 from magicvideo_jax.planning.gpu_chips import GPUS
@@ -113,9 +114,18 @@ def test_kernels_are_counted_as_by_hand():
         Kernel("elementwise, backward", 4 * (10 + 10 + 10), 0, 1),
         Kernel("copy", 4 * 2000, 0, 1),
         Kernel("collective", 4 * 20, 0, 1),
+        Kernel("collective", 4 * (16 + 8), 0, 1),
         Kernel("sum", 4 * 1001, 0, 1),
         Kernel("update: gradient norm, AdamW, average", 4 * (10 + 1 + 10), 0, 1),
         Kernel("elementwise", 4 * 30, 0, 3),
+    ]
+
+
+def test_collectives_of_gpus_are_read():
+    """One is asynchronous by itself, one wrapped in a computation."""
+    assert find_collectives(STEP, 2) == [
+        Collective("all-reduce", 4 * 10, 2, 1),
+        Collective("reduce-scatter", 4 * 16, 2, 1),
     ]
 
 
