@@ -70,7 +70,7 @@ def test_a_gpu_is_described_to_the_compiler_as_it_is_in_the_table(chip):
 
 
 def test_attention_is_traced_for_the_gpu_of_the_plan():
-    """With cuDNN's capability its form is chosen, which asks for the library; without, this machine decides."""
+    """A plan names the capability; without one, this machine decides."""
     q = jax.ShapeDtypeStruct((1, 64, 2, 8), jax.numpy.float32)
     assert compute_capability() is None
     with tracing_for_gpu("9.0"):
