@@ -30,7 +30,7 @@ class Kernel:
     """A kernel of a program."""
 
     operation: str
-    """Class of operation: a name in `CLASSES`."""
+    """Class of operation: a name in `OPERATIONS`."""
     bytes: int
     flops: int
     times: int
@@ -58,7 +58,7 @@ class _Traits:
         return self.kind in names or self.instruction.name.startswith(names)
 
 
-CLASSES: tuple[tuple[str, Callable[[_Traits], bool]], ...] = (
+OPERATIONS: tuple[tuple[str, Callable[[_Traits], bool]], ...] = (
     ("collective", lambda k: k.kind in COLLECTIVE_KINDS),
     ("attention, backward", lambda k: "fmha" in k.target and k.is_backward),
     ("attention", lambda k: "fmha" in k.target),
@@ -111,7 +111,7 @@ def find_kernels(program: str) -> list[Kernel]:
             called = re.search(r"\bcalls=%?([\w.\-]+)", one.attributes)
             body = bodies(called[1]) if called else []
             traits = _traits(one, results, body, is_training=is_training)
-            operation = next(label for label, is_such in CLASSES if is_such(traits))
+            operation = next(label for label, is_such in OPERATIONS if is_such(traits))
             kernels.append(Kernel(operation, _bytes(one, results, body), traits.flops, times))
     return kernels
 
