@@ -100,7 +100,8 @@ class RunsTab:
             ],
             show_progress="hidden",
             trigger_mode="always_last",
-            concurrency_limit=None,
+            # Gradio would keep statistics of every tick that went through its queue.
+            queue=False,
             api_visibility="private",
         )
 
@@ -138,7 +139,7 @@ class RunsTab:
             updates[self._body] = gr.Column(visible=True)
         return updates | {self._drawn: drawn}
 
-    def _others_curves(self, others: Any, names: Sequence[str]) -> dict[str, Mapping[str, Curve]]:
+    def _others_curves(self, others: Any, names: tuple[str, ...]) -> dict[str, Mapping[str, Curve]]:
         """The curves of the runs to compare with, by name."""
         places = others[:MOST_COMPARED] if isinstance(others, list) else []
         readers = [(place, self._runs.reader(place)) for place in places]
