@@ -14,18 +14,19 @@ The ending of --out says what is written: .mp4, .gif, or a folder of png.
 """
 
 import argparse
+import dataclasses
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
+from magicvideo_jax.core.checks import named
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
-from magicvideo_jax.core.text import is_utf8
+from magicvideo_jax.experiment.requests.clip_request import ClipRequest, ModelRequest, parse_size
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
-if TYPE_CHECKING:
-    from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
+Request = TypeVar("Request", ClipRequest, ModelRequest)
 
 
 def main() -> None:
@@ -36,116 +37,49 @@ def main() -> None:
 def sample(asked: argparse.Namespace) -> None:
     """Load the weights, sample clips and write them."""
     processes.refuse_several("sample")
-    if not asked.prompt.strip():
-        raise UserError("--prompt is empty: give a text")
-    for name in ("prompt", "negative_prompt"):
-        if not is_utf8(getattr(asked, name)):
-            raise UserError(f"--{name} is not UTF-8: set a UTF-8 locale, or retype it")
-    if asked.num < 1:
-        raise UserError(f"--num={asked.num}: give at least 1")
-    for name in ("frames", "free_init"):
-        if (value := getattr(asked, name)) is not None and value < 1:
-            raise UserError(f"--{name}={value}: give at least 1")
-    # Only now: JAX takes seconds to import, and help and mistakes should not.
-    from dataclasses import replace
-
-    from magicvideo_jax.core.checks import named
-    from magicvideo_jax.core.keys import check_seed
-    from magicvideo_jax.experiment.pipeline import load
-    from magicvideo_jax.media.clip_files import check_clip_target, save_video
-    from magicvideo_jax.sampling.decoding import DecodeConfig
-    from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
-    from magicvideo_jax.sampling.windows import ContextConfig
-
-    fields = ("steps", "guidance", "guidance_rescale", "eta", "fps")
-    given: dict[str, Any] = {
-        name: getattr(asked, name) for name in fields if getattr(asked, name) is not None
-    }
-    if asked.sampler is not None:
-        given["sampler"] = Sampler(asked.sampler)
-    if asked.size is not None:
-        given["size"] = _size(asked.size)
-    context = _given_context(asked)
-
-    # Checked before the weights are read, which may take minutes; what depends on fields of the
-    # model's config (eta, fuse, reuse_noise, the usual overlap) is checked after.
     with named("--"):
-        check_seed(asked.seed)
-        SampleConfig(**{name: value for name, value in given.items() if name != "eta"})
-    with named("--context_"):
-        alone = {name: context[name] for name in context if name not in ("reuse_noise", "fuse")}
-        ContextConfig(**{"overlap": 0, **alone})
-    with named("--decode_"):
-        DecodeConfig(frames=1 if asked.decode_frames is None else asked.decode_frames)
-    targets = _targets(asked.out, asked.num)
+        size = None if asked.size is None else parse_size(asked.size)
+        requests = [
+            _request(ClipRequest, asked, size=size, prompt=prompt) for prompt in asked.prompt
+        ]
+    model = _request(ModelRequest, asked, lora=tuple(asked.lora))
+    # Only now: JAX takes seconds to import, and help and mistakes should not.
+    from magicvideo_jax.experiment.requests import clip_making
+    from magicvideo_jax.media.clip_files import check_clip_target, save_video
+    from magicvideo_jax.media.contact_sheet import moving_sheet
+
+    for request in requests:
+        clip_making.check_clip_request(request)
+    clip_making.check_model_request(model)
+    targets = _targets(asked.out, 1 if asked.sheet else len(requests) * asked.num)
     for target in targets:
         check_clip_target(target, argument="--out")
     print(
         f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
         file=sys.stderr,
     )
-    pipe = load(
-        asked.workdir,
-        vae=asked.vae,
-        unet=asked.unet,
-        motion=asked.motion,
-        motion_norm=asked.motion_norm,
-        lora=asked.lora,
-    )
-    refiners = _refiners(asked)
-    with named("--"):
-        pipe.decode_in_parts(frames=asked.decode_frames, tile=asked.tile)
-        usual = pipe.experiment.sample
-        if asked.free_init is not None:
-            given["free_init"] = replace(usual.free_init, iterations=asked.free_init)
-        with named("context_"):
-            given["context"] = replace(usual.context, **context)
-        settings = replace(usual, **given)
-    clips = pipe.many(
-        [asked.prompt] * asked.num,
-        settings,
-        seed=asked.seed,
-        frames=asked.frames,
-        negative_prompt=asked.negative_prompt,
-        batch_size=min(asked.num, 4),
-    )
-    fps = settings.fps
+    pipe = clip_making.load_model(model)
+    refiners = clip_making.open_refiners(model)
+    sampled = [clip_making.sample_clips(pipe, request) for request in requests]
     del pipe  # one network at a time is on the devices
     for refiner in refiners:
-        usual = (
-            refiner.sample if asked.steps is None else replace(refiner.sample, steps=asked.steps)
-        )
-        clips = refiner.many(clips, [asked.prompt] * asked.num, seed=asked.seed, sample=usual)
-        fps *= refiner.frame_rate_ratio
+        sampled = [
+            clip_making.refine_clips(clips, request, refiner)
+            for clips, request in zip(sampled, requests, strict=True)
+        ]
         refiner.release()
+    clips, fps = [clip for one in sampled for clip in one.clips], sampled[0].fps
+    if asked.sheet:
+        prompts = [request.prompt for request in requests for _ in range(request.num)]
+        clips = [moving_sheet(clips, prompts)]
     for clip, target in zip(clips, targets, strict=True):
         save_video(clip, target, fps=fps)
 
 
-def _refiners(asked: argparse.Namespace) -> "list[ClipRefiner]":
-    """The networks that the clips go through, opened and not loaded."""
-    from magicvideo_jax.experiment.cascade.clip_upscaling import load_upscaling
-    from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
-
-    refiners: list[ClipRefiner] = []
-    if asked.interpolation:
-        refiners.append(load_interpolation(asked.workdir, unet=asked.interpolation))
-    if asked.upscaler:
-        refiners.append(load_upscaling(asked.upscaler, unet=asked.super_resolution))
-    elif asked.super_resolution:
-        raise UserError(
-            f"--super_resolution={asked.super_resolution}: give the folder of Stable Diffusion's x4 "
-            "upscaler, whose VAE and text encoder it uses, as --upscaler"
-        )
-    return refiners
-
-
-def _size(text: str) -> tuple[int, ...]:
-    """Height and width of `320x512`. Errors: `UserError` for anything else."""
-    sides = text.lower().split("x")
-    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise UserError(f"--size={text}: give height and width in pixels, as in 320x512")
-    return tuple(map(int, sides))
+def _request(kind: type[Request], asked: argparse.Namespace, **read: Any) -> Request:
+    """A request of the arguments that have its fields' names, but for those `read` already."""
+    fields = {field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)}
+    return kind(**{**fields, **read})
 
 
 def _targets(out: str, count: int) -> list[str]:
@@ -158,17 +92,6 @@ def _targets(out: str, count: int) -> list[str]:
     end = "/" if out.endswith("/") else ""
     stem, suffix = (path.name, "") if end else (path.stem, path.suffix)
     return [f"{path.with_name(f'{stem}_{i}{suffix}')}{end}" for i in range(count)]
-
-
-def _given_context(asked: argparse.Namespace) -> dict[str, Any]:
-    """Fields of a `ContextConfig` that are given, each as --context_FIELD."""
-    from magicvideo_jax.sampling.windows import ContextFusion
-
-    names = ("frames", "fuse", "overlap", "stride", "loop", "reuse_noise")
-    given = {name: getattr(asked, f"context_{name}") for name in names}
-    if given["fuse"] is not None:
-        given["fuse"] = ContextFusion(given["fuse"])
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _arguments() -> argparse.Namespace:
@@ -202,8 +125,18 @@ def _arguments() -> argparse.Namespace:
         help="frames over which motion modules norm; the same modules give other clips under each "
         "(default: as the program of their file does)",
     )
-    parser.add_argument("--prompt", required=True, help="text prompt")
+    parser.add_argument(
+        "--prompt",
+        required=True,
+        action="append",
+        help="text prompt; may be given several times, for clips from the same noise",
+    )
     parser.add_argument("--out", required=True, help="clip.mp4, clip.gif, or a folder for png")
+    parser.add_argument(
+        "--sheet",
+        action="store_true",
+        help="write all clips side by side into one file, each over its prompt",
+    )
     parser.add_argument(
         "--sampler",
         choices=("ddim", "dpm++2m", "euler", "ddpm"),

@@ -17,6 +17,7 @@ EXPECTED = (
     r"root may write everywhere",
     r"no Debian: its packages cannot be had",
     r"Slurm is not installed: .*",
+    r"Chromium is not installed: .*",
     # The network.
     r".* cannot be downloaded here",
     # Files kept beside the project, not in it.

@@ -6,8 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
@@ -22,7 +20,7 @@ from magicvideo_jax.experiment.setup import RunSetup, set_up_or_resume
 from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
 from magicvideo_jax.experiment.stages.stage import Evaluator
 from magicvideo_jax.media.clip_files import save_video
-from magicvideo_jax.media.contact_sheet import contact_sheet, save_sheet
+from magicvideo_jax.media.contact_sheet import contact_sheet, moving_sheet, save_sheet
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
 from magicvideo_jax.runtime.preemption import PreemptionListener
@@ -113,8 +111,8 @@ class Preview:
         try:
             save_sheet(contact_sheet(clips, captions), self._folder / f"{name}.png")
             if len(clips[0]) > 1:
-                side_by_side = np.concatenate(clips, axis=2)
-                save_video(side_by_side, self._folder / f"{name}.mp4", fps=self._fps)
+                moving = moving_sheet(clips, captions)
+                save_video(moving, self._folder / f"{name}.mp4", fps=self._fps)
         except (OSError, UserError) as error:  # a full disk, for example
             say(f"no preview of step {step}: {error}")
 

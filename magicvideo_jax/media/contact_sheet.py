@@ -1,4 +1,4 @@
-"""Clips on one picture: frames from left to right, the caption under them, one row per prompt."""
+"""Clips on one picture or in one clip, with their captions: frames from left to right, or moving."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +55,25 @@ def contact_sheet(
         for place, cell in enumerate(row):
             sheet.paste(cell, (MARGIN + place * (width + GAP), MARGIN + top))
     return sheet
+
+
+def moving_sheet(
+    clips: Sequence[UInt8[np.ndarray, "t _h _w 3"]],
+    captions: Sequence[str],
+    *,
+    columns: int = 4,
+    side: int = 128,
+) -> UInt8[np.ndarray, "t h w 3"]:
+    """A clip of all clips at once, `columns` in a row, each over its caption.
+
+    Errors: those of `contact_sheet`.
+    """
+    moments = range(len(clips[0]) if clips else 1)
+    sheets = [
+        contact_sheet([clip[i : i + 1] for clip in clips], captions, columns=columns, side=side)
+        for i in moments
+    ]
+    return np.stack([np.asarray(sheet) for sheet in sheets])
 
 
 def save_sheet(sheet: Image.Image, path: str | Path) -> None:

@@ -35,6 +35,46 @@ def hold_run_lock(folder: Path) -> Iterator[None]:
             os.close(file)
 
 
+def is_locked(folder: Path) -> bool | None:
+    """Whether a run of this machine holds the lock of `folder`; None where another machine wrote it.
+
+    Looks for a process that has the file open and does not ask for the lock, which a run that
+    starts at the same moment would be refused.
+    """
+    try:
+        holder = json.loads((folder / LOCK).read_text())
+        pid, host = int(holder["pid"]), holder["host"]
+        lock = (folder / LOCK).stat()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if host != socket.gethostname():
+        return None
+    opened = Path(f"/proc/{pid}/fd")
+    try:
+        return any(_is_file(place, lock) for place in opened.iterdir())
+    except PermissionError:  # a process of another user
+        return True
+    except OSError:  # no such process, or no Linux
+        return not Path("/proc/self").exists() and _is_alive(pid)
+
+
+def _is_file(path: Path, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), file)
+    except OSError:  # closed meanwhile
+        return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 def _lock(folder: Path) -> int:
     """The descriptor of the locked file, which holds who locked it."""
     try:

@@ -4,6 +4,8 @@ To resume, run the same command: the state and the position in the data were sav
 that was to come.
 """
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -161,6 +163,9 @@ def _check_finite(values: dict[str, float], number: int) -> None:
 
 
 def _memory() -> dict[str, float]:
-    """Peak device memory in GiB, where the backend counts it."""
-    stats = jax.local_devices()[0].memory_stats()
-    return {"device_memory_gib": stats["peak_bytes_in_use"] / 2**30} if stats else {}
+    """Peak memory in GiB: of this process, and of its device where the backend counts it."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB; in bytes on macOS
+    memory = {"host_memory_gib": peak / (2**30 if sys.platform == "darwin" else 2**20)}
+    if stats := jax.local_devices()[0].memory_stats():
+        memory["device_memory_gib"] = stats["peak_bytes_in_use"] / 2**30
+    return memory

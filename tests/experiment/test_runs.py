@@ -186,6 +186,26 @@ def test_sample_writes_every_clip_that_is_asked_for(trained, tmp_path, monkeypat
     assert (clips[0] != clips[1]).any()
 
 
+def test_several_prompts_make_the_clips_of_several_calls_also_side_by_side(
+    trained, tmp_path, monkeypatch
+):
+    prompts = ["--prompt=a star", "--prompt=a ring"]
+
+    def made(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["sample", f"--workdir={trained}", *arguments])
+        sample.main()
+
+    made(*prompts, f"--out={tmp_path}/both/")
+    made(prompts[1], f"--out={tmp_path}/ring/")
+    made(*prompts, f"--out={tmp_path}/sheet.gif", "--sheet")
+    for moment in ("frame_0000.png", "frame_0001.png"):
+        alone = (tmp_path / "ring" / moment).read_bytes()
+        assert (tmp_path / "both_1" / moment).read_bytes() == alone
+    sheet = read_clip(tmp_path / "sheet.gif")[0]
+    assert len(sheet) == 2
+    assert sheet.shape[2] > 2 * 128
+
+
 def test_sample_writes_clips_longer_than_those_of_training(trained, tmp_path, monkeypatch):
     windows = (
         "--frames=5 --context_frames=2 --context_overlap=1 --context_reuse_noise --free_init=2"

@@ -8,7 +8,14 @@ from PIL import Image, ImageFilter
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.drawn import shape_clips as shapes
-from magicvideo_jax.media.contact_sheet import GAP, MARGIN, PAPER, contact_sheet, save_sheet
+from magicvideo_jax.media.contact_sheet import (
+    GAP,
+    MARGIN,
+    PAPER,
+    contact_sheet,
+    moving_sheet,
+    save_sheet,
+)
 
 
 def plain(levels: range, size: int = 64) -> np.ndarray:
@@ -27,6 +34,14 @@ def test_rows_are_prompts_and_columns_frames_at_even_steps():
     below = (sheet.height - 2 * MARGIN + GAP) // 2
     assert [middle(sheet, 0, column) for column in range(8)] == list(range(0, 16, 2))
     assert [middle(sheet, below, column) for column in range(8)] == list(range(100, 116, 2))
+
+
+def test_a_moving_sheet_shows_every_clip_at_every_moment():
+    sheet = moving_sheet([plain(range(3)), plain(range(100, 103))], ["one", "two"])
+    assert len(sheet) == 3
+    for moment in range(3):
+        shown = Image.fromarray(sheet[moment])
+        assert [middle(shown, 0, column) for column in range(2)] == [moment, 100 + moment]
 
 
 def test_caption_stands_under_its_row():

@@ -1,0 +1,145 @@
+"""Requests turned into clips: the model loaded, the clips sampled, and the networks that refine them."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from magicvideo_jax.core.checks import FieldError, named
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.keys import check_seed
+from magicvideo_jax.experiment import pipeline
+from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
+from magicvideo_jax.experiment.cascade.clip_upscaling import load_upscaling
+from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
+from magicvideo_jax.experiment.requests.clip_request import ClipRequest, ModelRequest
+from magicvideo_jax.sampling.decoding import DecodeConfig
+from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
+from magicvideo_jax.sampling.windows import ContextConfig, ContextFusion
+
+MOST_AT_ONCE = 4
+"""Clips of a request in one batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampledClips:
+    """Clips of one request."""
+
+    clips: UInt8[np.ndarray, "b t h w 3"]
+    fps: float
+
+
+def check_clip_request(request: ClipRequest) -> None:
+    """Check all that can be checked without the model, whose weights may take minutes to read.
+
+    Errors: `FieldError` naming the argument. What depends on fields of the model's config (eta,
+    fuse, reuse_noise, the usual overlap) is checked when the clip is made.
+    """
+    with named("--"):
+        check_seed(request.seed)
+        SampleConfig(
+            **{name: value for name, value in _given_settings(request).items() if name != "eta"}
+        )
+    with named("--context_"):
+        context = _given_context(request)
+        alone = {name: context[name] for name in context if name not in ("reuse_noise", "fuse")}
+        ContextConfig(**{"overlap": 0, **alone})
+
+
+def check_model_request(request: ModelRequest) -> None:
+    """Check all that can be checked before weights are read. Errors: `UserError`."""
+    with named("--decode_"):
+        DecodeConfig(frames=1 if request.decode_frames is None else request.decode_frames)
+
+
+def load_model(request: ModelRequest) -> pipeline.Pipeline:
+    """The pipeline of a request. Errors: those of `pipeline.load`."""
+    pipe = pipeline.load(
+        request.workdir,
+        vae=request.vae,
+        unet=request.unet,
+        motion=request.motion,
+        motion_norm=request.motion_norm,
+        lora=request.lora,
+    )
+    with named("--"):
+        pipe.decode_in_parts(frames=request.decode_frames, tile=request.tile)
+    return pipe
+
+
+def open_refiners(request: ModelRequest) -> list[ClipRefiner]:
+    """The networks that clips go through afterwards, opened and not loaded. Errors: `UserError`."""
+    refiners: list[ClipRefiner] = []
+    if request.interpolation:
+        refiners.append(load_interpolation(request.workdir, unet=request.interpolation))
+    if request.upscaler:
+        refiners.append(load_upscaling(request.upscaler, unet=request.super_resolution))
+    elif request.super_resolution:
+        raise UserError(
+            f"--super_resolution={request.super_resolution}: give the folder of Stable Diffusion's x4 "
+            "upscaler, whose VAE and text encoder it uses, as --upscaler"
+        )
+    return refiners
+
+
+def sample_clips(pipe: pipeline.Pipeline, request: ClipRequest) -> SampledClips:
+    """The clips of a request. Errors: `UserError` naming the argument that this model refuses."""
+    settings = sample_settings(request, pipe.experiment.sample)
+    clips = pipe.many(
+        [request.prompt] * request.num,
+        settings,
+        seed=request.seed,
+        frames=request.frames,
+        negative_prompt=request.negative_prompt,
+        batch_size=min(request.num, MOST_AT_ONCE),
+    )
+    return SampledClips(clips, settings.fps)
+
+
+def refine_clips(sampled: SampledClips, request: ClipRequest, refiner: ClipRefiner) -> SampledClips:
+    """Clips with more frames or pixels; of the request count its prompt, seed and steps."""
+    settings = refiner.sample
+    if request.steps is not None:
+        settings = replace(settings, steps=request.steps)
+    prompts = [request.prompt] * len(sampled.clips)
+    clips = refiner.many(sampled.clips, prompts, seed=request.seed, sample=settings)
+    return SampledClips(clips, sampled.fps * refiner.frame_rate_ratio)
+
+
+def sample_settings(request: ClipRequest, usual: SampleConfig) -> SampleConfig:
+    """Settings of a sampler: what is asked for, and the model's usual ones. Errors: `FieldError`."""
+    with named("--"):
+        given = _given_settings(request)
+        if request.free_init is not None:
+            given["free_init"] = replace(usual.free_init, iterations=request.free_init)
+        with named("context_"):
+            given["context"] = replace(usual.context, **_given_context(request))
+        return replace(usual, **given)
+
+
+def _given_settings(request: ClipRequest) -> dict[str, Any]:
+    """Fields of a `SampleConfig` that are given."""
+    names = ("sampler", "steps", "guidance", "guidance_rescale", "eta", "fps", "size")
+    given = {name: getattr(request, name) for name in names}
+    if given["sampler"] is not None:
+        given["sampler"] = _choice(Sampler, "sampler", given["sampler"])
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _given_context(request: ClipRequest) -> dict[str, Any]:
+    """Fields of a `ContextConfig` that are given, each as context_FIELD."""
+    names = ("frames", "fuse", "overlap", "stride", "loop", "reuse_noise")
+    given = {name: getattr(request, f"context_{name}") for name in names}
+    if given["fuse"] is not None:
+        given["fuse"] = _choice(ContextFusion, "fuse", given["fuse"])
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _choice(kind: Any, name: str, value: str) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        raise FieldError(
+            f"{name}={value}: give one of {', '.join(one.value for one in kind)}"
+        ) from None

@@ -1,0 +1,88 @@
+"""Everything that can be asked of a clip and of a model, as data that is checked and needs no JAX.
+
+The names of the fields are those of the arguments of `sample`, and of the values in a page's link.
+"""
+
+from dataclasses import dataclass
+
+from magicvideo_jax.core.checks import FieldError, at_least
+from magicvideo_jax.core.text import is_utf8
+
+LONGEST_PROMPT = 10_000
+"""Letters; far more than the tokens that any text encoder reads."""
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """A clip to sample. What is None is as the model's config says."""
+
+    prompt: str
+    negative_prompt: str = ""
+    """Prompt to steer away from."""
+    seed: int = 0
+    num: int = 1
+    """Number of clips, each from other noise."""
+    sampler: str | None = None
+    """Value of a `Sampler`."""
+    steps: int | None = None
+    guidance: float | None = None
+    guidance_rescale: float | None = None
+    eta: float | None = None
+    fps: float | None = None
+    frames: int | None = None
+    size: tuple[int, ...] | None = None
+    """Height and width in pixels."""
+    context_frames: int | None = None
+    context_fuse: str | None = None
+    """Value of a `ContextFusion`."""
+    context_overlap: int | None = None
+    context_stride: int | None = None
+    context_loop: bool | None = None
+    context_reuse_noise: bool | None = None
+    free_init: int | None = None
+    """How often FreeInit samples a clip."""
+
+    def __post_init__(self) -> None:
+        """Errors: `FieldError`. What needs JAX is checked by `check_clip_request`."""
+        if not self.prompt.strip():
+            raise FieldError("prompt is empty: give a text")
+        for name in ("prompt", "negative_prompt"):
+            text = getattr(self, name)
+            if not is_utf8(text):
+                raise FieldError(f"{name} is not UTF-8: set a UTF-8 locale, or retype it")
+            if len(text) > LONGEST_PROMPT:
+                raise FieldError(
+                    f"{name} has {len(text)} letters: give at most {LONGEST_PROMPT}, of which a text "
+                    "encoder reads the first few dozen words"
+                )
+        at_least(1, self, "num", "frames", "free_init")
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A model to load: weights, what is put into them, and how much it decodes at once."""
+
+    workdir: str
+    """A work folder, `embedded`, or weights in any known form."""
+    unet: str = ""
+    motion: str = ""
+    motion_norm: str = "auto"
+    """Value of a `MotionNorm`."""
+    vae: str = ""
+    lora: tuple[str, ...] = ()
+    """LoRA files, each `FILE` or `FILE:SCALE`."""
+    decode_frames: int | None = None
+    tile: int | None = None
+    interpolation: str = ""
+    upscaler: str = ""
+    super_resolution: str = ""
+
+
+def parse_size(text: str) -> tuple[int, ...]:
+    """Height and width of `320x512`. Errors: `FieldError` for anything else."""
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(
+        side.isascii() and side.isdecimal() and len(side) < 6 and int(side) for side in sides
+    ):
+        raise FieldError(f"size={text}: give height and width in pixels, as in 320x512")
+    return tuple(map(int, sides))
