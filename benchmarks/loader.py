@@ -36,7 +36,7 @@ from magicvideo_jax.data.records import (
     write_records,
 )
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
-from magicvideo_jax.experiment.initial_weights import EMBEDDED
+from magicvideo_jax.experiment.opening.initial_weights import EMBEDDED
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.training.metrics_log import read_lines
 

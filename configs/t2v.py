@@ -1,7 +1,7 @@
 """Text to video, from text-to-image weights.
 
 python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR          the embedded default, minutes on CPU
-python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     the same for the patient: 45 minutes
+python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     the embedded video weights: an hour
 python -m magicvideo_jax.train --config=configs/t2v.py:scratch --workdir=DIR  the ablation: its U-Net from nothing
 python -m magicvideo_jax.train --config=configs/t2v.py:few --workdir=DIR --config.data.sources="({'path': SET},)"
                                                                               the embedded video model, on ten clips
@@ -25,7 +25,8 @@ def get_config(preset: str = ""):
         case "long":
             minutes(config)
             config.data.precompute_examples = 8192
-            config.train.update(steps=8000, save_every=1000, preview_every=2000)
+            config.denoising.time_shift = 3.0
+            config.train.update(steps=13_000, save_every=1000, preview_every=2000)
             config.optim.update(lr=8e-4, temporal_lr=8e-3, warmup=100, ema_decay=0.999)
             config.sample.guidance = 5.0
         case "scratch":
@@ -36,7 +37,7 @@ def get_config(preset: str = ""):
             config.init_from = "embedded_video"
             config.data.precompute_examples = 0
             config.train.update(steps=200, save_every=100, preview_every=100)
-            config.optim.update(lr=5e-4, temporal_lr=5e-3)
+            config.optim.update(lr=2e-4, temporal_lr=1e-3)
             config.sample.guidance = 5.0
             config.evaluate.update(clips=4, batch_size=1)  # of ten clips, one is held out
         case "emoji":

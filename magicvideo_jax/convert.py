@@ -67,10 +67,9 @@ def convert(asked: argparse.Namespace) -> None:
 
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.core.files import atomic_write
-    from magicvideo_jax.weights.writing.file_forms import check_file_target
-    from magicvideo_jax.weights.writing.write_folders import check_target
+    from magicvideo_jax.weights.writing.write_target import check_target
 
-    (check_file_target if is_file else check_target)(target, overwrite=asked.overwrite)
+    check_target(target, is_file=is_file, overwrite=asked.overwrite)
     weights = _open(asked)
     form = _form(weights, asked, target)
     for note in (*weights.notes, *form.notes):
@@ -97,10 +96,10 @@ def _convert_lora(asked: argparse.Namespace, source: Path, target: Path) -> None
     from magicvideo_jax.experiment.networks import Networks
     from magicvideo_jax.experiment.run_folder import RunFolder, trained_factors
     from magicvideo_jax.training.optimizer import Freeze
-    from magicvideo_jax.weights.writing.file_forms import check_file_target
     from magicvideo_jax.weights.writing.write_lora import write_lora
+    from magicvideo_jax.weights.writing.write_target import check_target
 
-    check_file_target(target, overwrite=asked.overwrite)
+    check_target(target, is_file=True, overwrite=asked.overwrite)
     folder = RunFolder(source)
     experiment = folder.experiment()
     optim = experiment.optim
@@ -135,12 +134,11 @@ def _open(asked: argparse.Namespace) -> "Weights":
     read, either."""
     from magicvideo_jax.data.tokenizer import CaptionTokenizer
     from magicvideo_jax.diffusion.process import Prediction
-    from magicvideo_jax.experiment.initial_weights import open_any_weights, weights_to_export
+    from magicvideo_jax.experiment.opening.run_weights import open_any_weights, weights_to_export
+    from magicvideo_jax.experiment.opening.weight_additions import COMMAND_LINE, with_additions
     from magicvideo_jax.weights.components import TEXT, VAE
     from magicvideo_jax.weights.fitting import check_parts
     from magicvideo_jax.weights.formats.weight_format import OpenOptions
-    from magicvideo_jax.weights.lora.lora_merge import with_loras
-    from magicvideo_jax.weights.motion_weights import joined, renormed
     from magicvideo_jax.weights.writing.write_folders import check_complete
 
     tokenizer = None
@@ -165,12 +163,13 @@ def _open(asked: argparse.Namespace) -> "Weights":
             files = weights.tokenizer or (other.tokenizer if kind is TEXT else None)
             notes = (*weights.notes, *other.notes)
             weights = replace(weights, parts=parts, tokenizer=files, notes=notes)
-    if asked.motion:
-        other = open_any_weights(asked.motion, argument="--motion")
-        weights = joined(weights, other, name=f"--motion={asked.motion}")
-    norm = MotionNorm(asked.motion_norm)
-    weights = renormed(weights, norm, name=f"--motion_norm={norm.value}")
-    weights = replace(weights, parts=with_loras(weights.parts, asked.lora, argument="--lora"))
+    weights = with_additions(
+        weights,
+        COMMAND_LINE,
+        motion=asked.motion,
+        loras=asked.lora,
+        motion_norm=MotionNorm(asked.motion_norm),
+    )
     if asked.to in (None, "jax", "diffusers") and not _is_file(asked.target):
         check_complete(weights, f"SOURCE {asked.source}")
     check_parts(weights, f"SOURCE {asked.source}")
@@ -275,6 +274,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--motion",
         metavar="WEIGHTS",
+        default="",
         help="motion modules of AnimateDiff to put into SOURCE, image weights of 1.x",
     )
     parser.add_argument(

@@ -42,7 +42,7 @@ def evaluate(asked: argparse.Namespace) -> None:
 
 def _json_file(asked: argparse.Namespace) -> Path | None:
     """The file of --out; without it, metrics.json of a work folder, and none for other weights."""
-    from magicvideo_jax.experiment.initial_weights import RunFolderFormat
+    from magicvideo_jax.experiment.opening.run_weights import RunFolderFormat
     from magicvideo_jax.experiment.run_folder import RunFolder
     from magicvideo_jax.weights.locate import locate
 

@@ -1,9 +1,10 @@
 """python -m magicvideo_jax.plan --config=configs/t2v.py:sd15 --topology=v5e:16x16 --config.mesh.fsdp=8
 
 Compiles the training step for TPUs that need not be there (`pip install -r requirements-plan.txt`; minutes), and says
-what a chip holds, computes and sends; `--what=sample` does so for the program that makes clips. `--quick` says what is
-held before activations, in seconds and without libtpu. `--table` does so for slices of v5e, v5p and v6e from 8 chips
-on, and shows what was compiled before.
+what a chip holds, computes and sends; `--what=sample` does so for the program that makes clips. `--topology=h100:8` is
+for GPUs that need not be there (requirements-plan-cuda.txt), and adds kernels, their bytes and an estimate of the time.
+`--quick` says what is held before activations, in seconds and without a compiler. `--table` does so for slices of v5e,
+v5p and v6e from 8 chips on, and shows what was compiled before.
 """
 
 import sys
@@ -20,10 +21,10 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A config file, or the name of one of configs/, followed by :PRESET."
 )
 TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "Chips and their arrangement: v5e:16x16, v5p:8x8x8, v6e:16x16."
+    "topology", None, "Chips and their arrangement: v5e:16x16, v5p:8x8x8, v6e:16x16, h100, h200:8."
 )
 SLICES = flags.DEFINE_integer(
-    "slices", 1, "How many of them, joined by the slower network between slices."
+    "slices", 1, "How many of them, joined by the slower network between slices (or machines)."
 )
 WHAT = flags.DEFINE_enum("what", "step", ["step", "sample"], "Training, or making clips.")
 QUICK = flags.DEFINE_bool("quick", False, "From shapes alone: compile nothing.")

@@ -13,7 +13,7 @@ from toy_extension import installed, write_archive
 import magicvideo_jax as mv
 from magicvideo_jax.convert import main as convert
 from magicvideo_jax.experiment.config import Experiment
-from magicvideo_jax.experiment.initial_weights import open_any_weights
+from magicvideo_jax.experiment.opening.run_weights import open_any_weights
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.scoring import evaluate_weights
 from magicvideo_jax.planning.program_plan import quick_plan

@@ -12,17 +12,16 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
-from magicvideo_jax.experiment.initial_weights import (
+from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.opening.initial_weights import (
     InitialWeights,
     check_halves,
     check_whole,
+    initial_from,
     initial_weights,
-    initial_with_loras,
-    with_motion_of,
-    with_unet_of,
     with_vae_of,
 )
-from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.opening.weight_additions import COMMAND_LINE, with_additions
 from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
@@ -32,7 +31,7 @@ from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import published_sample
 from magicvideo_jax.sampling.windows import ContextConfig
-from magicvideo_jax.weights.components import VAE, component_weights
+from magicvideo_jax.weights.components import VAE, Weights, component_weights
 from magicvideo_jax.weights.fitting import UNetTask, check_task
 from magicvideo_jax.weights.locate import EMBEDDED_VIDEO
 from magicvideo_jax.weights.motion_weights import has_motion
@@ -98,9 +97,8 @@ class Pipeline:
     def decode_with(self, weights: str) -> None:
         """Decode with the VAE of other weights from now on. Errors: `UserError` for one with latents of its own."""
         name = Component.VAE.value
-        here = InitialWeights(
-            {Component.VAE: component_weights(VAE, self.experiment.model.vae, self.params[name])}
-        )
+        vae = component_weights(VAE, self.experiment.model.vae, self.params[name])
+        here = InitialWeights(Weights({VAE.folder: vae}))
         there = with_vae_of(here, weights, argument="--vae")
         check_halves(there, ("decoder",), f"--vae={weights}")
         model = replace(self.experiment.model, vae=there.parts[Component.VAE].config)
@@ -172,12 +170,18 @@ def load(
     initial = initial_weights(str(path), argument="--workdir")
     if vae and Component.VAE not in initial.parts:
         initial, vae = with_vae_of(initial, str(vae), argument="--vae"), ""
-    initial = with_unet_of(initial, str(unet), argument="--unet")
+    is_run = initial.experiment is not None and not (unet or motion)
+    weights = with_additions(
+        initial.weights,
+        COMMAND_LINE,
+        unet=str(unet),
+        motion=str(motion),
+        loras=lora,
+        motion_norm=_motion_norm(motion_norm, is_run=is_run),
+    )
+    initial = initial_from(weights)
     if Component.UNET in initial.parts:
         check_task(initial.parts[Component.UNET].config, UNetTask.GENERATE, f"--workdir={path}")
-    initial = with_motion_of(initial, str(motion), argument="--motion")
-    initial = initial_with_loras(initial, lora, argument="--lora")
-    initial = replace(initial, motion_norm=_motion_norm(motion_norm, initial))
     pipeline = _load(str(path), initial)
     if vae:
         pipeline.decode_with(str(vae))
@@ -197,11 +201,12 @@ def checked_tokenizer(
     initial: InitialWeights, experiment: Experiment, name: str
 ) -> CaptionTokenizer:
     """The tokenizer of weights. Errors: `UserError` that begins with their `name` where there is none."""
-    if initial.tokenizer is None:
+    tokenizer = initial.weights.tokenizer
+    if tokenizer is None:
         raise UserError(
             f"{name}: no tokenizer beside the weights; convert them with --tokenizer FOLDER"
         )
-    return CaptionTokenizer(initial.tokenizer, length=experiment.model.text.tokens, name_each=True)
+    return CaptionTokenizer(tokenizer, length=experiment.model.text.tokens, name_each=True)
 
 
 def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
@@ -210,19 +215,16 @@ def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
     return {component.value: _loaded(initial, networks, component) for component in held}
 
 
-def _motion_norm(asked: MotionNorm | str, initial: InitialWeights) -> MotionNorm:
-    """The convention asked for. Errors: `UserError` for an unknown one, or where nothing follows it."""
+def _motion_norm(asked: MotionNorm | str, *, is_run: bool) -> MotionNorm:
+    """The convention asked for. Errors: `UserError` for an unknown one, or for that of a run."""
     name = f"--motion_norm={asked.value if isinstance(asked, MotionNorm) else asked}"
     try:
         norm = MotionNorm(asked)
     except ValueError:
         names = ", ".join(norm.value for norm in MotionNorm)
         raise UserError(f"{name}: give one of {names}") from None
-    if norm is not MotionNorm.AUTO and initial.experiment is not None:
+    if norm is not MotionNorm.AUTO and is_run:
         raise UserError(f"{name}: a work folder says this itself: leave it out")
-    unet = initial.parts.get(Component.UNET)
-    if norm is not MotionNorm.AUTO and (unet is None or not has_motion(unet)):
-        raise UserError(f"{name}: there are no motion modules: leave it out, or give --motion")
     return norm
 
 
@@ -243,7 +245,7 @@ def usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     frames = usual.data.frames if temporal is None else temporal.frames
     if has_motion(unet):
         frames = min(frames, usual.data.frames)
-    sample = initial.sample or published_sample(temporal) or usual.sample
+    sample = initial.sample(path) or published_sample(temporal) or usual.sample
     return replace(
         usual,
         stage="image" if temporal is None else "video",

@@ -7,8 +7,8 @@ from magicvideo_jax.core.checks import named
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.evaluation.metrics import Scores
 from magicvideo_jax.experiment.held_out import open_held_out
-from magicvideo_jax.experiment.initial_weights import initial_weights
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.opening.initial_weights import initial_weights
 from magicvideo_jax.experiment.pipeline import checked_tokenizer, loaded_params, usual_experiment
 from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
 from magicvideo_jax.runtime.compilation import enable_compilation_cache

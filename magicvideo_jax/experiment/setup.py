@@ -13,9 +13,9 @@ from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.datasets import StreamInputs, caption_words, training_stream
-from magicvideo_jax.experiment.initial_weights import InitialWeights, initial_of
 from magicvideo_jax.experiment.memory_check import check_memory
 from magicvideo_jax.experiment.networks import Networks, split_trained
+from magicvideo_jax.experiment.opening.initial_weights import InitialWeights, initial_of
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run
 from magicvideo_jax.experiment.stages.registry import check_fitted, check_stage, stage_of
@@ -108,8 +108,8 @@ def _with_tokenizer(
     """Puts a tokenizer into the run folder: that of the weights, or one built from the captions' words."""
     if not stage_of(experiment).reads_captions:
         return experiment
-    if initial.tokenizer is not None:
-        folder.copy_tokenizer(initial.tokenizer)
+    if initial.weights.tokenizer is not None:
+        folder.copy_tokenizer(initial.weights.tokenizer)
         processes.barrier("tokenizer")
         return experiment
     if Component.TEXT in initial.parts:

@@ -17,8 +17,8 @@ from magicvideo_jax.data.record_examples import FromRecord
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment
 from magicvideo_jax.experiment.datasets import CLIPS, IMAGES, open_clips
-from magicvideo_jax.experiment.initial_weights import initial_of
 from magicvideo_jax.experiment.networks import Networks, run_shapes, split_trained
+from magicvideo_jax.experiment.opening.initial_weights import initial_of
 from magicvideo_jax.experiment.stages.registry import check_fitted, stage_of
 from magicvideo_jax.parallel.batch import batch_sharding, check_batch
 from magicvideo_jax.parallel.mesh import replicated

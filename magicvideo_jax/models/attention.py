@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from magicvideo_jax.runtime.traced_gpu import compute_capability
+
 # Temporal attention over 16 frames: a fused kernel would pad to its tile of 64 or 128 and save
 # nothing.
 SHORT_KEYS = 32
@@ -46,8 +48,8 @@ def attend(
     a few frames has any.
 
     The implementation is chosen when the program is lowered, not by the host's devices, so that a
-    step that a CPU host compiles ahead of time for a TPU does not contain the CPU's loop. Only
-    cuDNN needs its GPU to be present.
+    step that a CPU host compiles ahead of time for a TPU does not contain the CPU's loop. cuDNN is
+    chosen by the GPU that the program is traced for (`runtime.traced_gpu`).
     """
     if mask is not None:
         mask = jnp.broadcast_to(mask, (q.shape[-3], k.shape[-3]))
@@ -165,10 +167,11 @@ def _choose_on_cuda(q: Array, k: Array, *, masked: bool) -> Callable[..., Array]
     log.
     """
     queries, keys, d = q.shape[-3], k.shape[-3], q.shape[-1]
-    # Tracing cuDNN's form queries the local GPU, so that a host without one cannot compile it.
-    if keys <= SHORT_KEYS or jax.default_backend() != "gpu":
+    # cuDNN's form is traced for the GPU that computes, or that a plan is for; without one there is
+    # no CUDA program.
+    capability = compute_capability()
+    if keys <= SHORT_KEYS or capability is None:
         return _plain
-    capability = getattr(jax.devices()[0], "compute_capability", "0.0")  # absent on AMD
     if float(capability) < 8:
         reason = f"the GPU's compute capability is {capability}, it needs 8.0"
     elif q.dtype not in (jnp.bfloat16, jnp.float16):

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.parallel.constraints import gather_parameter
+from magicvideo_jax.runtime.traced_gpu import compute_capability
 
 
 class Linear(nnx.Module):
@@ -84,7 +85,7 @@ class Conv(nnx.Module):
             gather_parameter(self.kernel[...].astype(x.dtype)),
             "HWIO",
         )
-        if jax.default_backend() == "gpu":
+        if compute_capability() is not None:
             # cuDNN's order. Without this transpose XLA would also transpose the EMA and the
             # moments in each step.
             kernel, order = jnp.transpose(kernel, (3, 0, 1, 2)), "OHWI"

@@ -13,13 +13,12 @@ Operations in a loop's body count once per iteration where the text states the t
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from magicvideo_jax.planning.hlo import (
     ARRAY_PATTERN,
     array_bytes,
-    branch_computations,
+    executions,
     split_computations,
 )
 
@@ -32,8 +31,6 @@ COLLECTIVE_KINDS = (
 )
 
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(COLLECTIVE_KINDS)})(-start)?\(")
-_CALLED = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
-_LOOP = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def find_collectives(program: str, devices: int) -> list[Collective]:
     """
     by_name, entry = split_computations(program)
     operations: dict[tuple[str, str], Collective] = {}
-    for name, times in _calls(by_name, entry, 1):
+    for name, times in executions(by_name, entry, into_calls=True):
         for number, line in enumerate(by_name[name]):
             match = _COLLECTIVE.search(line)
             if not match:
@@ -93,33 +90,6 @@ def totals_by_kind(operations: list[Collective]) -> dict[str, dict[str, int]]:
         }
         for kind in COLLECTIVE_KINDS
     }
-
-
-def _calls(by_name: dict[str, list[str]], name: str, times: int) -> Iterator[tuple[str, int]]:
-    """Yield each executed computation with its number of executions, once per call site."""
-    yield name, times
-    for line in by_name.get(name, []):
-        loop = _LOOP.search(line)
-        if loop:
-            rounds = _rounds(line, by_name.get(loop[1], []))
-            yield from _calls(by_name, loop[2], times * rounds)
-            continue
-        for one in _CALLED.findall(line) + branch_computations(line):
-            if one in by_name:
-                yield from _calls(by_name, one, times)
-
-
-def _rounds(loop: str, condition: list[str]) -> int:
-    """Trip count of a loop: the one that XLA states, or the bound of a counter from 0, or else 1."""
-    trip_count = re.search(r'known_trip_count":\{"n":"(\d+)"', loop)
-    if trip_count:
-        return int(trip_count[1])
-    limits = [
-        match[1]
-        for line in condition
-        if (match := re.search(r"= s32\[\]\S* constant\((\d+)\)", line))
-    ]
-    return int(limits[0]) if len(limits) == 1 else 1
 
 
 def _group_size(line: str, devices: int) -> int:

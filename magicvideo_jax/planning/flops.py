@@ -13,8 +13,8 @@ def count_flops(jaxpr: Any) -> int:
     """Multiplications and additions of all matrix products and convolutions of a jaxpr.
 
     Products without a contraction (outer products, broadcasts) are not counted, and a `while` that
-    is not a scan counts once. Branches are implementations of one function here (`attend`): the
-    cheapest one counts, which recomputes least.
+    is not a scan counts once. Of implementations by platform (`attend`) the default counts, which
+    neither recomputes nor hides products in a library's call; of other branches the cheapest.
     """
     total = 0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -28,7 +28,7 @@ def count_flops(jaxpr: Any) -> int:
         elif name == "shard_map":  # its body is the work of one device
             total += params["mesh"].size * count_flops(params["jaxpr"])
         elif name == "cond":
-            total += min(map(count_flops, params["branches"]))
+            total += _branch_flops(params)
         else:
             total += sum(map(count_flops, _called_jaxprs(params)))
     return total
@@ -58,6 +58,12 @@ def _convolution_flops(equation: Any) -> int:
         * each
         // math.prod(equation.params["lhs_dilation"])
     )
+
+
+def _branch_flops(params: dict[str, Any]) -> int:
+    flops = [count_flops(branch) for branch in params["branches"]]
+    platforms = params.get("branches_platforms") or ()
+    return flops[platforms.index(None)] if None in platforms else min(flops)
 
 
 def _called_jaxprs(params: dict[str, Any]) -> Iterator[Any]:

@@ -4,7 +4,7 @@ that it allocates.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 ARRAY_PATTERN = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
@@ -17,10 +17,9 @@ _BITS = {
     "c128": 128,
 }  # of others the name says it: f32, s8, u4, f8e4m3fn
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
-_INSTRUCTION = re.compile(
-    r"^  (?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<result>\(.*?\)|\S+) (?P<kind>[\w\-]+)\((?P<rest>.*)"
-)
-_LOOP = re.compile(r"\b(?:body|condition)=%?([\w.\-]+)")
+_INSTRUCTION = re.compile(r"^  (ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(([^)]*)\)?(.*)")
+_LOOP = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
+_CALLED = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
 _BRANCH = re.compile(r"\b(?:true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 # Operations that allocate nothing: their result aliases another array.
@@ -34,6 +33,32 @@ _ALIASES = {
     "optimization-barrier",
     "constant",
 }
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of a computation."""
+
+    is_root: bool
+    name: str
+    result: str
+    """Type, shape and layout of the result, or a tuple of them."""
+    kind: str
+    arguments: str
+    """Text between its parentheses."""
+    attributes: str
+    """Text after them."""
+
+    @property
+    def operands(self) -> list[str]:
+        """Names of its operands; `name#1` is the second element of a tuple."""
+        return re.findall(r"%([\w.\-]+(?:#\d+)*)", self.arguments)
+
+    @property
+    def op_name(self) -> str:
+        """JAX name of the operation, empty for what XLA adds itself."""
+        found = re.search(r'op_name="([^"]*)"', self.attributes)
+        return found[1] if found else ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,46 @@ def split_computations(text: str) -> tuple[dict[str, list[str]], str]:
         elif line.startswith("  "):
             lines.append(line)
     return by_name, entry
+
+
+def parse_instructions(lines: Iterable[str]) -> list[Instruction]:
+    """Instructions among the lines of a computation."""
+    matches = (match for line in lines if (match := _INSTRUCTION.match(line)))
+    return [Instruction(bool(match[1]), *match.groups()[1:]) for match in matches]
+
+
+def executions(
+    by_name: dict[str, list[str]], name: str, *, into_calls: bool, times: int = 1
+) -> Iterator[tuple[str, int]]:
+    """Yield each executed computation with its number of executions, once per call site.
+
+    `into_calls` follows fusions, and functions that an operation applies, as well as loops and
+    branches.
+    """
+    yield name, times
+    for line in by_name.get(name, []):
+        loop = _LOOP.search(line)
+        if loop:
+            rounds = times * _rounds(line, by_name.get(loop[1], []))
+            yield from executions(by_name, loop[2], into_calls=into_calls, times=rounds)
+            continue
+        called = _CALLED.findall(line) if into_calls or " call(" in line else []
+        for one in called + branch_computations(line):
+            if one in by_name:
+                yield from executions(by_name, one, into_calls=into_calls, times=times)
+
+
+def _rounds(loop: str, condition: list[str]) -> int:
+    """Trip count of a loop: the one that XLA states, or the bound of a counter from 0, or else 1."""
+    trip_count = re.search(r'known_trip_count":\{"n":"(\d+)"', loop)
+    if trip_count:
+        return int(trip_count[1])
+    limits = [
+        match[1]
+        for line in condition
+        if (match := re.search(r"= s32\[\]\S* constant\((\d+)\)", line))
+    ]
+    return int(limits[0]) if len(limits) == 1 else 1
 
 
 def array_bytes(dtype: str, shape: str, layout: str | None = None) -> int:
@@ -93,26 +158,26 @@ def largest_arrays(text: str, number: int) -> list[LargeArray]:
     by_name, entry = split_computations(text)
     arrays: dict[tuple[str, int], list[str]] = {}
     for name in _allocating(by_name, entry):
-        lines = [match for line in by_name[name] if (match := _INSTRUCTION.match(line))]
-        producers = {match["name"]: match for match in lines if match["kind"] not in _ALIASES}
-        returned = (
-            [one for match in lines if match["root"] for one in _returned(match)]
-            if name == entry
-            else []
-        )
-        for match in lines:
-            producer = producers.get(match["name"])
-            if match["kind"] == "get-tuple-element":  # one result of an operation with several
-                producer = producers.get(_operands(match)[0])
-            if producer is None or producer["kind"].endswith("-start") or match["name"] in returned:
+        instructions = parse_instructions(by_name[name])
+        roots = [one for one in instructions if one.is_root and name == entry]
+        returned = {result for root in roots for result in _returned(root)}
+        # The names of an element: `%x#1`, or an instruction's that takes it.
+        elements = {
+            one.name: f"{one.operands[0]}#{_index(one)}"
+            for one in instructions
+            if one.kind == "get-tuple-element"
+        }
+        returned |= {elements[name] for name in returned & elements.keys()}
+        for one in instructions:
+            if one.kind in _ALIASES or one.kind.endswith("-start") or one.name in returned:
                 continue
-            # A memory space `S(n)` is not main memory but a TPU's vector memory, for example.
-            array = ARRAY_PATTERN.fullmatch(match["result"])
-            if array is None or "S(" in (array[3] or ""):
-                continue
-            op_name = re.search(r'op_name="([^"]*)"', producer["rest"])
-            alike = arrays.setdefault((f"{array[1]}[{array[2]}]", array_bytes(*array.groups())), [])
-            alike.append(op_name[1] if op_name else producer["kind"])
+            for index, array in enumerate(ARRAY_PATTERN.finditer(one.result)):
+                # A memory space `S(n)` is not main memory but a TPU's vector memory, for example.
+                if f"{one.name}#{index}" in returned or "S(" in (array[3] or ""):
+                    continue
+                size = array_bytes(*array.groups())
+                alike = arrays.setdefault((f"{array[1]}[{array[2]}]", size), [])
+                alike.append(one.op_name or one.kind)
     ordered = sorted(arrays.items(), key=lambda item: -item[0][1])
     return [
         LargeArray(shape, bytes_each, len(operations), operations[0])
@@ -124,13 +189,15 @@ def _allocating(by_name: dict[str, list[str]], name: str) -> Iterator[str]:
     """Yield the computations that allocate results: the entry, and its loops and branches."""
     yield name
     for line in by_name[name]:
-        for one in _LOOP.findall(line) + branch_computations(line):
+        loop = _LOOP.search(line)
+        for one in [*(loop.groups() if loop else ()), *branch_computations(line)]:
             yield from _allocating(by_name, one)
 
 
-def _returned(root: re.Match[str]) -> list[str]:
-    return _operands(root) if root["kind"] == "tuple" else [root["name"]]
+def _index(element: Instruction) -> int:
+    found = re.search(r"index=(\d+)", element.attributes)
+    return int(found[1]) if found else 0
 
 
-def _operands(instruction: re.Match[str]) -> list[str]:
-    return re.findall(r"%([\w.\-]+)", instruction["rest"].split(")")[0])
+def _returned(root: Instruction) -> list[str]:
+    return root.operands if root.kind == "tuple" else [root.name]

@@ -1,9 +1,17 @@
 """Plans as text: one plan in full, or a table of plans."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 from magicvideo_jax.planning.program_plan import Costs, ProgramPlan
 from magicvideo_jax.planning.programs import ProgramKind
+from magicvideo_jax.planning.roofline import (
+    LAUNCH,
+    OperationCosts,
+    estimated_seconds,
+    total_costs,
+)
+from magicvideo_jax.planning.topology import CHIPS
 
 MIB, GIB = 2**20, 2**30
 
@@ -43,7 +51,7 @@ def _cost_lines(plan: ProgramPlan, costs: Costs) -> Iterator[str]:
     yield "GFLOP                 all chips       a chip"
     for name, everywhere in (
         ("as it is written", plan.flops),
-        ("as XLA counts", costs.flops_xla * plan.chips),
+        ("as compiled", costs.flops_compiled * plan.chips),
     ):
         yield f"  {name:<17}{everywhere / 1e9:12,.1f}{everywhere / plan.chips / 1e9:13,.2f}"
     yield ""
@@ -51,9 +59,31 @@ def _cost_lines(plan: ProgramPlan, costs: Costs) -> Iterator[str]:
     for kind, of_kind in costs.collectives.items():
         yield f"  {kind:<22}{of_kind['operations']:10,}{of_kind['bytes_sent'] / MIB:11,.1f}"
     yield ""
+    if costs.operations:
+        yield from _kernel_lines(plan, costs.operations)
+        yield ""
     yield "largest arrays it makes       MiB  number"
     for one in costs.largest:
         yield f"  {one.shape:<24}{one.bytes / MIB:9,.1f}{one.number:8}  {one.operation}"
+
+
+def _kernel_lines(plan: ProgramPlan, operations: tuple[OperationCosts, ...]) -> Iterator[str]:
+    """Yield the kernels of a program for GPUs, and an estimate of its time."""
+    rates = CHIPS[plan.topology.partition(":")[0]].rates
+    assert rates is not None
+    yield f"{'a chip':<42}kernels        GB  TFLOP  least ms"
+    for one in (*operations, total_costs(operations)):
+        yield (
+            f"  {one.operation:<40}{one.kernels:7,}{one.bytes / 1e9:10,.2f}"
+            f"{one.flops / 1e12:7,.2f}{one.seconds * 1e3:10,.2f}"
+        )
+    seconds = estimated_seconds(operations)
+    used = plan.flops / plan.chips / seconds / rates.flops
+    yield (
+        f"roofline     {seconds * 1e3:,.0f} ms with {LAUNCH * 1e6:.0f} us a kernel: {used:.1%} of "
+        f"{rates.flops / 1e12:,.0f} TFLOP/s, without collectives"
+    )
+    yield f"trust        {rates.trust}"
 
 
 def plan_table(plans: Iterable[ProgramPlan]) -> Iterator[str]:
@@ -76,9 +106,17 @@ def plan_table(plans: Iterable[ProgramPlan]) -> Iterator[str]:
 
 
 def verdict(plan: ProgramPlan) -> str:
-    """Whether a plan fits into memory, in words: exactly if it was compiled, else as a bound."""
+    """Whether a plan fits into memory, in words: exactly if it was compiled, else as a bound.
+
+    JAX takes a share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION sets another.
+    """
     if plan.costs is not None:
-        return "fits" if plan.costs.fits and plan.costs.total <= plan.memory else "does not fit"
+        if not plan.costs.fits or plan.costs.total > plan.memory:
+            return "does not fit"
+        share = plan.costs.total / plan.memory
+        if share <= plan.preallocated:
+            return "fits"
+        return f"fits if XLA_PYTHON_CLIENT_MEM_FRACTION is at least {math.ceil(share * 100) / 100}"
     if plan.least > plan.memory:
         return "does not fit"
     return f"{(plan.memory - plan.least) / GIB:.2f} GiB left for activations"

@@ -1,7 +1,7 @@
-"""Memory, FLOPs and communication of a training or sampling program on a TPU topology that need
-not be present.
+"""Memory, FLOPs and communication of a training or sampling program on TPUs or GPUs that need not
+be present.
 
-A quick plan is computed from shapes alone; a compiled plan runs XLA's TPU compiler.
+A quick plan is computed from shapes alone; a compiled plan runs XLA's compiler for the chip.
 """
 
 import functools
@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,20 +20,15 @@ from magicvideo_jax.core.dataclass_dict import from_plain, to_plain
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
-from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
+from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh
+from magicvideo_jax.planning.chip import Chip, CompiledProgram, CompileJob, Topology
 from magicvideo_jax.planning.collectives import find_collectives, totals_by_kind
-from magicvideo_jax.planning.flops import count_flops
 from magicvideo_jax.planning.hlo import LargeArray, largest_arrays
+from magicvideo_jax.planning.kernels import find_kernels
 from magicvideo_jax.planning.programs import PlannedProgram, ProgramKind, build_program
-from magicvideo_jax.planning.topology import Topology, compile_only_devices, parse_topology
-from magicvideo_jax.runtime.compilation import cache_folder, out_of_memory_message
-
-PLATFORM = "tpu"
-
-# By default the compiler searches long for the best tiles of a convolution. A third of the time
-# finds tiles that it estimates at half the speed (docs/plans.md). Runs keep the default, whose
-# memory may differ a little: no complete step was compiled with it.
-_SHORT_SEARCH = {"xla_jf_convolution_performance_target": "0.5"}
+from magicvideo_jax.planning.roofline import OperationCosts, costs_by_operation, total_costs
+from magicvideo_jax.planning.topology import parse_topology
+from magicvideo_jax.runtime.compilation import cache_folder
 
 _LARGEST = 10
 """Number of arrays to list."""
@@ -55,12 +49,15 @@ class Costs:
     """Outputs that reuse the memory of arguments, because the state is donated."""
     program: int = 0
     """Size of the executable."""
-    flops_xla: float = 0.0
-    """FLOPs as XLA counts them: recomputation included, a loop's body once."""
+    flops_compiled: float = 0.0
+    """FLOPs of the compiled program, what is recomputed included: as XLA counts them (a loop's body
+    once), or of the kernels of a program for GPUs."""
     collectives: dict[str, Any] = field(default_factory=dict)
     """`operations` and `bytes_sent` by kind of collective."""
     largest: tuple[LargeArray, ...] = ()
     """The largest temporary arrays."""
+    operations: tuple[OperationCosts, ...] = ()
+    """Kernels by class of operation; empty where XLA's text does not show them (TPUs)."""
     seconds: dict[str, float] = field(default_factory=dict)
     """CPU seconds of tracing, lowering and compiling."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -85,6 +82,8 @@ class ProgramPlan:
     """Type and shape of each input of one example or clip, by name."""
     memory: int
     """Memory of a chip."""
+    preallocated: float
+    """Share of it that JAX takes unless it is told otherwise."""
     parts: dict[str, int]
     """Bytes that are live at once before activations. A step has `parameters`, `average`,
     `moments`, `frozen`, `inputs` and `gradients`; sampling has `parameters`, `gathered` (an
@@ -102,12 +101,12 @@ class ProgramPlan:
 def quick_plan(
     experiment: Experiment, on: Topology, what: ProgramKind = ProgramKind.STEP
 ) -> ProgramPlan:
-    """Plan from shapes alone, in seconds and without libtpu.
+    """Plan from shapes alone, in seconds and without the chip's compiler.
 
     Errors: those of a run's mesh and batch.
     """
     mesh = abstract_mesh(experiment.mesh, on.chips, on.slices)
-    return _plan(build_program(what, experiment, Networks(experiment.model, PLATFORM), mesh), on)
+    return _plan(build_program(what, experiment, _networks(experiment, on), mesh), on)
 
 
 def compiled_plan(
@@ -115,13 +114,17 @@ def compiled_plan(
 ) -> ProgramPlan:
     """Plan of the compiled program, which takes minutes; cached in the user's cache folder.
 
-    Errors: those of `quick_plan` and of `compile_only_devices`.
+    Errors: those of `quick_plan` and of the chip's compiler.
     """
-    mesh = make_mesh(experiment.mesh, compile_only_devices(on))
-    program = build_program(what, experiment, Networks(experiment.model, PLATFORM), mesh)
+    mesh = abstract_mesh(experiment.mesh, on.chips, on.slices)
+    program = build_program(what, experiment, _networks(experiment, on), mesh)
     cached = _cache_file(program, on)
     if not cached.is_file():
-        write_json(cached, to_plain(_with_costs(_plan(program, on), program)))
+        compiled = on.chip.compiler.compile(CompileJob(what, experiment, on))
+        plan = replace(
+            _plan(program, on), flops=compiled.flops, costs=_costs(compiled, on, _versions(on.chip))
+        )
+        write_json(cached, to_plain(plan))
     return _read_plan(cached)
 
 
@@ -133,7 +136,7 @@ def sweep_plans(
     Plans are quick ones, or compiled ones from the cache. Combinations that do not divide are
     skipped.
     """
-    networks = Networks(experiment.model, PLATFORM)
+    networks_on = functools.cache(lambda platform: Networks(experiment.model, platform))
     for on, shards, clips_per_chip in itertools.product(map(parse_topology, names), fsdp, clips):
         if on.chips % shards:
             continue
@@ -144,10 +147,17 @@ def sweep_plans(
             train=replace(experiment.train, batch_size=batch),
         )
         program = build_program(
-            ProgramKind.STEP, variant, networks, abstract_mesh(variant.mesh, on.chips)
+            ProgramKind.STEP,
+            variant,
+            networks_on(on.chip.compiler.platform),
+            abstract_mesh(variant.mesh, on.chips),
         )
         cached = _cache_file(program, on)
         yield _read_plan(cached) if cached.is_file() else _plan(program, on)
+
+
+def _networks(experiment: Experiment, on: Topology) -> Networks:
+    return Networks(experiment.model, on.chip.compiler.platform)
 
 
 def _plan(program: PlannedProgram, on: Topology) -> ProgramPlan:
@@ -159,62 +169,37 @@ def _plan(program: PlannedProgram, on: Topology) -> ProgramPlan:
         mesh=dict(program.mesh.shape),
         batch_size=program.batch_size,
         inputs=_described(program.inputs),
-        memory=on.chip.hbm,
+        memory=on.chip.memory,
+        preallocated=on.chip.preallocated,
         parts=program.parts,
     )
 
 
-def _with_costs(plan: ProgramPlan, program: PlannedProgram) -> ProgramPlan:
-    clock = _Clock()
-    traced = program.trace()
-    clock.lap("trace")
-    plan = replace(plan, flops=count_flops(traced.jaxpr))
-    lowered = traced.lower()
-    clock.lap("lower")
-    try:
-        compiled = lowered.compile(_SHORT_SEARCH)
-    except jax.errors.JaxRuntimeError as error:
-        message = out_of_memory_message(error)
-        if message is None:
-            raise
-        clock.lap("compile")
-        return replace(
-            plan, costs=Costs(False, message, seconds=clock.seconds, versions=_versions())
-        )
-    clock.lap("compile")
-    text, memory, cost = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
-    return replace(
-        plan,
-        costs=Costs(
-            fits=True,
-            arguments=memory.argument_size_in_bytes,
-            temporaries=memory.temp_size_in_bytes,
-            outputs=memory.output_size_in_bytes,
-            aliased=memory.alias_size_in_bytes,
-            program=memory.generated_code_size_in_bytes,
-            flops_xla=float(cost.get("flops", 0)),
-            collectives=totals_by_kind(find_collectives(text, plan.chips)),
-            largest=tuple(largest_arrays(text, _LARGEST)),
-            seconds=clock.seconds,
-            versions=_versions(),
-        ),
+def _costs(compiled: CompiledProgram, on: Topology, versions: dict[str, str]) -> Costs:
+    if compiled.out_of_memory_message:
+        message = compiled.out_of_memory_message
+        return Costs(False, message, seconds=compiled.seconds, versions=versions)
+    text, memory, rates = compiled.text, compiled.memory, on.chip.rates
+    operations = costs_by_operation(find_kernels(text), rates) if rates else ()
+    xla = compiled.flops_xla
+    return Costs(
+        fits=True,
+        arguments=memory.arguments,
+        temporaries=memory.temporaries,
+        outputs=memory.outputs,
+        aliased=memory.aliased,
+        program=memory.program,
+        flops_compiled=float(total_costs(operations).flops) if xla is None else xla,
+        collectives=totals_by_kind(find_collectives(text, on.chips)),
+        largest=tuple(largest_arrays(text, _LARGEST)),
+        operations=operations,
+        seconds=compiled.seconds,
+        versions=versions,
     )
 
 
 def _read_plan(file: Path) -> ProgramPlan:
     return from_plain(ProgramPlan, json.loads(file.read_text()), str(file))
-
-
-class _Clock:
-    """CPU seconds of this process, by lap."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.process_time()
-
-    def lap(self, name: str) -> None:
-        now = time.process_time()
-        self.seconds[name], self._last = round(now - self._last, 1), now
 
 
 def _described(batch: Any) -> dict[str, str]:
@@ -229,7 +214,8 @@ def _cache_file(program: PlannedProgram, on: Topology) -> Path:
     package's source.
     """
     config, inputs = to_plain(program.experiment), _described(program.inputs)
-    identity = [program.what.value, config, inputs, on.name, on.slices, _versions(), _source_hash()]
+    identity = [program.what.value, config, inputs, on.name, on.slices]
+    identity += [_versions(on.chip), _source_hash()]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     return cache_folder() / "plans" / f"{key}.json"
 
@@ -243,9 +229,9 @@ def _source_hash() -> str:
     return text.hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def _versions(chip: Chip) -> dict[str, str]:
     versions = {}
-    for name in ("jax", "jaxlib", "libtpu"):
+    for name in ("jax", "jaxlib", *chip.compiler.packages):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

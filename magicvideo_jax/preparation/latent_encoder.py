@@ -13,7 +13,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.config import Component
-from magicvideo_jax.experiment.initial_weights import check_halves, initial_weights
+from magicvideo_jax.experiment.opening.initial_weights import check_halves, initial_weights
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.weights.fingerprint import Fingerprint, vae_fingerprint
 

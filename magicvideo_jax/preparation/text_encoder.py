@@ -11,7 +11,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component
-from magicvideo_jax.experiment.initial_weights import initial_weights
+from magicvideo_jax.experiment.opening.initial_weights import initial_weights
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.weights.fingerprint import (
     Fingerprint,
@@ -51,12 +51,12 @@ def open_caption_encoder(weights: str, *, argument: str) -> CaptionEncoder:
     Errors: `UserError` naming `argument`.
     """
     initial = initial_weights(weights, argument=argument)
-    if Component.TEXT not in initial.parts or initial.tokenizer is None:
+    if Component.TEXT not in initial.parts or initial.weights.tokenizer is None:
         raise UserError(
             f"{argument}={weights}: no text encoder with its tokenizer: "
             "give Stable Diffusion weights"
         )
     model, networks, params = initial.opened(Component.TEXT)
-    tokenizer = CaptionTokenizer(initial.tokenizer, length=model.text.tokens)
+    tokenizer = CaptionTokenizer(initial.weights.tokenizer, length=model.text.tokens)
     identity = text_fingerprint(params[Component.TEXT.value], model.text)
     return CaptionEncoder(jit(networks.encode_text), params, tokenizer, identity)

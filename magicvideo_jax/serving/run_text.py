@@ -22,7 +22,7 @@ STYLE = """<style>
 .mv-note { opacity: .75; margin: .5rem 0; }
 .mv-preview { max-width: 1100px; overflow-x: auto; }
 .mv-preview img { display: block; width: 100%; min-width: 640px; border-radius: 6px; }
-.mv-preview video { display: block; width: 100%; max-height: 320px; object-fit: contain; object-position: left;
+.mv-preview video { display: block; width: 100%; max-height: 75vh; object-fit: contain; object-position: left;
   margin: .5rem 0; border-radius: 6px; }
 .mv-table { overflow-x: auto; }
 .mv-table table { border-collapse: collapse; }
@@ -44,7 +44,7 @@ def status_html(name: str, run: RunSnapshot) -> str:
     badge = _BADGES.get(run.state, "mv-on")
     share = min(run.step / run.steps, 1.0) if run.steps else 0.0
     facts = "".join(
-        f"<span><span>{escape(what)}</span>{escape(value)}</span>" for what, value in _facts(run)
+        f"<span><span>{escape(what)}</span> {escape(value)}</span>" for what, value in _facts(run)
     )
     note = ""
     if run.state is RunState.STARTING:

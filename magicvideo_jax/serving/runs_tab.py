@@ -100,7 +100,8 @@ class RunsTab:
             ],
             show_progress="hidden",
             trigger_mode="always_last",
-            concurrency_limit=None,
+            # Gradio would keep statistics of every tick that went through its queue.
+            queue=False,
             api_visibility="private",
         )
 
@@ -109,9 +110,9 @@ class RunsTab:
         drawn: Drawn,
         run: Any,
         others: Any,
-        smoothing: float,
+        smoothing: int | float,
         is_log: bool,
-        place: float,
+        place: int | float,
     ) -> Updates:
         """The parts that differ from what is drawn."""
         names, updates, drawn = tuple(self._runs.names()), Updates(), dict(drawn)
@@ -138,7 +139,7 @@ class RunsTab:
             updates[self._body] = gr.Column(visible=True)
         return updates | {self._drawn: drawn}
 
-    def _others_curves(self, others: Any, names: Sequence[str]) -> dict[str, Mapping[str, Curve]]:
+    def _others_curves(self, others: Any, names: tuple[str, ...]) -> dict[str, Mapping[str, Curve]]:
         """The curves of the runs to compare with, by name."""
         places = others[:MOST_COMPARED] if isinstance(others, list) else []
         readers = [(place, self._runs.reader(place)) for place in places]
@@ -147,7 +148,7 @@ class RunsTab:
         }
 
     def _draw_curves(
-        self, runs: Mapping[str, Mapping[str, Curve]], smoothing: float, is_log: bool
+        self, runs: Mapping[str, Mapping[str, Curve]], smoothing: int | float, is_log: bool
     ) -> Updates:
         panels = list(panels_of(runs))[:MOST_PANELS]
         charts = [chart(panel, is_log=is_log, smoothing=smoothing / 100) for panel in panels]
@@ -159,7 +160,7 @@ class RunsTab:
         }
 
     def _draw_previews(
-        self, drawn: Drawn, run: int, reader: RunReader, snapshot: RunSnapshot, place: float
+        self, drawn: Drawn, run: int, reader: RunReader, snapshot: RunSnapshot, place: int | float
     ) -> Updates:
         """The preview at the slider's place. A slider at its end follows the run."""
         steps, (was_run, was_steps) = snapshot.previews, drawn.get("previews", (None, ()))
@@ -171,11 +172,13 @@ class RunsTab:
                 maximum=max(len(steps), 2), value=max(place, 1), visible=len(steps) > 1
             )
         step = steps[place - 1] if steps else None
-        if _differs(drawn, "preview", (run, len(steps), step)):
-            updates[self._preview] = no_preview_html(snapshot)
-            if step is not None:
-                sheet, clip = reader.preview(step), reader.preview(step, "mp4")
-                updates[self._preview] = preview_html(place, steps, sheet, clip)
+        if step is None:
+            text = no_preview_html(snapshot)
+            if _differs(drawn, "preview", text):
+                updates[self._preview] = text
+        elif _differs(drawn, "preview", (run, len(steps), step)):
+            sheet, clip = reader.preview(step), reader.preview(step, "mp4")
+            updates[self._preview] = preview_html(place, steps, sheet, clip)
         return updates
 
 

@@ -140,7 +140,7 @@ def renormed(weights: Weights, norm: MotionNorm, *, name: str) -> Weights:
         return weights
     parts = {kind: part for kind, part in weights.parts.items() if has_motion(part)}
     if not parts:
-        raise UserError(f"{name}: there are no motion modules: leave it out")
+        raise UserError(f"{name}: there are no motion modules: leave it out, or give --motion")
     changed = {
         kind: replace(
             part,

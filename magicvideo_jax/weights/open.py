@@ -18,6 +18,7 @@ from magicvideo_jax.weights.formats.taesd_files import TAESDFiles
 from magicvideo_jax.weights.formats.vae_folder import VAEFolder
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions, WeightFormat
 from magicvideo_jax.weights.locate import locate
+from magicvideo_jax.weights.lora.lora_files import file_in_folder
 from magicvideo_jax.weights.tables.known_extras import name_of_other_model
 from magicvideo_jax.weights.tensor_files import has_tensors, kind_of, open_tensors
 
@@ -64,13 +65,11 @@ def open_weights(
 
 def _unknown(place: Path, formats: Sequence[WeightFormat]) -> str:
     """Say what a path is that no format knows."""
-    if has_tensors(place):
-        keys = sorted(open_tensors(place))
-        other = name_of_other_model(keys)
-        if other:
-            return (
-                f"{place}: holds {other}; supported: Stable Diffusion 1.x and 2.x, and their parts"
-            )
+    file = file_in_folder(place) if place.is_dir() else place
+    keys = sorted(open_tensors(file)) if file is not None and has_tensors(file) else []
+    if other := name_of_other_model(keys):
+        return f"{place}: holds {other}; supported: Stable Diffusion 1.x and 2.x, and their parts"
+    if file == place and has_tensors(place):
         config = place.parent / "config.json"
         advice = f"; give its folder, {place.parent}" if config.is_file() else ""
         return (

@@ -27,8 +27,8 @@ from magicvideo_jax.diffusion.known_schedules import (
     ANIMATEDIFF_NOISE,
 )
 from magicvideo_jax.experiment.config import Component, check_experiment
-from magicvideo_jax.experiment.initial_weights import initial_of
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.opening.initial_weights import initial_of
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.experiment.setup import RunSetup, set_up_or_resume

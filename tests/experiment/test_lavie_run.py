@@ -19,8 +19,8 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.diffusion.known_schedules import LAVIE_NOISE
 from magicvideo_jax.experiment.config import Experiment, ModelConfig
-from magicvideo_jax.experiment.initial_weights import initial_of
 from magicvideo_jax.experiment.networks import Networks, split_trained
+from magicvideo_jax.experiment.opening.initial_weights import initial_of
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.shapes import fit_to_weights
 from magicvideo_jax.models.temporal import LAVIE, TemporalConfig

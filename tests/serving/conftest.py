@@ -14,7 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 DESKTOP = {"width": 1280, "height": 900}
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000
 """How long an action or an expectation waits: the machine may be busy."""
 AT_HOME = "127.0.0.1"
 

@@ -41,7 +41,7 @@ def _convert(source, target, **asked):
     """The verb, in this process."""
     defaults = {"to": None, "overwrite": False, "dtype": "float32", "ema": False}
     defaults |= {"prediction_type": None, "tokenizer": None, "vae": None, "text": None}
-    defaults |= {"variant": "", "motion": None, "motion_norm": "auto", "lora": []}
+    defaults |= {"variant": "", "motion": "", "motion_norm": "auto", "lora": []}
     convert(Namespace(source=str(source), target=str(target), **(defaults | asked)))
 
 

@@ -21,11 +21,15 @@ from magicvideo_jax.data.drawn.shape_clips import (
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.experiment.config import Component, EvaluateConfig, read_experiment
 from magicvideo_jax.experiment.held_out import open_held_out
-from magicvideo_jax.experiment.initial_weights import EMBEDDED, initial_of, initial_weights
+from magicvideo_jax.experiment.opening.initial_weights import (
+    EMBEDDED,
+    initial_of,
+    initial_weights,
+)
 from magicvideo_jax.experiment.stages.registry import stage_of
 
 MOST_BYTES = 16e6
-SCENE_SEEDS = (1001,)
+SCENE_SEEDS = (1801,)
 """Seeds of held-out scenes on which nothing was chosen."""
 
 

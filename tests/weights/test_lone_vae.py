@@ -13,7 +13,11 @@ from tiny_pipeline import FILES, change, single_file_of, tiny_folder
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.experiment.config import Component
-from magicvideo_jax.experiment.initial_weights import initial_of, initial_weights, with_vae_of
+from magicvideo_jax.experiment.opening.initial_weights import (
+    initial_of,
+    initial_weights,
+    with_vae_of,
+)
 from magicvideo_jax.experiment.pipeline import load
 from magicvideo_jax.preparation.latent_encoder import open_latent_encoder
 from magicvideo_jax.weights.tables import compvis_keys as compvis

@@ -30,6 +30,7 @@ from magicvideo_jax.models.temporal import (
     with_motion_norm,
 )
 from magicvideo_jax.weights.components import MOTION, component_weights
+from magicvideo_jax.weights.lora.lora_merge import with_loras
 from magicvideo_jax.weights.motion_weights import positions_of
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.tables.motion_keys import DIFFUSERS_KEYS, ORIGINAL_KEYS
@@ -310,6 +311,25 @@ def test_another_thing_than_motion_modules_is_named(tmp_path, edit, words):
     said = refusal(tmp_path / "mm.safetensors")
     assert words in said
     assert "mm.safetensors" in said
+
+
+def test_motion_modules_given_as_a_lora_are_sent_to_their_argument(tmp_path):
+    save_file(original_keys(tiny_adapter()), tmp_path / "mm.safetensors")
+    save_file(tiny_adapter().state_dict(), tmp_path / "diffusers.safetensors")
+    saved_adapter(tmp_path / "adapter")
+    saved_adapter(tmp_path / "fp16", variant="fp16")
+    parts = open_weights(random_folder()).parts
+    for name in ("mm.safetensors", "diffusers.safetensors", "adapter", "fp16"):
+        with pytest.raises(UserError, match=rf"{name}.*no LoRA \(--motion or config.motion_from\)"):
+            with_loras(parts, [f"{tmp_path / name}:0.5"], argument="--lora")
+
+
+@pytest.mark.parametrize("name", ["pytorch_lora_weights", "diffusion_pytorch_model"])
+def test_a_lora_given_as_motion_modules_is_sent_to_its_argument(tmp_path, name):
+    tensors = _motion_lora({}) if name.startswith("diff") else _domain_adapter({})
+    save_file(tensors, tmp_path / f"{name}.safetensors")
+    for place in (tmp_path, tmp_path / f"{name}.safetensors"):
+        assert "--lora=FILE:SCALE" in refusal(place)
 
 
 @pytest.mark.parametrize(

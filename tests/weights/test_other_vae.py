@@ -16,7 +16,7 @@ from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, ModelConfig
-from magicvideo_jax.experiment.initial_weights import initial_weights, with_vae_of
+from magicvideo_jax.experiment.opening.initial_weights import initial_weights, with_vae_of
 from magicvideo_jax.experiment.pipeline import load
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.setup import set_up_or_resume

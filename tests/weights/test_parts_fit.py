@@ -12,7 +12,7 @@ from tiny_pipeline import FILES, change, change_json, single_file_of, tiny_folde
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
-from magicvideo_jax.experiment.initial_weights import initial_weights
+from magicvideo_jax.experiment.opening.initial_weights import initial_weights
 from magicvideo_jax.weights.components import VAE, component_weights
 from magicvideo_jax.weights.jax_params import save_params
 from magicvideo_jax.weights.locate import EMBEDDED

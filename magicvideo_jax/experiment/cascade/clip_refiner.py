@@ -12,8 +12,8 @@ from magicvideo_jax.core.types import Clip, Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
-from magicvideo_jax.experiment.initial_weights import InitialWeights, check_whole
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.opening.initial_weights import InitialWeights, check_whole
 from magicvideo_jax.experiment.pipeline import checked_tokenizer, loaded_params
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
 from magicvideo_jax.sampling.keyframes import SampleConfig

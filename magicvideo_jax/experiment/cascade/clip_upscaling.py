@@ -12,11 +12,12 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
 from magicvideo_jax.experiment.config import Component
-from magicvideo_jax.experiment.initial_weights import (
+from magicvideo_jax.experiment.opening.initial_weights import (
     InitialWeights,
+    initial_from,
     initial_weights,
-    with_unet_of,
 )
+from magicvideo_jax.experiment.opening.weight_additions import with_unet_of
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import SUPER_RESOLUTION_SAMPLE
 from magicvideo_jax.sampling.super_resolution import NOISE_LEVEL, noisy_pictures, parts_of
@@ -32,7 +33,7 @@ class ClipUpscaling(ClipRefiner):
 
     def __init__(self, initial: InitialWeights, name: str):
         """See `ClipRefiner`."""
-        self._noise = initial.low_resolution or LOW_RESOLUTION_NOISE
+        self._noise = initial.weights.low_resolution or LOW_RESOLUTION_NOISE
         super().__init__(initial, name)
 
     def many(
@@ -79,5 +80,5 @@ def load_upscaling(path: str | Path, *, unet: str | Path = "") -> ClipUpscaling:
     initial = initial_weights(str(path), argument="--upscaler")
     if Component.UNET in initial.parts:
         check_task(initial.parts[Component.UNET].config, task, name)
-    initial = with_unet_of(initial, str(unet), argument="--super_resolution", task=task)
-    return ClipUpscaling(initial, name)
+    weights = with_unet_of(initial.weights, str(unet), argument="--super_resolution", task=task)
+    return ClipUpscaling(initial_from(weights), name)

@@ -12,7 +12,8 @@ from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
-from magicvideo_jax.experiment.initial_weights import initial_weights, with_unet_of
+from magicvideo_jax.experiment.opening.initial_weights import initial_from, initial_weights
+from magicvideo_jax.experiment.opening.weight_additions import with_unet_of
 from magicvideo_jax.sampling.interpolation import copied_keyframes, interpolated_frames
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import INTERPOLATION_SAMPLE
@@ -68,7 +69,7 @@ def load_interpolation(path: str | Path, *, unet: str | Path) -> FrameInterpolat
     """
     name = f"--interpolation={unet}"
     initial = initial_weights(str(path), argument="--weights")
-    initial = with_unet_of(
-        initial, str(unet), argument="--interpolation", task=UNetTask.INTERPOLATE
+    weights = with_unet_of(
+        initial.weights, str(unet), argument="--interpolation", task=UNetTask.INTERPOLATE
     )
-    return FrameInterpolation(initial, name)
+    return FrameInterpolation(initial_from(weights), name)

@@ -16,8 +16,8 @@ from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.evaluation.metrics import MetricInput, Scores, measure
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.held_out import HeldOut
-from magicvideo_jax.experiment.initial_weights import initial_weights
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.opening.initial_weights import initial_weights
 from magicvideo_jax.experiment.stages.stage import (
     Evaluator,
     PreviewRows,

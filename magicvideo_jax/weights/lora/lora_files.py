@@ -11,6 +11,7 @@ import numpy as np
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.weights.components import TEXT, UNET, ComponentWeights
+from magicvideo_jax.weights.formats.motion_files import is_motion_adapter
 from magicvideo_jax.weights.lora.lora_factors import (
     ArrayShape,
     factors_fit,
@@ -24,6 +25,7 @@ from magicvideo_jax.weights.tables.compvis_keys import UNetNumbering
 from magicvideo_jax.weights.tables.known_extras import name_of_kind
 from magicvideo_jax.weights.tables.lora_keys import (
     ABSENT_LAYERS,
+    MOTION_MODULES,
     REFUSED_LORAS,
     FactorNames,
     LoRAForm,
@@ -39,6 +41,7 @@ _FILES = tuple(
     for ending in ("safetensors", "bin")
 )
 """Names of a LoRA's file in a folder: diffusers', PEFT's, that of published MotionLoRA."""
+_SUPPORTED = "LoRA for Stable Diffusion 1.x and 2.x"
 _LISTED = 2
 _MADE_FOR = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 """Models by the width of their text states."""
@@ -100,11 +103,13 @@ def open_lora(path: Path, parts: Mapping[str, ComponentWeights[Any]]) -> list[Lo
     the file and what does not fit: another kind of adapter, layers that the networks do not have,
     other widths.
     """
+    if is_motion_adapter(path):
+        raise UserError(f"{path}: holds {MOTION_MODULES}; supported: {_SUPPORTED}")
     file = _file_in(path)
     tensors = {key.removeprefix("module."): x for key, x in open_tensors(file).items()}
     what = name_of_kind(tensors, REFUSED_LORAS)
     if what:
-        raise UserError(f"{file}: holds {what}; supported: LoRA for Stable Diffusion 1.x and 2.x")
+        raise UserError(f"{file}: holds {what}; supported: {_SUPPORTED}")
     forms = lora_forms(parts)
     found = [(layer, _names_in(tensors, layer, forms)) for layer in kernel_layers(parts)]
     named = [(layer, names) for layer, names in found if names is not None]
@@ -125,16 +130,19 @@ def open_lora(path: Path, parts: Mapping[str, ComponentWeights[Any]]) -> list[Lo
     return [update(layer, names) for layer, names in named]
 
 
+def file_in_folder(folder: Path) -> Path | None:
+    """The file of a folder that has a usual name of a LoRA's; None without one."""
+    return next((folder / name for name in _FILES if (folder / name).is_file()), None)
+
+
 def _file_in(path: Path) -> Path:
     """The LoRA's file: the path itself, or the one in a folder."""
-    if not path.is_dir():
-        if not has_tensors(path):
-            raise UserError(f"{path}: {kind_of(path).value}")
-        return path
-    for name in _FILES:
-        if (path / name).is_file():
-            return path / name
-    raise UserError(f"{path}: no LoRA in this folder; looked for {', '.join(_FILES)}")
+    file = file_in_folder(path) if path.is_dir() else path
+    if file is None:
+        raise UserError(f"{path}: no LoRA in this folder; looked for {', '.join(_FILES)}")
+    if not has_tensors(file):
+        raise UserError(f"{file}: {kind_of(file).value}")
+    return file
 
 
 def _names_in(

@@ -133,6 +133,7 @@ def forms_for(numbering: UNetNumbering) -> tuple[LoRAForm, ...]:
     return (*_FORMS, form)
 
 
+MOTION_MODULES = "motion modules of AnimateDiff, which are no LoRA (--motion or config.motion_from)"
 REFUSED_LORAS = (
     (r".*\.lora_mid\.weight", "a Tucker decomposition (LoCon with use_tucker)"),
     (r".*\.hada_\w+", "LoHa"),
@@ -141,6 +142,10 @@ REFUSED_LORAS = (
     (r".*\.oft_\w+", "OFT"),
     (r".*\.diff(_b)?", "whole differences of weights"),
     (r".*\.lora_embedding_[AB].*", "a LoRA of embeddings"),
+    (
+        r"(.*\.)?motion_modules\.\d+\.(temporal_transformer\.)?proj_in\.weight",
+        MOTION_MODULES,
+    ),
     (
         r"(transformer\.|lora_transformer_).*|(.*[._])?(double_blocks|joint_blocks)[._].*",
         "a LoRA for FLUX or Stable Diffusion 3",

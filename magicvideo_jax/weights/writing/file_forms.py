@@ -52,15 +52,3 @@ def file_form_of(weights: Weights, asked: str | None, *, target: Path) -> FileFo
         f"TARGET {target}: a folder is written, not a file, of weights without {words}: give a name "
         f"without {target.suffix}"
     )
-
-
-def check_file_target(target: Path, *, overwrite: bool) -> None:
-    """`UserError` where something is at `target` that may not be replaced."""
-    if not target.exists() and not target.is_symlink():
-        return
-    if target.is_symlink() or not target.is_file():
-        raise UserError(f"{target}: something other than a file is there; give another TARGET")
-    if not overwrite:
-        raise UserError(
-            f"{target}: is there already; give another TARGET, or --overwrite to replace it"
-        )

@@ -41,7 +41,6 @@ from magicvideo_jax.weights.folders import (
     SCHEDULER,
     TOKENIZER,
 )
-from magicvideo_jax.weights.formats.motion_files import is_motion_adapter
 from magicvideo_jax.weights.formats.taesd_files import HALVES, TAESD, TAESD_CLASS, taesd_file
 from magicvideo_jax.weights.jax_params import save_params
 from magicvideo_jax.weights.motion_json import MOTION_UNET, motion_unet_json
@@ -50,9 +49,6 @@ from magicvideo_jax.weights.streaming import Tick, silent
 from magicvideo_jax.weights.tables.naming import Layout, Name, NamingStyle, Table, name_of
 from magicvideo_jax.weights.tensor_files import SAFETENSORS
 from magicvideo_jax.weights.writing.write_safetensors import write_safetensors
-
-_OURS = (INDEX, *map(taesd_file, HALVES), f"{VAE.folder}/{CONFIG}")
-"""A folder that holds none of these files was not written by `convert`: it is never replaced."""
 
 _ONLY_IN = {
     "StableDiffusionPipeline": {
@@ -72,22 +68,6 @@ ProgressFactory = Callable[[str, int], AbstractContextManager[Tick]]
 def no_progress(_: str, __: int) -> AbstractContextManager[Tick]:
     """A `ProgressFactory` that shows nothing."""
     return nullcontext(silent)
-
-
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """`UserError` where something is at `target` that may not be replaced."""
-    if not target.exists() and not target.is_symlink():
-        return
-    if target.is_symlink() or not target.is_dir():
-        raise UserError(f"{target}: something other than a folder is there; give another TARGET")
-    if not any(target.iterdir()):
-        return
-    if not any((target / name).exists() for name in _OURS) and not is_motion_adapter(target):
-        raise UserError(f"{target}: the folder holds other things; give another TARGET")
-    if not overwrite:
-        raise UserError(
-            f"{target}: is there already; give another TARGET, or --overwrite to replace it"
-        )
 
 
 def check_complete(weights: Weights, where: str) -> None:

@@ -1,0 +1,232 @@
+"""Where a run's first weights come from: nothing, Stable Diffusion weights, or another run; the VAE
+and the motion modules may come from elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import Any
+
+import jax
+
+from magicvideo_jax.core.dataclass_dict import from_plain
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.keys import key_for
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.core.types import Params
+from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig
+from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.opening.run_weights import experiment_of
+from magicvideo_jax.experiment.opening.weight_additions import CONFIG, open_networks, with_additions
+from magicvideo_jax.models.bind import Network
+from magicvideo_jax.models.temporal import VIDEO_PARTS, MotionNorm, with_motion_norm
+from magicvideo_jax.parallel.shardings import on_local_device
+from magicvideo_jax.runtime.progress import say
+from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.sampling.published import noise_of_fresh_layers
+from magicvideo_jax.weights.components import ComponentWeights, Weights
+from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
+from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
+from magicvideo_jax.weights.folders import INDEX, SAMPLE
+from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers
+from magicvideo_jax.weights.locate import EMBEDDED
+from magicvideo_jax.weights.match import may_miss
+
+__all__ = [
+    "EMBEDDED",
+    "InitialWeights",
+    "initial_from",
+    "initial_of",
+    "initial_weights",
+    "with_vae_of",
+]
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """First weights, opened: a part for each network that has any."""
+
+    weights: Weights = field(default_factory=Weights)
+    motion_norm: MotionNorm = MotionNorm.AUTO
+    """Convention that is asked for of motion modules, those that begin as identities too."""
+
+    @property
+    def parts(self) -> dict[Component, ComponentWeights[Any]]:
+        """The networks."""
+        return {Component(name): part for name, part in self.weights.parts.items()}
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """Experiment of the run they come from; None for other weights."""
+        return experiment_of(self.weights)
+
+    def sample(self, name: str) -> SampleConfig | None:
+        """Settings that the weights are sampled with; None where they say none.
+
+        Errors: `UserError` that begins with `name` for settings that are out of range.
+        """
+        if self.weights.sample_json is None:
+            return None
+        return from_plain(SampleConfig, self.weights.sample_json, f"{name}: {INDEX}: {SAMPLE}")
+
+    def fitted(self, model: ModelConfig) -> ModelConfig:
+        """The model with the numbers of the weights; its temporal settings stay, but for motion
+        modules, which are as their weights have them. The VAE's may be left out: weights of a
+        VideoVAE bring them."""
+        temporal, noise = model.unet.temporal, self.weights.noise
+        if Component.UNET in self.parts:
+            unet = self.parts[Component.UNET].config
+            if temporal is not None and unet.temporal is None:
+                noise = noise_of_fresh_layers(temporal, noise)
+            elif temporal is not None and temporal.motion is not None:
+                temporal = unet.temporal
+            model = replace(model, unet=replace(unet, temporal=temporal))
+        if temporal is not None and temporal.motion is not None:
+            temporal = with_motion_norm(temporal, self.motion_norm)
+            model = replace(model, unet=replace(model.unet, temporal=temporal))
+        if Component.VAE in self.parts:
+            vae = self.parts[Component.VAE].config
+            model = replace(model, vae=replace(vae, temporal=model.vae.temporal or vae.temporal))
+        if Component.TEXT in self.parts:
+            model = replace(model, text=self.parts[Component.TEXT].config)
+        return model if noise is None else replace(model, noise=noise)
+
+    def without(self, components: Sequence[Component]) -> "InitialWeights":
+        """The same without the weights of some networks."""
+        left_out = [component.value for component in components]
+        parts = {name: x for name, x in self.weights.parts.items() if name not in left_out}
+        return replace(self, weights=replace(self.weights, parts=parts))
+
+    def load(
+        self, component: Component, network: Network, shardings: Params, *, seed: int
+    ) -> tuple[Params, int]:
+        """A network's parameters on their devices, and how many of them the weights have; the
+        rest is fresh."""
+        fresh = partial(network.init, key_for(seed, 0, f"init {component.value}"))
+        if component not in self.parts:
+            return jax.jit(fresh, out_shardings=shardings)(), 0
+        part = self.parts[component]
+        added = () if getattr(part.config, "temporal", None) is not None else VIDEO_PARTS
+        absent = (*added, *part.lacks)
+        params = part.load(network.shapes, shardings=shardings, may_be_missing=absent, fresh=fresh)
+        there = [
+            leaf for path, leaf in flatten(network.shapes).items() if not may_miss(path, absent)
+        ]
+        return params, sum(leaf.size for leaf in there)
+
+    def opened(self, component: Component) -> tuple[ModelConfig, Networks, Params]:
+        """One network for use without training, on this host's first device: the model, its
+        networks, and `{component: parameters}`."""
+        model = self.fitted(ModelConfig())
+        networks = Networks(model)
+        network = networks.by_component[component]
+        params, _ = self.load(component, network, on_local_device(network.shapes), seed=0)
+        return model, networks, {component.value: params}
+
+
+def initial_weights(init_from: str, *, argument: str = "config.init_from") -> InitialWeights:
+    """Open first weights: `scratch`, a name of `EMBEDDED`, a work folder, or weights in any known
+    form, here or on the Hugging Face Hub.
+
+    Errors: those of `open_weights`; `UserError` naming `argument`.
+    """
+    return initial_from(open_networks(init_from, argument=argument))
+
+
+def initial_from(weights: Weights, motion_norm: MotionNorm = MotionNorm.AUTO) -> InitialWeights:
+    """First weights of opened ones, whose notes are said, each once."""
+    for note in weights.notes:
+        _say_once(f"note: {note}")
+    return InitialWeights(weights, motion_norm)
+
+
+def initial_of(experiment: Experiment) -> InitialWeights:
+    """The first weights that a config names: those of `init_from`, with the VAE of `vae_from` and
+    the U-Net of `unet_from`, the motion modules of `motion_from`, and the LoRA files of `lora`.
+
+    Errors: also `UserError` for weights that are not whole and would leave a network untrained.
+    """
+    argument = "config.init_from"
+    initial = initial_weights(experiment.init_from, argument=argument)
+    initial = with_vae_of(initial, experiment.vae_from, argument="config.vae_from")
+    weights = with_additions(
+        initial.weights,
+        CONFIG,
+        unet=experiment.unet_from,
+        motion=experiment.motion_from,
+        loras=experiment.lora,
+    )
+    initial = initial_from(weights, experiment.motion_norm)
+    name = f"{argument}={experiment.init_from}"
+    if Component.UNET in initial.parts:
+        unet = initial.parts[Component.UNET].config
+        check_task(unet, UNetTask.GENERATE, name)
+        check_lavie_layers(unet.temporal, experiment.model.unet.temporal, name)
+    check_whole(initial, name, vae="set config.vae_from")
+    check_halves(initial, ("encoder", "decoder"), name)
+    return initial
+
+
+def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> InitialWeights:
+    """First weights with the VAE of other `weights`, in any form that holds one; empty: unchanged.
+
+    Errors: `UserError` naming `argument` where there is no VAE, or one with latents of its own.
+    """
+    if not weights:
+        return initial
+    other = initial_weights(weights, argument=argument)
+    if Component.VAE not in other.parts:
+        raise UserError(
+            f"{argument}={weights}: no VAE: give a work folder or weights that hold one"
+        )
+    if Component.VAE in initial.parts:
+        differs = fingerprint_difference(_fingerprint_of(other), _fingerprint_of(initial))
+        if differs is not None:
+            raise UserError(
+                f"{argument}={weights} decodes latents of another VAE ({differs}): give one made of "
+                "this model's, or leave it empty"
+            )
+    vae = other.parts[Component.VAE]
+    parts = {**initial.weights.parts, Component.VAE.value: vae}
+    joined = replace(initial.weights, parts=parts)
+    check_parts(joined, f"{argument}={weights}")
+    return replace(initial, weights=joined)
+
+
+def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:
+    """Check that weights with a U-Net have its VAE and text encoder: fresh ones would be of no
+    use to it.
+
+    Errors: `UserError` that begins with `name` and says what supplies the part; `vae` says it of
+    the VAE.
+    """
+    if Component.UNET not in initial.parts:
+        return
+    cures = {Component.VAE: vae, Component.TEXT: "convert them with --text WEIGHTS"}
+    missing = [component for component in PIPELINE if component not in initial.parts]
+    if missing:
+        words = {Component.VAE: "VAE", Component.TEXT: "text encoder"}
+        cure = ", and ".join(cures[one] for one in missing)
+        if len(missing) == len(PIPELINE) - 1:
+            cure = "give weights that hold them, and this U-Net as config.unet_from or --unet"
+        raise UserError(
+            f"{name}: holds no {' and no '.join(words[one] for one in missing)}: {cure}"
+        )
+
+
+def check_halves(initial: InitialWeights, needed: Sequence[str], name: str) -> None:
+    """Check that a VAE has the halves that are needed: TAESD's may be one alone. Errors:
+    `UserError`."""
+    part = initial.parts.get(Component.VAE)
+    for half in needed:
+        if part is not None and half in part.lacks:
+            raise UserError(f"{name}: TAESD without its {half}: add taesd_{half}.safetensors")
+
+
+def _fingerprint_of(initial: InitialWeights) -> Fingerprint:
+    model, _, params = initial.opened(Component.VAE)
+    return vae_fingerprint(params[Component.VAE.value], model.vae)
+
+
+@cache
+def _say_once(line: str) -> None:
+    say(line)
