@@ -54,7 +54,7 @@ def test_they_are_whole_and_small():
 
 
 def test_a_clip_shows_its_prompt_where_no_weights_are_named(tmp_path, monkeypatch):
-    """The command and Python use the settings that the weights were scored with."""
+    """Clips by the command and from Python, with the settings that the weights were scored with."""
     arguments = ["sample", "--prompt=a red heart moving left", f"--out={tmp_path}/clip.mp4"]
     monkeypatch.setattr(sys, "argv", arguments)
     sample.main()
@@ -112,7 +112,7 @@ def test_the_video_vae_flickers_less_than_the_decoder_of_images():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SCENE_SEEDS)
 def test_clips_of_256_unseen_captions(seed, tmp_path, monkeypatch):
-    """No choice was made on these scenes."""
+    """Scores by the command; no choice was made on these scenes."""
     scores = tmp_path / "scores.json"
     how = ("--metrics=caption_accuracy", "--clips=256", f"--seed={seed}", f"--out={scores}")
     monkeypatch.setattr(sys, "argv", ["evaluate", "--weights=embedded_video", *how])
