@@ -61,6 +61,11 @@ RULES = (
         f"{_VIDEO} {_DRAWN} --config.vae_from= --config.data.precompute_examples=1",
     ),
     Rule(
+        r"^python -m magicvideo_jax\.train --config=(configs/t2v\.py|t2v):few ",
+        How.VERB,
+        f"{_VIDEO} --config.init_from=sd15 --config.vae_from= --config.data.size=32",
+    ),
+    Rule(
         r"^python -m magicvideo_jax\.train --config=(configs/t2v\.py|t2v):sd15 ",
         How.VERB,
         f"{_VIDEO} --config.data.size=32",
