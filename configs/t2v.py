@@ -39,6 +39,7 @@ def get_config(preset: str = ""):
             config.train.update(steps=200, save_every=100, preview_every=100)
             config.optim.update(lr=5e-4, temporal_lr=5e-3)
             config.sample.guidance = 5.0
+            config.evaluate.update(clips=4, batch_size=1)  # of ten clips, one is held out
         case "emoji":
             minutes(config)
             config.vae_from = ""  # the VAE of --config.init_from knows the pictures

@@ -61,6 +61,11 @@ RULES = (
         f"{_VIDEO} {_DRAWN} --config.vae_from= --config.data.precompute_examples=1",
     ),
     Rule(
+        r"^python -m magicvideo_jax\.train --config=(configs/t2v\.py|t2v):few ",
+        How.VERB,
+        f"{_VIDEO} --config.init_from=sd15 --config.vae_from= --config.data.size=32",
+    ),
+    Rule(
         r"^python -m magicvideo_jax\.train --config=(configs/t2v\.py|t2v):sd15 ",
         How.VERB,
         f"{_VIDEO} --config.data.size=32",
@@ -113,6 +118,7 @@ RULES = (
     Rule(r"^python -m magicvideo_jax\.plan .*--quick\b", How.VERB),
     Rule(r"^python -m magicvideo_jax\.plan ", How.VERB, "--quick"),
     Rule(r"^python -m magicvideo_jax\.convert ", How.VERB),
+    Rule(r"^python -m magicvideo_jax\.serve ", How.HELP),
     Rule(r"^python benchmarks/", How.HELP),
     Rule(r"^launch/local\.sh ", How.DRY_RUN),
     Rule(r"^launch/tpu_vm\.sh ", How.DRY_RUN),

@@ -34,7 +34,7 @@ def write_random_sd15(folder: Path) -> None:
         "vae": _random(VAE, VAEConfig()),
         "text_encoder": _random(TEXT, VIT_L),
     }
-    weights = Weights(networks, noise, noise_json(noise), folder.with_name("words"))
+    weights = Weights(networks, noise, noise_json(noise), tokenizer=folder.with_name("words"))
     write_diffusers(weights, folder, dtype=np.float16)
 
 

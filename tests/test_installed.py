@@ -91,7 +91,7 @@ def test_a_verb_says_what_it_does(installed, verb):
 
 @pytest.mark.parametrize("config", ["t2v", "configs/t2v.py:sd15"])
 def test_a_config_and_its_weights_are_found_from_elsewhere(installed, config):
-    """The plan of `t2v` reads the embedded weights."""
+    """The plan of `t2v` opens the embedded weights, of images and of clips."""
     done = run(
         installed,
         "plan",

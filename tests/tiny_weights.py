@@ -25,6 +25,6 @@ def written(folder: Path, model: ModelConfig, params: Params, tokenizer: Path) -
         "vae": component_weights(VAE, model.vae, params["vae"]),
         "text_encoder": component_weights(TEXT, model.text, params["text_encoder"]),
     }
-    weights = Weights(parts, model.noise, noise_json(model.noise), tokenizer)
+    weights = Weights(parts, model.noise, noise_json(model.noise), tokenizer=tokenizer)
     write_jax(weights, folder)
     return str(folder)

@@ -147,7 +147,8 @@ class Experiment:
     """What is trained: a name of `experiment/stages/registry.py`."""
     init_from: str = "embedded"
     """A diffusers folder, a single file, a converted folder or a work folder; such weights' name on the Hugging Face
-    Hub, as `owner/name` or `hf://owner/name@revision/path`; `embedded`; or `scratch`."""
+    Hub, as `owner/name` or `hf://owner/name@revision/path`; `embedded` (text to image) or `embedded_video`; or
+    `scratch`."""
     vae_from: str = ""
     """Weights whose VAE takes the place of that of `init_from`: a VideoVAE that was made of it. Empty: none does."""
     unet_from: str = ""

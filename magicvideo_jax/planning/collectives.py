@@ -68,7 +68,9 @@ def find_collectives(program: str, devices: int) -> list[Collective]:
             result, kind, is_start = match.groups()
             group = _group_size(line, devices)
             sizes = [array_bytes(dtype, shape) for dtype, shape, _ in ARRAY_PATTERN.findall(result)]
-            if is_start and kind in ("all-gather", "collective-permute"):
+            if is_start and kind == "all-gather":
+                sizes = sizes[len(sizes) // 2 :]  # (operands, results)
+            elif is_start and kind == "collective-permute":
                 sizes = sizes[1:2]  # (operand, result, ..)
             full = sum(sizes) * (group if kind == "reduce-scatter" else 1)
             # libtpu writes a reduce-scatter as a fusion of an all-reduce and a slice.

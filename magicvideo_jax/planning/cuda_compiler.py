@@ -126,6 +126,8 @@ def assigned_memory(text: str) -> ProgramMemory:
     """
     sizes = dict.fromkeys(("arguments", "temporaries", "outputs", "aliased"), 0)
     for size, kind in re.findall(r"^allocation \d+: size (\d+),(.*)$", text, re.MULTILINE):
+        if "thread-local" in kind:  # registers of kernels
+            continue
         is_argument, is_output = "parameter " in kind, "maybe-live-out" in kind
         sizes["arguments"] += int(size) * is_argument
         sizes["outputs"] += int(size) * is_output

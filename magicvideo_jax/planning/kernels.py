@@ -30,7 +30,7 @@ class Kernel:
     """A kernel of a program."""
 
     operation: str
-    """Class of operation: a name in `CLASSES`."""
+    """Class of operation: a name in `OPERATIONS`."""
     bytes: int
     flops: int
     times: int
@@ -42,6 +42,8 @@ class _Traits:
     """What decides on the class of a kernel."""
 
     instruction: Instruction
+    kind: str
+    """Kind of instruction, without what makes it asynchronous."""
     target: str
     """Function of a library that it calls, if any."""
     flops: int
@@ -50,17 +52,13 @@ class _Traits:
     """Whether it lies outside of the differentiated function of a training step."""
 
     @property
-    def kind(self) -> str:
-        return self.instruction.kind.removesuffix("-start")
-
-    @property
     def is_copy(self) -> bool:
         """Whether it is a copy, also one that XLA fused with a change of layout."""
         names = ("copy", "transpose", "wrapped_transpose", "input_transpose_fusion")
         return self.kind in names or self.instruction.name.startswith(names)
 
 
-CLASSES: tuple[tuple[str, Callable[[_Traits], bool]], ...] = (
+OPERATIONS: tuple[tuple[str, Callable[[_Traits], bool]], ...] = (
     ("collective", lambda k: k.kind in COLLECTIVE_KINDS),
     ("attention, backward", lambda k: "fmha" in k.target and k.is_backward),
     ("attention", lambda k: "fmha" in k.target),
@@ -94,6 +92,9 @@ _NO_KERNEL = {
     "call",
 }
 
+_RETURNS_OPERANDS = {"all-gather-start", "collective-permute-start", "async-start"}
+"""Asynchronous instructions whose result holds their operands too."""
+
 
 def find_kernels(program: str) -> list[Kernel]:
     """Kernels in the text of a program that is compiled for a GPU (`compiled.as_text()`)."""
@@ -109,18 +110,27 @@ def find_kernels(program: str) -> list[Kernel]:
                 continue
             called = re.search(r"\bcalls=%?([\w.\-]+)", one.attributes)
             body = bodies(called[1]) if called else []
-            op_name = one.op_name
-            target = re.search(r'custom_call_target="([^"]*)"', one.attributes)
-            traits = _Traits(
-                one,
-                target[1] if target else "",
-                _flops(one, results, target[1] if target else "", body),
-                is_backward="transpose(" in op_name,
-                is_update=is_training and bool(op_name) and "jvp(" not in op_name,
-            )
-            operation = next(label for label, is_such in CLASSES if is_such(traits))
+            traits = _traits(one, results, body, is_training=is_training)
+            operation = next(label for label, is_such in OPERATIONS if is_such(traits))
             kernels.append(Kernel(operation, _bytes(one, results, body), traits.flops, times))
     return kernels
+
+
+def _traits(
+    one: Instruction, results: dict[str, str], body: list[Instruction], *, is_training: bool
+) -> _Traits:
+    called = re.search(r'custom_call_target="([^"]*)"', one.attributes)
+    target, kind = called[1] if called else "", one.kind.removesuffix("-start")
+    if kind == "async":  # a body of one instruction
+        kind = next(each.kind for each in body if each.is_root)
+    return _Traits(
+        one,
+        kind,
+        target,
+        _flops(one, results, target, body),
+        is_backward="transpose(" in one.op_name,
+        is_update=is_training and bool(one.op_name) and "jvp(" not in one.op_name,
+    )
 
 
 def _bytes(one: Instruction, results: dict[str, str], body: list[Instruction]) -> int:
@@ -129,6 +139,8 @@ def _bytes(one: Instruction, results: dict[str, str], body: list[Instruction]) -
     # The last result of a library's call is scratch memory.
     if one.kind == "custom-call" and re.search(r"\b[su]8\[\d*\](\{0\})?\)$", one.result):
         written = written[:-1]
+    if one.kind in _RETURNS_OPERANDS:
+        return sum(written)
     parameters = {int(each.arguments): each for each in body if each.kind == "parameter"}
     if len(parameters) != len(one.operands):
         return sum(written) + sum(sum(_sizes(_type_of(name, results))) for name in one.operands)

@@ -14,6 +14,8 @@ from magicvideo_jax.planning.roofline import (
 from magicvideo_jax.planning.topology import CHIPS
 
 MIB, GIB = 2**20, 2**30
+_NAME = 100
+"""Characters of the name of an operation; XLA joins those of many into one."""
 
 
 def plan_lines(plan: ProgramPlan) -> Iterator[str]:
@@ -64,7 +66,7 @@ def _cost_lines(plan: ProgramPlan, costs: Costs) -> Iterator[str]:
         yield ""
     yield "largest arrays it makes       MiB  number"
     for one in costs.largest:
-        yield f"  {one.shape:<24}{one.bytes / MIB:9,.1f}{one.number:8}  {one.operation}"
+        yield f"  {one.shape:<24}{one.bytes / MIB:9,.1f}{one.number:8}  {one.operation[:_NAME]}"
 
 
 def _kernel_lines(plan: ProgramPlan, operations: tuple[OperationCosts, ...]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from magicvideo_jax.planning.chip import Rates
-from magicvideo_jax.planning.kernels import CLASSES, Kernel
+from magicvideo_jax.planning.kernels import OPERATIONS, Kernel
 
 REACHED = 0.8
 LAUNCH = 5e-6
@@ -31,7 +31,7 @@ class OperationCosts:
 
 def costs_by_operation(kernels: Iterable[Kernel], rates: Rates) -> tuple[OperationCosts, ...]:
     """Costs by class of operation, in descending order of time."""
-    of_class: dict[str, list[Kernel]] = {name: [] for name, _ in CLASSES}
+    of_class: dict[str, list[Kernel]] = {name: [] for name, _ in OPERATIONS}
     for kernel in kernels:
         of_class[kernel.operation].append(kernel)
     costs = (

@@ -31,7 +31,7 @@ MOST_PANELS = 12
 MOST_COMPARED = 7
 """Runs on one chart besides the chosen one: as many as there are colours."""
 MOST_SMOOTHING = 30
-"""Per cent of a curve."""
+"""Share of a curve, in per cent."""
 
 Updates = dict[Any, Any]
 """New values of components."""

@@ -17,6 +17,7 @@ from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.unet import UNetLevelConfig
 from magicvideo_jax.parallel.mesh import MeshConfig
 from magicvideo_jax.planning.chip import ProgramMemory, Rates
+from magicvideo_jax.planning.collectives import Collective, find_collectives
 from magicvideo_jax.planning.cuda_compiler import CUDACompiler, assigned_memory
 from magicvideo_jax.planning.flops import count_flops
 from magicvideo_jax.planning.gpu_chips import GPUS
@@ -69,7 +70,7 @@ def test_a_gpu_is_described_to_the_compiler_as_it_is_in_the_table(chip):
 
 
 def test_attention_is_traced_for_the_gpu_of_the_plan():
-    """With cuDNN's capability its form is chosen, which asks for the library; without, this machine decides."""
+    """A plan names the capability; without one, this machine decides."""
     q = jax.ShapeDtypeStruct((1, 64, 2, 8), jax.numpy.float32)
     assert compute_capability() is None
     with tracing_for_gpu("9.0"):
@@ -113,9 +114,18 @@ def test_kernels_are_counted_as_by_hand():
         Kernel("elementwise, backward", 4 * (10 + 10 + 10), 0, 1),
         Kernel("copy", 4 * 2000, 0, 1),
         Kernel("collective", 4 * 20, 0, 1),
+        Kernel("collective", 4 * (16 + 8), 0, 1),
         Kernel("sum", 4 * 1001, 0, 1),
         Kernel("update: gradient norm, AdamW, average", 4 * (10 + 1 + 10), 0, 1),
         Kernel("elementwise", 4 * 30, 0, 3),
+    ]
+
+
+def test_collectives_of_gpus_are_read():
+    """One is asynchronous by itself, one wrapped in a computation."""
+    assert find_collectives(STEP, 2) == [
+        Collective("all-reduce", 4 * 10, 2, 1),
+        Collective("reduce-scatter", 4 * 16, 2, 1),
     ]
 
 
@@ -157,6 +167,7 @@ allocation 1: size 40, page 0, parameter 0, shape |f32[10]| at ShapeIndex {}:
 allocation 2: size 8, page 0, output shape is |f32[2]|, maybe-live-out:
 allocation 3: size 4, page 0, constant:
 allocation 4: size 5000, page 0, preallocated-temp:
+allocation 5: size 16, page 0, thread-local:
 """
     assert assigned_memory(text) == ProgramMemory(
         arguments=140, temporaries=5004, outputs=108, aliased=100

@@ -29,7 +29,7 @@ def sampled(folder: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["embedded", "embedded_video"])
 def test_embedded_weights_sample(name):
-    """Of the video network, its image part."""
+    """The image part of the video network."""
     assert sampled(EMBEDDED[name]).shape == (64, 64, 3)
 
 

@@ -21,11 +21,15 @@ from magicvideo_jax.data.drawn.shape_clips import (
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.experiment.config import Component, EvaluateConfig, read_experiment
 from magicvideo_jax.experiment.held_out import open_held_out
-from magicvideo_jax.experiment.opening.initial_weights import EMBEDDED, initial_of
+from magicvideo_jax.experiment.opening.initial_weights import (
+    EMBEDDED,
+    initial_of,
+    initial_weights,
+)
 from magicvideo_jax.experiment.stages.registry import stage_of
 
 MOST_BYTES = 16e6
-SCENE_SEEDS = (1001,)
+SCENE_SEEDS = (1801,)
 """Seeds of held-out scenes on which nothing was chosen."""
 
 
@@ -50,7 +54,7 @@ def test_they_are_whole_and_small():
 
 
 def test_a_clip_shows_its_prompt_where_no_weights_are_named(tmp_path, monkeypatch):
-    """By the command and from Python, with the settings that the weights were scored with."""
+    """Clips by the command and from Python, with the settings that the weights were scored with."""
     arguments = ["sample", "--prompt=a red heart moving left", f"--out={tmp_path}/clip.mp4"]
     monkeypatch.setattr(sys, "argv", arguments)
     sample.main()
@@ -77,7 +81,8 @@ def test_they_convert_to_jax_and_back_bit_for_bit(name, tmp_path, monkeypatch):
     assert sorted(path.relative_to(back) for path in back.rglob("*") if path.is_file()) == files
     for file in files:
         assert (back / file).read_bytes() == (ours / file).read_bytes(), file
-    assert mv.load(tmp_path / "jax").experiment.sample == mv.load(name).experiment.sample
+    ways = (initial_weights(path).sample("") for path in (name, str(tmp_path / "jax")))
+    assert len(set(ways)) == 1
 
 
 def test_pictures_show_what_unseen_captions_say():
@@ -107,7 +112,7 @@ def test_the_video_vae_flickers_less_than_the_decoder_of_images():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SCENE_SEEDS)
 def test_clips_of_256_unseen_captions(seed, tmp_path, monkeypatch):
-    """By the command; no choice was made on these scenes."""
+    """Scores by the command; no choice was made on these scenes."""
     scores = tmp_path / "scores.json"
     how = ("--metrics=caption_accuracy", "--clips=256", f"--seed={seed}", f"--out={scores}")
     monkeypatch.setattr(sys, "argv", ["evaluate", "--weights=embedded_video", *how])

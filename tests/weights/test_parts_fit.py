@@ -12,6 +12,7 @@ from tiny_pipeline import FILES, change, change_json, single_file_of, tiny_folde
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
+from magicvideo_jax.experiment.opening.initial_weights import initial_weights
 from magicvideo_jax.weights.components import VAE, component_weights
 from magicvideo_jax.weights.jax_params import save_params
 from magicvideo_jax.weights.locate import EMBEDDED
@@ -116,6 +117,22 @@ def test_a_broken_tokenizer_is_refused_when_weights_are_opened(tmp_path, damage,
     with pytest.raises(UserError, match=words) as error:
         open_weights(source)
     assert str(source / "tokenizer") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"steps": 0}, r"_sample\.steps=0: give at least 1"),
+        ({"strength": 1}, r"_sample\.strength: no such field"),
+        ({"sampler": "best"}, r"_sample\.sampler='best': give one of ddim"),
+    ],
+)
+def test_settings_to_sample_with_are_checked_when_they_are_used(tmp_path, said, words):
+    """Those that weights say in their `model_index.json`."""
+    source = shutil.copytree(EMBEDDED["embedded"], tmp_path / "source")
+    change_json(source / "model_index.json", _sample=said)
+    with pytest.raises(UserError, match=rf"^weights: model_index\.json: {words}"):
+        initial_weights(str(source)).sample("weights")
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ class InitialWeights:
 
 
 def initial_weights(init_from: str, *, argument: str = "config.init_from") -> InitialWeights:
-    """Open first weights: `scratch`, one of `EMBEDDED`, a work folder, or weights in any known
+    """Open first weights: `scratch`, a name of `EMBEDDED`, a work folder, or weights in any known
     form, here or on the Hugging Face Hub.
 
     Errors: those of `open_weights`; `UserError` naming `argument`.

@@ -63,7 +63,7 @@ class ModelRequest:
     """A model to load: weights, what is put into them, and how much it decodes at once."""
 
     workdir: str
-    """A work folder, `embedded`, or weights in any known form."""
+    """A work folder, the name of embedded weights, or weights in any known form."""
     unet: str = ""
     motion: str = ""
     motion_norm: str = "auto"
