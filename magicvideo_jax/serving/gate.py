@@ -4,6 +4,7 @@ Gradio can do more than this page wants: fetch other addresses for a browser, an
 for programs, follow links out of a folder. The gate refuses it all before Gradio sees the request.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Gate:
     def _refusal(self, scope: Scope) -> int:
         """The status of a refusal; 0: the request is passed on."""
         headers = {name.lower(): value for name, value in scope["headers"]}
-        host = headers.get(b"host", b"").decode("latin-1").rpartition(":")[0]
+        host = re.sub(r":\d*$", "", headers.get(b"host", b"").decode("latin-1"))
         if self._hosts is not None and host not in self._hosts:
             return 403
         size = headers.get(b"content-length", b"0")

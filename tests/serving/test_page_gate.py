@@ -139,6 +139,7 @@ def test_another_name_for_this_machine_is_refused(site):
     assert ask(site.url, "/", host=f"evil.example:{port}")[0] == 403
     assert ask(site.url, "/", host="evil.example")[0] == 403
     assert ask(site.url, "/", host=f"localhost:{port}")[0] == 200
+    assert ask(site.url, "/", host="localhost")[0] == 200
 
 
 def test_answers_forbid_what_comes_from_elsewhere(site):
