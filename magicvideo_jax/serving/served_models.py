@@ -18,7 +18,7 @@ from magicvideo_jax.weights.tensor_files import PICKLES, SAFETENSORS, open_tenso
 
 _MOST_FILES = 500
 
-T = TypeVar("T")
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _weight_files(root: Path) -> Iterator[Path]:
         yield path
 
 
-def _chosen(field: str, name: str, known: Mapping[str, T]) -> T:
+def _chosen(field: str, name: str, known: Mapping[str, Kind]) -> Kind:
     if name not in known:
         names = ", ".join(known) or "none: start serve with --weights_dir"
         raise FieldError(f"--{field}={name[:80]}: give one of {names}")
