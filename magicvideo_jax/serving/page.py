@@ -10,7 +10,7 @@ from magicvideo_jax.experiment.requests.clip_request import ModelRequest
 from magicvideo_jax.serving.clip_job import ClipMaker
 from magicvideo_jax.serving.comparing_tab import ComparingTab
 from magicvideo_jax.serving.refining_tab import RefiningTab
-from magicvideo_jax.serving.runs_tab import add_runs_tab
+from magicvideo_jax.serving.runs.runs_tab import add_runs_tab
 from magicvideo_jax.serving.sampling_queue import AT_ONCE
 from magicvideo_jax.serving.sampling_tab import SamplingTab
 

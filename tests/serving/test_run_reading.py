@@ -15,11 +15,11 @@ from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.files import atomic_write, write_json
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.runtime.run_lock import hold_run_lock, is_locked
-from magicvideo_jax.serving.curve_panels import chart, panels_of, smooth
-from magicvideo_jax.serving.metric_curves import MOST_POINTS, MetricsReader
-from magicvideo_jax.serving.run_list import RunList
-from magicvideo_jax.serving.run_reading import RunReader, RunState
-from magicvideo_jax.serving.run_text import duration, scores_html, settings_html, status_html
+from magicvideo_jax.serving.runs.curve_panels import chart, panels_of, smooth
+from magicvideo_jax.serving.runs.metric_curves import MOST_POINTS, MetricsReader
+from magicvideo_jax.serving.runs.run_list import RunList
+from magicvideo_jax.serving.runs.run_reading import RunReader, RunState
+from magicvideo_jax.serving.runs.run_text import duration, scores_html, settings_html, status_html
 
 
 def line(step: int, **values: float) -> str:
@@ -151,7 +151,9 @@ def test_the_state_follows_from_lock_steps_and_scores(
     reader = write_run(tmp_path / "run", steps=8, done=done)
     if is_scored:
         write_json(tmp_path / "run" / "metrics.json", {"caption_accuracy": {"all": 0.5}})
-    monkeypatch.setattr("magicvideo_jax.serving.run_reading.is_locked", lambda folder: is_locked)
+    monkeypatch.setattr(
+        "magicvideo_jax.serving.runs.run_reading.is_locked", lambda folder: is_locked
+    )
     run = reader.look()
     assert (run.state, run.step, run.steps) == (state, done, 8)
     assert run.seconds_left == ((8 - done) / 2 if state is RunState.TRAINING else None)

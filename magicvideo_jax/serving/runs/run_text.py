@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from magicvideo_jax.serving.run_reading import RunSnapshot, RunState
+from magicvideo_jax.serving.runs.run_reading import RunSnapshot, RunState
 
 STYLE = """<style>
 .mv-run { line-height: 1.5; }

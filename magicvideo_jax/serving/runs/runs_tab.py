@@ -12,11 +12,11 @@ from typing import Any
 import gradio as gr
 from gradio.components.plot import PlotData
 
-from magicvideo_jax.serving.curve_panels import chart, panels_of
-from magicvideo_jax.serving.metric_curves import Curve
-from magicvideo_jax.serving.run_list import RunList
-from magicvideo_jax.serving.run_reading import RunReader, RunSnapshot
-from magicvideo_jax.serving.run_text import (
+from magicvideo_jax.serving.runs.curve_panels import chart, panels_of
+from magicvideo_jax.serving.runs.metric_curves import Curve
+from magicvideo_jax.serving.runs.run_list import RunList
+from magicvideo_jax.serving.runs.run_reading import RunReader, RunSnapshot
+from magicvideo_jax.serving.runs.run_text import (
     STYLE,
     no_preview_html,
     no_runs_html,

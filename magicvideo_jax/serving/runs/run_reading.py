@@ -19,7 +19,7 @@ from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.experiment.config import RENAMED, Experiment
 from magicvideo_jax.runtime.run_lock import is_locked
-from magicvideo_jax.serving.metric_curves import Curve, MetricsReader
+from magicvideo_jax.serving.runs.metric_curves import Curve, MetricsReader
 
 SECONDS_A_READING = 0.5
 """The time that one look at a run may read its metrics; a long file is read in several."""

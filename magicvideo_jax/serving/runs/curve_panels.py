@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from magicvideo_jax.serving.metric_curves import Curve
+from magicvideo_jax.serving.runs.metric_curves import Curve
 
 TITLES = {
     "loss": "Loss",

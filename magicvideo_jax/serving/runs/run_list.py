@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from magicvideo_jax.serving.run_reading import RunReader, is_work_folder
+from magicvideo_jax.serving.runs.run_reading import RunReader, is_work_folder
 
 MOST_RUNS = 1000
 
