@@ -118,7 +118,7 @@ RULES = (
     Rule(r"^python -m magicvideo_jax\.plan .*--quick\b", How.VERB),
     Rule(r"^python -m magicvideo_jax\.plan ", How.VERB, "--quick"),
     Rule(r"^python -m magicvideo_jax\.convert ", How.VERB),
-    Rule(r"^python -m magicvideo_jax\.serve ", How.HELP),
+    Rule(r"^python -m magicvideo_jax\.serve\b", How.HELP),
     Rule(r"^python benchmarks/", How.HELP),
     Rule(r"^launch/local\.sh ", How.DRY_RUN),
     Rule(r"^launch/tpu_vm\.sh ", How.DRY_RUN),
