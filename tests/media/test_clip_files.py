@@ -189,7 +189,7 @@ def test_a_write_cut_short_leaves_nothing(tmp_path, clip, name):
 
 
 def test_an_interrupt_leaves_nothing(tmp_path, clip, monkeypatch):
-    def interrupted(_clip, aside, _fps):
+    def interrupted(_clip, aside, _fps, _comment):
         aside.write_bytes(b"half")
         raise KeyboardInterrupt
 
