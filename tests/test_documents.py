@@ -67,7 +67,7 @@ class Checkout:
             _, _, module, *arguments = shlex.split(line)
             run_main([module, *arguments])
         elif rule.how is How.HELP:
-            run_main([text.split()[1], "--help"])
+            run_main([text.removeprefix("python ").removeprefix("-m ").split()[0], "--help"])
         elif rule.how is How.DRY_RUN:
             program, *arguments = shlex.split(text)
             shell(self.folder, program, "--dry-run", *arguments)

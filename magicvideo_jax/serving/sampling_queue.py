@@ -35,8 +35,10 @@ def queue_clips(
         show_progress_on=[outputs[0]],
         api_visibility="private",
     )
-    # Ending it closes the generator, whose end cancels the job (`SamplerProcess.answers`).
-    stop.click(cancelled_html, outputs=[outputs[0]], cancels=[running], **AT_ONCE)
+    # Ending it closes the generator, whose end cancels the job (`SamplerProcess.answers`). The last step may reach
+    # the browser after the first answer to the click: the second one stays.
+    ended = stop.click(cancelled_html, outputs=[outputs[0]], cancels=[running], **AT_ONCE)
+    ended.then(cancelled_html, outputs=[outputs[0]], **AT_ONCE)
 
 
 AT_ONCE: dict[str, Any] = {

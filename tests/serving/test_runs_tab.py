@@ -13,7 +13,7 @@ from tiny_experiment import tiny
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.runtime.preemption import PreemptionListener
-from magicvideo_jax.serving import runs_tab
+from magicvideo_jax.serving.runs import runs_tab
 from magicvideo_jax.serving.runs.runs_tab import add_runs_tab
 
 pytestmark = pytest.mark.usefixtures("one_device")

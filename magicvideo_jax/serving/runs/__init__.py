@@ -1,0 +1,1 @@
+"""The tab that watches runs: work folders read as data, and shown."""
