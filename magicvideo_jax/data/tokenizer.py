@@ -2,6 +2,7 @@
 words."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -27,7 +28,9 @@ class CaptionTokenizer:
     """
 
     def __init__(self, folder: Path, *, length: int, name_each: bool = False):
-        # Imported here: it takes a second that no other command should pay.
+        # Imported here: it takes a second that no other command should pay. Its advice to install
+        # torch is none for people who need nothing but a tokenizer.
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         from transformers import CLIPTokenizer
 
         if not (folder / "vocab.json").is_file() and not (folder / "tokenizer.json").is_file():
