@@ -20,8 +20,8 @@ install_import_hook(
 
 import jax
 import pytest
+from checkout import ROOT
 
-ROOT = Path(__file__).parent.parent
 pytest_plugins = ["expected_skips"]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

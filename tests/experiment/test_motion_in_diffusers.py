@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from checkout import ROOT
 from diffusers import AnimateDiffPipeline
 
 from magicvideo_jax.convert import main as convert

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 from tiny_experiment import tiny
 
 from magicvideo_jax.core.tree import flatten

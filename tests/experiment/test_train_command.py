@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags
-from conftest import ROOT
+from checkout import ROOT
 
 from magicvideo_jax import train
 from magicvideo_jax.runtime.exit import exit_with

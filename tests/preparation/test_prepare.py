@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 from test_frame_reader import make
 
 from magicvideo_jax import prepare as verb

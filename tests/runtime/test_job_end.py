@@ -7,7 +7,7 @@ import textwrap
 import time
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 
 START = """
 import os, sys, threading, time

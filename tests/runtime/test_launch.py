@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 
 from magicvideo_jax.core.errors import EXIT_USER_ERROR
 from magicvideo_jax.runtime import processes

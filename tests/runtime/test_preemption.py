@@ -9,7 +9,7 @@ from contextlib import closing
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 from test_checkpoint import OPTIMIZER, places, state_at, there
 
 from magicvideo_jax.core.errors import UserError

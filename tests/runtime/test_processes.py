@@ -7,7 +7,7 @@ import sys
 
 import jax
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.runtime import processes

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 
 from magicvideo_jax.core.checksums import find_corruption, write_checksums
 from magicvideo_jax.core.errors import UserError, WriteFailed
