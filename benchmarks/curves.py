@@ -20,6 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import atomic_write
 from magicvideo_jax.runtime.exit import exit_with
+from magicvideo_jax.serving.runs.curve_panels import smooth
 from magicvideo_jax.training.metrics_log import read_lines
 
 Lines = Sequence[Mapping[str, float | int]]
@@ -119,21 +120,12 @@ def series(lines: Lines, name: str) -> Series:
     return steps, values
 
 
-def smooth(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """The mean over a window centred on each point, cut at the ends; centred, it does not lag."""
-    reach = int(SMOOTHED_OVER * len(values) / 2)
-    places = np.arange(len(values))
-    low, high = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    return (sums[high] - sums[low]) / (high - low)
-
-
 def _draw(axes: Axes, points: Series, title: str, *, colour: str = "C0", label: str = "") -> None:
     steps, values = points
     axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
     axes.plot(
         steps,
-        smooth(values),
+        smooth(values, SMOOTHED_OVER),
         color=colour,
         linewidth=1.6,
         marker="o" if len(steps) < 3 else "",
@@ -149,7 +141,11 @@ def _draw_by_time(axes: Axes, lines: Lines, names: Sequence[str]) -> None:
     for name, colour in zip(names, colours, strict=True):
         steps, values = series(lines, name)
         axes.plot(
-            steps, smooth(values), color=colour, linewidth=1.2, marker="o" if len(steps) < 3 else ""
+            steps,
+            smooth(values, SMOOTHED_OVER),
+            color=colour,
+            linewidth=1.2,
+            marker="o" if len(steps) < 3 else "",
         )
         _scale(axes, values)
     ends = [axes.lines[0], axes.lines[-1]]

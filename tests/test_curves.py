@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from curves import compare_curves, main, plot_curves, series, smooth
+from curves import SMOOTHED_OVER, compare_curves, main, plot_curves, series, smooth
 from PIL import Image
 
 from magicvideo_jax.core.errors import UserError
@@ -74,11 +74,11 @@ def test_runs_are_compared_on_one_axis(tmp_path):
 
 
 def test_smoothing_keeps_constants_and_does_not_lag():
-    assert np.allclose(smooth(np.full(200, 3.0)), 3)
+    assert np.allclose(smooth(np.full(200, 3.0), SMOOTHED_OVER), 3)
     line = np.arange(200.0)
-    assert np.allclose(smooth(line)[10:-10], line[10:-10])
-    assert np.allclose(smooth(np.array([1.0, 2.0])), [1, 2])
-    assert len(smooth(np.zeros(0))) == 0
+    assert np.allclose(smooth(line, SMOOTHED_OVER)[10:-10], line[10:-10])
+    assert np.allclose(smooth(np.array([1.0, 2.0]), SMOOTHED_OVER), [1, 2])
+    assert len(smooth(np.zeros(0), SMOOTHED_OVER)) == 0
 
 
 def test_series_passes_over_what_is_not_finite():
