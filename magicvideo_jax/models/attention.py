@@ -1,12 +1,12 @@
 """Attention, softmax(q k^T / sqrt(d)) v (Vaswani et al. 1706.03762, eq. 1), by platform.
 
     keys       CPU                        CUDA                        TPU and others
-    <= 32      plain                      plain                       plain
-    <= 128     plain                      cuDNN, else plain           plain
-    more       one head at a time         cuDNN, else plain           plain
+    <= 32      plain                      plain, narrow gradient      plain
+    <= 128     plain                      cuDNN, else as above        plain
+    more       one head at a time         cuDNN, else as above        plain
 
 All implementations compute scores, softmax and its sum in float32, whatever the dtype, like
-`_attend_heads`.
+`attend_heads`.
 """
 
 import functools
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from magicvideo_jax.models.attend_heads import attend_heads, attend_heads_narrow
 from magicvideo_jax.runtime.traced_gpu import compute_capability
 
 # Temporal attention over 16 frames: a fused kernel would pad to its tile of 64 or 128 and save
@@ -44,8 +45,8 @@ def attend(
     """Attention of `l` queries to `m` keys.
 
     `mask` is True where a query attends to a key, at least one per query. `bias` is added to the
-    scaled scores; with one the implementation is always the plain one, because only attention over
-    a few frames has any.
+    scaled scores; with one the implementation is always a plain one, because only attention over a
+    few frames has any.
 
     The implementation is chosen when the program is lowered, not by the host's devices, so that a
     step that a CPU host compiles ahead of time for a TPU does not contain the CPU's loop. cuDNN is
@@ -53,37 +54,12 @@ def attend(
     """
     if mask is not None:
         mask = jnp.broadcast_to(mask, (q.shape[-3], k.shape[-3]))
-    if bias is not None:
-        return _plain(q, k, v, mask, bias)
-    on_cuda = _choose_on_cuda(q, k, masked=mask is not None)
-    on_cpu = _head_by_head if k.shape[-3] > PLAIN_KEYS_ON_CPU else _plain
+    on_cuda = _choose_on_cuda(q, k, masked=mask is not None, has_bias=bias is not None)
+    is_long = k.shape[-3] > PLAIN_KEYS_ON_CPU and bias is None
+    on_cpu = _head_by_head if is_long else _plain
     if on_cuda is on_cpu is _plain:
-        return _plain(q, k, v, mask)
-    return jax.lax.platform_dependent(q, k, v, mask, cpu=on_cpu, cuda=on_cuda, default=_plain)
-
-
-def _attend_heads(
-    q: Float[Array, "*b l d"],
-    k: Float[Array, "*b m d"],
-    v: Float[Array, "*b m d"],
-    mask: Bool[Array, "l m"] | None,
-    bias: Float[Array, "n l m"] | None = None,
-) -> Float[Array, "*b l d"]:
-    """Attention of each head, by its formula."""
-    scores = jnp.einsum("...ld,...md->...lm", q, k, preferred_element_type=jnp.float32) / math.sqrt(
-        q.shape[-1]
-    )
-    if bias is not None:
-        scores = scores + jnp.broadcast_to(bias.astype(jnp.float32), scores.shape)
-    if mask is not None:
-        scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, jnp.finfo(jnp.float32).min)
-    # The largest score cancels in the quotient, so its gradient is zero.
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    values = jnp.einsum(
-        "...lm,...md->...ld", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
-    )
-    # Dividing last costs `l d` divisions instead of `l m`.
-    return (values / weights.sum(axis=-1, keepdims=True)).astype(q.dtype)
+        return _plain(q, k, v, mask, bias)
+    return jax.lax.platform_dependent(q, k, v, mask, bias, cpu=on_cpu, cuda=on_cuda, default=_plain)
 
 
 def _plain(
@@ -92,10 +68,14 @@ def _plain(
     v: Float[Array, "*b m n d"],
     mask: Bool[Array, "l m"] | None,
     bias: Float[Array, "n l m"] | None = None,
+    of_each_head: Callable[..., Array] = attend_heads,
 ) -> Float[Array, "*b l n d"]:
     """Attention of all heads in two batched products, which XLA shards and fuses by itself."""
     q, k, v = (jnp.swapaxes(x, -3, -2) for x in (q, k, v))
-    return jnp.swapaxes(_attend_heads(q, k, v, mask, bias), -3, -2)
+    return jnp.swapaxes(of_each_head(q, k, v, mask, bias), -3, -2)
+
+
+_plain_narrow = functools.partial(_plain, of_each_head=attend_heads_narrow)
 
 
 def _head_by_head(
@@ -103,6 +83,7 @@ def _head_by_head(
     k: Float[Array, "*b m n d"],
     v: Float[Array, "*b m n d"],
     mask: Bool[Array, "l m"] | None,
+    bias: None = None,
 ) -> Float[Array, "*b l n d"]:
     """Attention of one head of one example at a time, so that its scores stay in the cache.
 
@@ -122,7 +103,7 @@ def _in_pieces(
 ) -> Float[Array, "l d"]:
     """Attention of one head, in equal pieces of queries whose scores number at most `MAX_SCORES`."""
     pieces = math.ceil(len(q) * len(k) / MAX_SCORES)
-    attend_piece = jax.checkpoint(_attend_heads)
+    attend_piece = jax.checkpoint(attend_heads)
     if pieces == 1:
         return attend_piece(q, k, v, mask)
     piece = math.ceil(len(q) / pieces)
@@ -142,6 +123,7 @@ def _cudnn(
     k: Float[Array, "*b m n d"],
     v: Float[Array, "*b m n d"],
     mask: Bool[Array, "l m"] | None,
+    bias: None = None,
 ) -> Float[Array, "*b l n d"]:
     """Flash attention of cuDNN.
 
@@ -162,28 +144,33 @@ def _cudnn(
     return values[:, :queries].reshape(q.shape)
 
 
-def _choose_on_cuda(q: Array, k: Array, *, masked: bool) -> Callable[..., Array]:
-    """Implementation for CUDA: cuDNN where it can run, else the plain form, with the reason in the
+def _choose_on_cuda(
+    q: Array, k: Array, *, masked: bool, has_bias: bool = False
+) -> Callable[..., Array]:
+    """Implementation for CUDA: cuDNN where it can run, else a plain form, with the reason in the
     log.
     """
     queries, keys, d = q.shape[-3], k.shape[-3], q.shape[-1]
     # cuDNN's form is traced for the GPU that computes, or that a plan is for; without one there is
     # no CUDA program.
     capability = compute_capability()
-    if keys <= SHORT_KEYS or capability is None:
+    if capability is None:
         return _plain
+    if keys <= SHORT_KEYS or has_bias:
+        return _plain_narrow
+    largest = 256 if float(capability) >= 9 else 128
     if float(capability) < 8:
         reason = f"the GPU's compute capability is {capability}, it needs 8.0"
     elif q.dtype not in (jnp.bfloat16, jnp.float16):
         reason = f"the dtype is {q.dtype}, it needs bfloat16 or float16"
-    elif d % 8 or d > 128:
-        reason = f"the head dimension is {d}, it needs a multiple of 8 up to 128"
+    elif d % 8 or d > largest:
+        reason = f"the head dimension is {d}, it needs a multiple of 8 up to {largest}"
     elif masked and (queries % 2 or keys % 2):
         reason = f"there are {queries} queries and {keys} keys under a mask, it needs even numbers"
     else:
         return _cudnn
     _log_fallback(reason)
-    return _plain
+    return _plain_narrow
 
 
 @functools.cache

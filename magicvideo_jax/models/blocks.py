@@ -13,6 +13,7 @@ Attribute names are those of diffusers, so that parameter paths read like diffus
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
@@ -20,6 +21,7 @@ from jaxtyping import Array, Float
 from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, GroupNorm, LayerNorm, Linear, Padding, gelu, upsample
+from magicvideo_jax.models.rows import broadcast_pixels
 from magicvideo_jax.models.temporal_places import Place, Site, TemporalLayer, WithPlaces
 
 
@@ -53,10 +55,12 @@ class ResnetBlock(WithPlaces):
         self, z: Float[Array, "*b h w c"], emb: Float[Array, "*b2 d"] | None = None
     ) -> Float[Array, "*b h w c2"]:
         h = self.at(Place.RESNET_INPUT, z)
-        h = self.at(Place.FIRST_CONV, self.conv1(jax.nn.silu(self.norm1(h))))
+        h = self.at(Place.FIRST_CONV, self.conv1(self.norm1(h, jax.nn.silu)))
         if emb is not None:
-            h = h + self.time_emb_proj(emb)[..., None, None, :]
-        h = self.at(Place.SECOND_CONV, self.conv2(jax.nn.silu(self.norm2(h))))
+            rows = self.time_emb_proj(emb)
+            h = h + broadcast_pixels(jnp.broadcast_to(rows, (*h.shape[:-3], rows.shape[-1])), h)
+        h = jax.lax.optimization_barrier(h)
+        h = self.at(Place.SECOND_CONV, self.conv2(self.norm2(h, jax.nn.silu)))
         return h + (self.conv_shortcut(z) if hasattr(self, "conv_shortcut") else z)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from magicvideo_jax.models.layers import broadcast_rows
+from magicvideo_jax.models.rows import broadcast_pixels
 from magicvideo_jax.parallel.constraints import gather_parameter
 
 
@@ -22,11 +22,11 @@ class FrameAdaptor(nnx.Module):
         )
 
     def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-        b, t, h, w, c = z.shape
+        b, t, *_, c = z.shape
 
         def broadcast(table: Float[Array, "f c"]) -> Float[Array, "b t h w c"]:
             rows = jnp.broadcast_to(gather_parameter(table)[None, :t], (b, t, c))
-            return broadcast_rows(rows, h * w).reshape(z.shape)
+            return broadcast_pixels(rows, z)
 
         # In float32, because bfloat16 cannot represent changes of a scale near 1 that are below
         # 0.4 %.

@@ -13,8 +13,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from magicvideo_jax.models.bind import Keys
+from magicvideo_jax.models.group_norm import Activation, group_norm
+from magicvideo_jax.models.layer_norm import layer_norm
+from magicvideo_jax.models.rows import add_bias, broadcast_channels
 from magicvideo_jax.parallel.constraints import gather_parameter
-from magicvideo_jax.runtime.traced_gpu import compute_capability
 
 
 class Linear(nnx.Module):
@@ -80,24 +82,17 @@ class Conv(nnx.Module):
         self.stride, self.padding = stride, padding if size > 1 else Padding.NONE
 
     def __call__(self, x: Float[Array, "*b h w i"]) -> Float[Array, "*b h2 w2 o"]:
-        images, kernel, order = (
-            x.reshape(-1, *x.shape[-3:]),
-            gather_parameter(self.kernel[...].astype(x.dtype)),
-            "HWIO",
-        )
-        if compute_capability() is not None:
-            # cuDNN's order. Without this transpose XLA would also transpose the EMA and the
-            # moments in each step.
-            kernel, order = jnp.transpose(kernel, (3, 0, 1, 2)), "OHWI"
+        images = x.reshape(-1, *x.shape[-3:])
+        kernel = gather_parameter(self.kernel[...].astype(x.dtype))
         y = jax.lax.conv_general_dilated(
             images,
             kernel,
             window_strides=(self.stride, self.stride),
             padding=(self.padding.value, self.padding.value),
-            dimension_numbers=("NHWC", order, "NHWC"),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         if hasattr(self, "bias"):
-            y = y + broadcast_channels(self.bias[...], y)
+            y = add_bias(y, self.bias[...])
         return y.reshape(*x.shape[:-3], *y.shape[-3:])
 
 
@@ -133,24 +128,21 @@ class GroupNorm(nnx.Module):
         self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
         self.groups, self.eps, self.over_frames = groups, eps, over_frames
 
-    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
-        # Summing over (h, w) first, then over a group's channels, moves less memory than reshaping
-        # x. Two passes, because E[x^2] - E[x]^2 suffers from cancellation.
+    def __call__(
+        self, x: Float[Array, "*b h w c"], activation: Activation | None = None
+    ) -> Float[Array, "*b h w c"]:
+        """Normalise, then apply an elementwise activation."""
         images = x.shape[:-4] if self.over_frames else x.shape[:-3]
-        y = x.astype(jnp.float32).reshape(*images, -1, x.shape[-1])
-        rows = y.shape[-2]
-        y = y - broadcast_rows(self._over_group(sum_rows(y) / rows), rows)
-        variance = self._over_group(sum_rows(jnp.square(y)) / rows)
-        scale = broadcast_channels(self.scale[...], variance) * jax.lax.rsqrt(variance + self.eps)
-        y = y * broadcast_rows(scale, rows) + broadcast_channels(self.bias[...], y)
-        return y.reshape(x.shape).astype(x.dtype)
-
-    def _over_group(self, per_channel: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        """Mean over each group, repeated for its channels."""
-        grouped = per_channel.reshape(*per_channel.shape[:-1], self.groups, -1)
-        return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(
-            per_channel.shape
+        rows = x.reshape(*images, -1, x.shape[-1])
+        y = group_norm(
+            rows,
+            self.scale[...],
+            self.bias[...],
+            groups=self.groups,
+            eps=self.eps,
+            activation=activation,
         )
+        return y.reshape(x.shape)
 
 
 class LayerNorm(nnx.Module):
@@ -161,12 +153,7 @@ class LayerNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        y = x.astype(jnp.float32)
-        y = y - y.mean(-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
-        return (
-            y * broadcast_channels(self.scale[...], y) + broadcast_channels(self.bias[...], y)
-        ).astype(x.dtype)
+        return layer_norm(x, self.scale[...], self.bias[...], eps=self.eps)
 
 
 class Embedding(nnx.Module):
@@ -218,30 +205,6 @@ class EmbeddingMLP(nnx.Module):
 
     def __call__(self, value: Float[Array, "b"]) -> Float[Array, "b d"]:
         return self.linear_2(jax.nn.silu(self.linear_1(sinusoids(value, self.inputs))))
-
-
-def broadcast_channels(
-    vector: Float[Array, "c"], like: Float[Array, "*b c"]
-) -> Float[Array, "*b c"]:
-    """Broadcast a vector of channels to the shape and type of `like`."""
-    return broadcast_rows(vector.astype(like.dtype), like.size // like.shape[-1]).reshape(
-        like.shape
-    )
-
-
-# Both are products with ones and each other's gradients. XLA simplifies the first to a broadcast.
-# The second keeps XLA:CPU from fusing its input into a loop with long strides, which makes a
-# training step a third faster.
-def broadcast_rows(vector: Float[Array, "*b c"], rows: int) -> Float[Array, "*b r c"]:
-    """Broadcast a vector to `rows` rows."""
-    ones = jnp.ones((rows,), vector.dtype)
-    return jnp.einsum("r,...c->...rc", ones, vector, precision=jax.lax.Precision.HIGHEST)
-
-
-def sum_rows(x: Float[Array, "*b r c"]) -> Float[Array, "*b c"]:
-    """Sum over rows."""
-    ones = jnp.ones((x.shape[-2],), x.dtype)
-    return jnp.einsum("r,...rc->...c", ones, x, precision=jax.lax.Precision.HIGHEST)
 
 
 def _weight(shape: tuple[int, ...], fan_in: int, *, keys: Keys, zero: bool) -> Float[Array, "..."]:

@@ -33,10 +33,10 @@ class TemporalResnet(nnx.Module):
     def __call__(
         self, z: Float[Array, "b t h w c"], emb: Float[Array, "b 1 d"] | None = None
     ) -> Float[Array, "b t h w c"]:
-        h = self.conv1(jax.nn.silu(self.norm1(z)))
+        h = self.conv1(self.norm1(z, jax.nn.silu))
         if emb is not None:
             h = h + jnp.broadcast_to(self.time_emb_proj(emb)[..., None, None, :], h.shape)
-        return z + self.conv2(jax.nn.silu(self.norm2(h)))
+        return z + self.conv2(self.norm2(h, jax.nn.silu))
 
 
 class TemporalResnetPair(nnx.Module):

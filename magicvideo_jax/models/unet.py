@@ -229,7 +229,7 @@ class VideoUNet(nnx.Module):
             if hasattr(block, "resample"):
                 h = block.resample(h, skips[-1].shape[-3:-1])
             h = block.at(Place.LEVEL, h, emb)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(h))).astype(jnp.float32)
+        return self.conv_out(self.conv_norm_out(h, jax.nn.silu)).astype(jnp.float32)
 
 
 class UNetLevel(WithPlaces):

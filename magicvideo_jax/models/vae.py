@@ -170,7 +170,7 @@ class VAEEncoder(nnx.Module):
         for level in self.down_blocks:
             h = level(h)
         h = self.mid_block(h)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(h)))
+        return self.conv_out(self.conv_norm_out(h, jax.nn.silu))
 
 
 class VAEDecoder(nnx.Module):
@@ -213,7 +213,7 @@ class VAEDecoder(nnx.Module):
         return [lambda z: self.mid_block(self.conv_in(z)), *self.up_blocks]
 
     def _pixels(self, h: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c2"]:
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(h)))
+        return self.conv_out(self.conv_norm_out(h, jax.nn.silu))
 
 
 class VAELevel(nnx.Module):

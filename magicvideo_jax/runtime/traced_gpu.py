@@ -20,6 +20,11 @@ def compute_capability() -> str | None:
     return getattr(jax.devices()[0], "compute_capability", "0.0")
 
 
+def is_traced_for_gpu() -> bool:
+    """Whether programs are traced for a GPU, for forms of an operation that are fast there alone."""
+    return compute_capability() is not None
+
+
 @contextlib.contextmanager
 def tracing_for_gpu(capability: str) -> Iterator[None]:
     """Trace programs for a GPU of this compute capability, whatever this machine has."""

@@ -1,0 +1,72 @@
+"""Sums over rows, and broadcasts to rows, as XLA:CPU computes them fastest.
+
+Both are products with ones and each other's gradients. XLA simplifies the broadcast; the sum as a
+product keeps XLA:CPU from fusing its input into a loop with long strides, which makes a training
+step a third faster.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
+
+
+def broadcast_rows(vector: Float[Array, "*b c"], rows: int) -> Float[Array, "*b r c"]:
+    """Broadcast a vector to `rows` rows."""
+    ones = jnp.ones((rows,), vector.dtype)
+    return jnp.einsum("r,...c->...rc", ones, vector, precision=jax.lax.Precision.HIGHEST)
+
+
+def sum_rows(x: Float[Array, "*b r c"]) -> Float[Array, "*b c"]:
+    """Sum over rows."""
+    ones = jnp.ones((x.shape[-2],), x.dtype)
+    return jnp.einsum("r,...rc->...c", ones, x, precision=jax.lax.Precision.HIGHEST)
+
+
+def broadcast_channels(
+    vector: Float[Array, "c"], like: Float[Array, "*b c"]
+) -> Float[Array, "*b c"]:
+    """Broadcast a vector of channels to the shape and type of `like`."""
+    return broadcast_rows(vector.astype(like.dtype), like.size // like.shape[-1]).reshape(
+        like.shape
+    )
+
+
+def broadcast_pixels(
+    vector: Float[Array, "*b c"], like: Float[Array, "*b h w d"]
+) -> Float[Array, "*b h w c"]:
+    """Broadcast a vector of each image to its pixels."""
+    *_, h, w, _ = like.shape
+    if is_traced_for_gpu():
+        # Its gradient is summed over pixels, and then over images. XLA would sum over both at once,
+        # and transpose activations for it if frames lie between pixels and clips.
+        vector = jax.lax.optimization_barrier(vector)
+    return broadcast_rows(vector, h * w).reshape(*vector.shape[:-1], h, w, -1)
+
+
+def add_bias(x: Float[Array, "*b h w c"], bias: Float[Array, "c"]) -> Float[Array, "*b h w c"]:
+    """Add a bias of channels to pixels."""
+    return (_add_bias_by_image if is_traced_for_gpu() else _add_bias)(x, bias)
+
+
+def _add_bias(x: Float[Array, "*b h w c"], bias: Float[Array, "c"]) -> Float[Array, "*b h w c"]:
+    return x + broadcast_channels(bias, x)
+
+
+@jax.custom_vjp
+def _add_bias_by_image(
+    x: Float[Array, "*b h w c"], bias: Float[Array, "c"]
+) -> Float[Array, "*b h w c"]:
+    """The same; its gradient is summed over pixels, and then over images, in float32. The barrier
+    of `broadcast_pixels` would keep XLA from adding the bias in cuDNN's convolution.
+    """
+    return _add_bias(x, bias)
+
+
+def _sum_by_image(bias: Array, g: Array) -> tuple[Array, Array]:
+    of_images = jax.lax.optimization_barrier(g.astype(jnp.float32).sum((-3, -2)))
+    return g, of_images.sum(tuple(range(of_images.ndim - 1))).astype(bias.dtype)
+
+
+_add_bias_by_image.defvjp(lambda x, bias: (_add_bias(x, bias), bias), _sum_by_image)
