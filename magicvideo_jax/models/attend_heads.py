@@ -40,26 +40,28 @@ def attend_heads_narrow(
     mask: Bool[Array, "l m"] | None = None,
     bias: Float[Array, "n l m"] | None = None,
 ) -> Float[Array, "*b l d"]:
-    """The same, with P and dS in the dtype of `q` in the products of the backward pass, as flash
-    attention has them (Dao 2307.08691). `attend_heads` writes float32 copies of q, k and v for it.
+    """The same, with P and dS rounded to the dtype of `q` for all products, as flash attention has
+    them (Dao 2307.08691), and P kept for the backward pass. Of bfloat16 `attend_heads` writes
+    float32 copies of q, k, v and the values.
     """
-    return attend_heads(q, k, v, mask, bias)
+    return _forward(q, k, v, mask, bias)[0]
 
 
 def _forward(q, k, v, mask, bias):
-    return attend_heads(q, k, v, mask, bias), (q, k, v, mask, bias)
+    weights, total = _exponentials(q, k, mask, bias)
+    p = (weights / total).astype(q.dtype)
+    return jnp.einsum("...lm,...md->...ld", p, v), (q, k, v, p, bias)
 
 
 def _backward(kept, g):
-    q, k, v, mask, bias = kept
-    weights, total = _exponentials(q, k, mask, bias)
-    p = weights / total
+    q, k, v, p, bias = kept
+    wide = p.astype(jnp.float32)
     dp = jnp.einsum("...ld,...md->...lm", g, v, preferred_element_type=jnp.float32)
-    ds = p * (dp - (p * dp).sum(-1, keepdims=True))
+    ds = wide * (dp - (wide * dp).sum(-1, keepdims=True))
     narrow = (ds / math.sqrt(q.shape[-1])).astype(q.dtype)
     dq = jnp.einsum("...lm,...md->...ld", narrow, k)
     dk = jnp.einsum("...lm,...ld->...md", narrow, q)
-    dv = jnp.einsum("...lm,...ld->...md", p.astype(g.dtype), g)
+    dv = jnp.einsum("...lm,...ld->...md", p, g)
     dbias = None if bias is None else ds.sum(tuple(range(ds.ndim - 3))).astype(bias.dtype)
     return dq, dk, dv, None, dbias
 

@@ -69,8 +69,10 @@ def _moments(
 ) -> tuple[Float[Array, "*b 1"], Float[Array, "*b 1"]]:
     """Mean, and reciprocal of the standard deviation, of each row."""
     y = x.astype(jnp.float32)
-    mean = y.mean(-1, keepdims=True)
-    return mean, jax.lax.rsqrt(jnp.square(y - mean).mean(-1, keepdims=True) + eps)
+    first = x[..., :1].astype(jnp.float32)
+    d = y - first
+    d, square = d.mean(-1, keepdims=True), jnp.square(d).mean(-1, keepdims=True)
+    return first+d, jax.lax.rsqrt(jnp.maximum(square - jnp.square(d), 0) + eps)
 
 
 def _normalised(

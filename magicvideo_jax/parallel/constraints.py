@@ -1,6 +1,6 @@
-"""Sharding constraints on activations and on parameters where they are used.
+"""Constraints on shardings, of activations and of parameters where they are used, and on layouts.
 
-They refer to the mesh of `jax.set_mesh` around tracing, and do nothing without one or on a single
+Those on shardings refer to the mesh of `jax.set_mesh` around tracing, and do nothing without one or on a single
 device.
 
 Layers within frames shard the frames of a clip over devices, layers across frames shard its
@@ -8,9 +8,14 @@ pixels. XLA inserts an all-to-all where one follows the other; without constrain
 whole clips.
 """
 
+from typing import Any
+
 import jax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
+
+from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
 
 BATCH_AXES, FRAMES_AXIS = ("data", "fsdp"), "frames"
 """Mesh axes over which a batch is sharded, and the mesh axis over which one clip is."""
@@ -46,6 +51,19 @@ def _gathered(parameter: Array) -> Array:
 # The constraint's own transpose would also gather the gradient: an all-reduce of all of it, then a
 # slice.
 _gathered.defvjp(lambda parameter: (_gathered(parameter), None), lambda _, gradient: (gradient,))
+
+
+def in_order_of_axes(gradients: Any) -> Any:
+    """Lay gradients out in memory in the order of their axes, like parameters, on GPUs.
+
+    cuDNN computes those of convolutions in another order. XLA would update parameters, moments and
+    average in that order, and transpose all of them in and out in each step.
+    """
+    if not is_traced_for_gpu():
+        return gradients
+    return jax.tree.map(
+        lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), gradients
+    )
 
 
 def _is_sharded() -> bool:

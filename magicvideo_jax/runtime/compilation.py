@@ -18,14 +18,16 @@ from magicvideo_jax.runtime.progress import say
 # backward (docs/benchmarks.md). An option of the compiler and not an XLA flag: it holds for our
 # programs alone.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+# Queries, keys and values merged into one product are cut apart by a copy, and concatenated again
+# in the backward pass: more bytes than three products read.
+_GPU_OPTIONS = {"xla_gpu_dot_merger_threshold_mb": 0}
+_OPTIONS: dict[str, dict[str, Any]] = {"cpu": _CPU_OPTIONS, "gpu": _GPU_OPTIONS}
 
 
 def jit(function: Callable[..., Any], *, platform: str | None = None, **options: Any) -> Any:
     """`jax.jit` with the compiler options of a platform; None is that of the default backend."""
     platform = platform or jax.default_backend()
-    return jax.jit(
-        function, compiler_options=_CPU_OPTIONS if platform == "cpu" else None, **options
-    )
+    return jax.jit(function, compiler_options=_OPTIONS.get(platform), **options)
 
 
 def enable_compilation_cache() -> None:

@@ -11,6 +11,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.temporal import VIDEO_PARTS
+from magicvideo_jax.training.gradient_norm import clip_by_norm
 from magicvideo_jax.training.lora import DOWN, UP, LoRAConfig
 
 
@@ -104,7 +105,7 @@ def make_optimizer(
         rate = optax.linear_schedule(0.0, config.lr, config.warmup) if config.warmup else config.lr
     ratio = 1.0 if config.temporal_lr is None else config.temporal_lr / config.lr
     network = optax.chain(
-        optax.clip_by_global_norm(config.grad_clip_norm),
+        clip_by_norm(config.grad_clip_norm),
         optax.adamw(
             rate,
             b1=config.b1,
@@ -117,7 +118,7 @@ def make_optimizer(
     if not with_discriminator:
         return network
     discriminator = optax.chain(
-        optax.clip_by_global_norm(config.grad_clip_norm),
+        clip_by_norm(config.grad_clip_norm),
         optax.adamw(
             config.discriminator_lr, b1=_DISCRIMINATOR_B1, b2=_DISCRIMINATOR_B2, weight_decay=0.0
         ),

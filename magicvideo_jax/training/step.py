@@ -12,7 +12,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import merge
 from magicvideo_jax.core.types import Params
+from magicvideo_jax.parallel.constraints import in_order_of_axes
 from magicvideo_jax.runtime.compilation import jit
+from magicvideo_jax.training.gradient_norm import global_norm
 from magicvideo_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
@@ -46,7 +48,8 @@ def train_step(
     (loss, metrics), grads = jax.value_and_grad(
         lambda params: objective(merge(params, state.frozen), batch, key, state.step), has_aux=True
     )(state.params)
-    norm = optax.tree.norm(grads)
+    grads = in_order_of_axes(grads)
+    norm = global_norm(grads)
     is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
