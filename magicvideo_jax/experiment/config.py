@@ -64,6 +64,9 @@ class ModelConfig:
     """Networks that begin from nothing although `init_from` has weights for them: for comparison."""
     compute: Compute = Compute.AUTO
     remat: Remat = Remat.NONE
+    text_by_frame: bool = False
+    """Whether cross-attention computes each frame by itself, with keys and values repeated for it:
+    more blocks of work, for a GPU that a few long queries per clip do not fill. The same numbers."""
 
     def __post_init__(self) -> None:
         not_empty(self, "trained")

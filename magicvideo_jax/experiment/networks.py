@@ -58,7 +58,13 @@ class Networks:
         """The model's U-Net, or one with another configuration that has parameters in common with it."""
         if config not in self._unets:
             self._unets[config] = bind(
-                lambda keys: VideoUNet(config, keys=keys, dtype=self.dtype, remat=self._model.remat)
+                lambda keys: VideoUNet(
+                    config,
+                    keys=keys,
+                    dtype=self.dtype,
+                    remat=self._model.remat,
+                    text_by_frame=self._model.text_by_frame,
+                )
             )
         return self._unets[config]
 

@@ -44,6 +44,7 @@ MAY_CHANGE = {
     "mesh": True,
     "model.compute": True,
     "model.remat": True,
+    "model.text_by_frame": True,
     "optim": True,
     "optim.decay_kernels_only": False,  # the optimizer's state depends on it, and on what trains
     "optim.freeze": False,
@@ -120,7 +121,12 @@ class RunFolder:
                     f"config.{path}={now}: the run in --workdir={self.path} has {has}, and a rerun cannot change it: "
                     f"give that, or another --workdir (with --config.init_from={self.path} to begin with its weights)"
                 )
-        model = replace(here.model, compute=requested.model.compute, remat=requested.model.remat)
+        model = replace(
+            here.model,
+            compute=requested.model.compute,
+            remat=requested.model.remat,
+            text_by_frame=requested.model.text_by_frame,
+        )
         return replace(requested, model=model)
 
     def _requested_before(

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, GroupNorm, LayerNorm, Linear, Padding, gelu, upsample
-from magicvideo_jax.models.rows import broadcast_pixels
+from magicvideo_jax.models.rows import broadcast_pixels, materialise
 from magicvideo_jax.models.temporal_places import Place, Site, TemporalLayer, WithPlaces
 
 
@@ -58,14 +58,16 @@ class ResnetBlock(WithPlaces):
         h = self.at(Place.FIRST_CONV, self.conv1(self.norm1(h, jax.nn.silu)))
         if emb is not None:
             rows = self.time_emb_proj(emb)
-            h = h + broadcast_pixels(jnp.broadcast_to(rows, (*h.shape[:-3], rows.shape[-1])), h)
-        h = jax.lax.optimization_barrier(h)
+            rows = jnp.broadcast_to(rows, (*h.shape[:-3], rows.shape[-1]))
+            h = materialise(h + broadcast_pixels(rows, h))
         h = self.at(Place.SECOND_CONV, self.conv2(self.norm2(h, jax.nn.silu)))
         return h + (self.conv_shortcut(z) if hasattr(self, "conv_shortcut") else z)
 
 
 class Attention(WithPlaces):
-    """Multi-head cross-attention from tokens to `context`, or self-attention without one."""
+    """Multi-head cross-attention from tokens to `context`, whose leading axes may broadcast, or
+    self-attention without one.
+    """
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class Attention(WithPlaces):
         self.insert(layers, Site(channels, heads, 1, 0, keys), Place.SELF_ATTENTION_KEYS)
 
     def __call__(
-        self, x: Float[Array, "*b l c"], context: Float[Array, "*b m d"] | None = None
+        self, x: Float[Array, "*b l c"], context: Float[Array, "*#b m d"] | None = None
     ) -> Float[Array, "*b l c"]:
         source = x if context is None else context
         q, k, v = (
@@ -94,6 +96,7 @@ class Attention(WithPlaces):
             for y in (self.to_q(x), self.to_k(source), self.to_v(source))
         )
         k, v = (self.at(Place.SELF_ATTENTION_KEYS, y) for y in (k, v))
+        k, v = (jnp.broadcast_to(y, (*q.shape[:-3], *y.shape[-3:])) for y in (k, v))
         return self.to_out(rearrange(attend(q, k, v), "... l n d -> ... l (n d)"))
 
 
@@ -127,6 +130,7 @@ class TransformerBlock(WithPlaces):
         groups: int,
         keys: Keys,
         text_only: bool = False,
+        text_by_frame: bool = False,
         layers: Sequence[TemporalLayer] = (),
     ):
         self.norm1 = LayerNorm(channels)
@@ -138,7 +142,7 @@ class TransformerBlock(WithPlaces):
         self.attn2 = Attention(channels, heads=heads, context=context, keys=keys)
         self.norm3 = LayerNorm(channels)
         self.ff = FeedForward(channels, keys=keys)
-        self.text_only = text_only
+        self.text_only, self.text_by_frame = text_only, text_by_frame
         places = Place.SELF_ATTENTION, Place.CROSS_ATTENTION, Place.FEED_FORWARD
         self.insert(layers, Site(channels, heads, groups, 0, keys), *places)
 
@@ -157,9 +161,12 @@ class TransformerBlock(WithPlaces):
     def _to_text(
         self, attention: Attention, x: Float[Array, "b t h w c"], text: Float[Array, "b l d"]
     ) -> Float[Array, "b t h w c"]:
+        b, t, *_, c = x.shape
+        if self.text_by_frame:
+            return attention(x.reshape(b, t, -1, c), text[:, None]).reshape(x.shape)
         # All frames of a clip attend to the same text: one long query per clip instead of t copies
         # of the text.
-        return attention(x.reshape(x.shape[0], -1, x.shape[-1]), text).reshape(x.shape)
+        return attention(x.reshape(b, -1, c), text).reshape(x.shape)
 
 
 class SpatialTransformer(WithPlaces):
@@ -175,6 +182,7 @@ class SpatialTransformer(WithPlaces):
         linear_projection: bool,
         keys: Keys,
         text_only: bool = False,
+        text_by_frame: bool = False,
         layers: Sequence[TemporalLayer] = (),
     ):
         self.norm = GroupNorm(channels, groups=groups, eps=1e-6)
@@ -191,6 +199,7 @@ class SpatialTransformer(WithPlaces):
                     groups=groups,
                     keys=keys,
                     text_only=text_only,
+                    text_by_frame=text_by_frame,
                     layers=layers,
                 )
             ]

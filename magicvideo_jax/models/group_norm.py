@@ -36,7 +36,8 @@ def group_norm(
     activation: Activation | None = None,
 ) -> Float[Array, "*b r c"]:
     """Group norm over rows and the channels of a group, then an elementwise activation."""
-    form = _with_own_gradient if is_traced_for_gpu() else _plain
+    is_narrow = x.dtype != jnp.float32
+    form = _with_own_gradient if is_narrow and is_traced_for_gpu() else _plain
     return form(x, scale, bias, groups, eps, activation or _identity)
 
 
@@ -109,8 +110,8 @@ def _moments(
     """Mean and variance of each group, repeated for its channels, in one pass over x.
 
     Each channel is shifted by its first row, d = x - x_1: E[d^2] - E[d]^2 loses at most a factor of
-    the number of rows to cancellation, since x_1 itself is in the variance, however large the mean
-    is.
+    the number of rows to cancellation, since x_1 is among them, however large the mean is. For
+    bfloat16 that is far below the rounding of x.
     """
     first = x[..., :1, :].astype(jnp.float32)
     d = x.astype(jnp.float32) - first

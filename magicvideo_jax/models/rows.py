@@ -1,8 +1,5 @@
-"""Sums over rows, and broadcasts to rows, as XLA:CPU computes them fastest.
-
-Both are products with ones and each other's gradients. XLA simplifies the broadcast; the sum as a
-product keeps XLA:CPU from fusing its input into a loop with long strides, which makes a training
-step a third faster.
+"""Sums over rows and pixels, and broadcasts to them, which are their gradients, as XLA computes them
+fastest.
 """
 
 import jax
@@ -12,6 +9,9 @@ from jaxtyping import Array, Float
 from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
 
 
+# Both are products with ones and each other's gradients. XLA simplifies the first to a broadcast.
+# The second keeps XLA:CPU from fusing its input into a loop with long strides, which makes a
+# training step a third faster.
 def broadcast_rows(vector: Float[Array, "*b c"], rows: int) -> Float[Array, "*b r c"]:
     """Broadcast a vector to `rows` rows."""
     ones = jnp.ones((rows,), vector.dtype)
@@ -36,13 +36,20 @@ def broadcast_channels(
 def broadcast_pixels(
     vector: Float[Array, "*b c"], like: Float[Array, "*b h w d"]
 ) -> Float[Array, "*b h w c"]:
-    """Broadcast a vector of each image to its pixels."""
+    """Broadcast a vector of each image to its pixels.
+
+    On GPUs its gradient is summed over pixels, and then over images. XLA would sum over both at
+    once, and transpose activations for it where frames lie between pixels and clips.
+    """
     *_, h, w, _ = like.shape
-    if is_traced_for_gpu():
-        # Its gradient is summed over pixels, and then over images. XLA would sum over both at once,
-        # and transpose activations for it if frames lie between pixels and clips.
-        vector = jax.lax.optimization_barrier(vector)
-    return broadcast_rows(vector, h * w).reshape(*vector.shape[:-1], h, w, -1)
+    return broadcast_rows(materialise(vector), h * w).reshape(*vector.shape[:-1], h, w, -1)
+
+
+def materialise(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Have a GPU write x and its gradient to memory, in their dtype: XLA neither fuses nor merges
+    what is before with what is behind.
+    """
+    return jax.lax.optimization_barrier(x) if is_traced_for_gpu() else x
 
 
 def add_bias(x: Float[Array, "*b h w c"], bias: Float[Array, "c"]) -> Float[Array, "*b h w c"]:
@@ -58,8 +65,8 @@ def _add_bias(x: Float[Array, "*b h w c"], bias: Float[Array, "c"]) -> Float[Arr
 def _add_bias_by_image(
     x: Float[Array, "*b h w c"], bias: Float[Array, "c"]
 ) -> Float[Array, "*b h w c"]:
-    """The same; its gradient is summed over pixels, and then over images, in float32. The barrier
-    of `broadcast_pixels` would keep XLA from adding the bias in cuDNN's convolution.
+    """The same; its gradient is summed over pixels, and then over images, in float32.
+    `broadcast_pixels` would keep XLA from adding the bias in cuDNN's convolution.
     """
     return _add_bias(x, bias)
 

@@ -9,6 +9,7 @@ by frame; only norms over frames (`TemporalConfig.norm_over_frames`) change it a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +116,8 @@ _POLICY = {
 class VideoUNet(nnx.Module):
     """Denoising network eps_theta(z_t, t, text, fps).
 
-    It computes in `dtype`; parameters, norms, softmax and embeddings are in float32.
+    It computes in `dtype`; parameters, norms, softmax and embeddings are in float32. With
+    `text_by_frame` each frame attends to the text by itself.
     """
 
     def __init__(
@@ -125,10 +127,14 @@ class VideoUNet(nnx.Module):
         keys: Keys,
         dtype: DTypeLike = jnp.float32,
         remat: Remat = Remat.NONE,
+        text_by_frame: bool = False,
     ):
         widths = [level.width for level in config.levels]
         first, last, deepest = widths[0], widths[-1], len(widths) - 1
         temporal, layers = config.temporal, temporal_layers(config.temporal)
+        block = partial(
+            ResnetTransformerBlock, config, layers=layers, keys=keys, text_by_frame=text_by_frame
+        )
         self.conv_in = Conv(config.channels_in, first, keys=keys)
         self.time_embedding = EmbeddingMLP(first, config.embedding, keys=keys)
         if config.noise_levels:
@@ -142,10 +148,7 @@ class VideoUNet(nnx.Module):
         skips, width = [first], first
         self.down_blocks = nnx.List([])
         for i, level in enumerate(config.levels):
-            stages = [
-                ResnetTransformerBlock(config, w, level, layers=layers, keys=keys)
-                for w in [width] + [level.width] * (config.blocks - 1)
-            ]
+            stages = [block(w, level) for w in [width] + [level.width] * (config.blocks - 1)]
             resample = (
                 Downsampler(level.width, padding=Padding.EVEN, keys=keys) if i < deepest else None
             )
@@ -157,12 +160,8 @@ class VideoUNet(nnx.Module):
         self.mid_block = UNetLevel(
             config,
             [
-                ResnetTransformerBlock(
-                    config, last, middle, layers=layers, keys=keys, place=Place.MIDDLE_BLOCK
-                ),
-                ResnetTransformerBlock(
-                    config, last, UNetLevelConfig(last, 0), layers=layers, keys=keys, place=None
-                ),
+                block(last, middle, place=Place.MIDDLE_BLOCK),
+                block(last, UNetLevelConfig(last, 0), place=None),
             ],
             layers=layers,
             keys=keys,
@@ -173,9 +172,7 @@ class VideoUNet(nnx.Module):
             stages = []
             for _ in range(config.blocks + 1):
                 inputs = width + skips.pop()
-                stages.append(
-                    ResnetTransformerBlock(config, inputs, level, layers=layers, keys=keys)
-                )
+                stages.append(block(inputs, level))
                 width = level.width
             resample = Upsampler(width, keys=keys) if i > 0 else None
             self.up_blocks.append(UNetLevel(config, stages, resample, layers=layers, keys=keys))
@@ -262,6 +259,7 @@ class ResnetTransformerBlock(WithPlaces):
         *,
         layers: Sequence[TemporalLayer],
         keys: Keys,
+        text_by_frame: bool = False,
         place: Place | None = Place.BLOCK,
     ):
         """`place` is what the end of this block is called; None: no layer stands there."""
@@ -283,6 +281,7 @@ class ResnetTransformerBlock(WithPlaces):
                 groups=config.groups,
                 linear_projection=config.linear_projection,
                 text_only=level.text_only,
+                text_by_frame=text_by_frame,
                 keys=keys,
                 layers=layers,
             )

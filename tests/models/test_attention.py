@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from magicvideo_jax.models import attention as forms
 from magicvideo_jax.models.attention import attend
+from magicvideo_jax.runtime.traced_gpu import tracing_for_gpu
 
 LENGTHS = [
     (16, 16),
@@ -180,8 +181,36 @@ def test_without_cudnn_the_reason_is_logged_once(monkeypatch, caplog, dtype, d, 
         assert chosen == [forms._cudnn] * 2
         assert not caplog.records
     else:
-        assert chosen == [forms._plain] * 2
+        assert chosen == [forms._plain_narrow] * 2
         assert [why in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(
+    ("capability", "d", "form"),
+    [("8.0", 128, "_cudnn"), ("9.0", 160, "_cudnn"), ("9.0", 264, "_plain_narrow")],
+)
+def test_cudnn_takes_larger_heads_on_hopper(capability, d, form):
+    q = jnp.zeros((1, 64, 2, d), jnp.bfloat16)
+    with tracing_for_gpu(capability):
+        assert forms._choose_on_cuda(q, q, masked=False) is getattr(forms, form)
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_few_frames_have_their_narrow_gradient_on_cuda_alone(has_bias):
+    q, k, v = draw(16, 16, dtype=jnp.bfloat16)
+    bias = jnp.zeros((3, 16, 16)) if has_bias else None
+
+    def narrow_products(platform):
+        """Products of the gradient from bfloat16 alone, by the text of the program."""
+        with tracing_for_gpu("9.0"):
+            traced = jax.jit(jax.grad(lambda q: attend(q, k, v, None, bias).sum())).trace(q)
+        lines = traced.lower(lowering_platforms=(platform,)).as_text().splitlines()
+        products = [line for line in lines if "dot_general" in line]
+        assert products
+        return all("xf32>, tensor" not in line and "xf32>) ->" not in line for line in products)
+
+    assert narrow_products("cuda")
+    assert not narrow_products("tpu")
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(64, 77), (33, 76), (34, 64)])

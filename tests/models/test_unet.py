@@ -194,3 +194,13 @@ def test_remat_changes_memory_and_nothing_else():
             jax.tree.leaves(results[remat]), jax.tree.leaves(results[Remat.NONE]), strict=True
         ):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def test_text_by_frame_computes_the_same():
+    network, by_frame = (
+        bind(lambda keys, each=each: VideoUNet(SMALL, keys=keys, text_by_frame=each))
+        for each in (False, True)
+    )
+    params = random_params(network.shapes)
+    expected, seen = (quick(one.apply)(params, *inputs()) for one in (network, by_frame))
+    np.testing.assert_allclose(seen, expected, atol=1e-5 * float(jnp.abs(expected).max()))
