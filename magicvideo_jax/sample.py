@@ -139,7 +139,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--sampler",
-        choices=("ddim", "dpm++2m", "euler", "ddpm"),
+        choices=("ddim", "dpm++2m", "unipc", "euler", "ddpm", "lcm"),
         help="default: the model's config",
     )
     parser.add_argument("--steps", type=int, help="denoising steps, of each network")

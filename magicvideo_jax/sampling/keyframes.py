@@ -25,10 +25,12 @@ from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.sampler import initial_latents, run_sampler
 from magicvideo_jax.diffusion.solvers import (
     SolverTable,
+    consistency,
     ddim,
     ddpm,
     dpm_solver,
     euler,
+    uni_pc,
     with_noise,
 )
 from magicvideo_jax.sampling.free_init import (
@@ -51,8 +53,11 @@ class Sampler(Enum):
 
     DDIM = "ddim"
     DPM = "dpm++2m"
+    UNIPC = "unipc"
     EULER = "euler"
     DDPM = "ddpm"
+    LCM = "lcm"
+    """For consistency-distilled models only."""
 
 
 MOST_FPS = 60
@@ -147,10 +152,14 @@ def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> Solve
             return ddim(noise, config.steps, eta=config.eta)
         case Sampler.DPM:
             return dpm_solver(noise, config.steps)
+        case Sampler.UNIPC:
+            return uni_pc(noise, config.steps)
         case Sampler.EULER:
             return euler(noise, config.steps)
         case Sampler.DDPM:
             return ddpm(noise, config.steps)
+        case Sampler.LCM:
+            return consistency(noise, config.steps)
 
 
 def sample_keyframes(

@@ -84,7 +84,7 @@ def test_a_cancelled_request_asks_no_more():
         ({"guidance": float("nan")}, "--guidance=nan"),
         ({"guidance_rescale": 2.0}, "--guidance_rescale=2.0"),
         ({"fps": 1e9}, "--fps=1000000000.0"),
-        ({"sampler": "heun"}, "--sampler=heun: give one of ddim, dpm++2m, euler, ddpm"),
+        ({"sampler": "heun"}, "--sampler=heun: give one of ddim, dpm++2m, unipc, euler, ddpm, lcm"),
         ({"context_fuse": "both"}, "--context_fuse=both: give one of output, attention"),
         ({"context_frames": 4, "context_overlap": 4}, "--context_overlap=4"),
     ],
