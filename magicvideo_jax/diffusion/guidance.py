@@ -23,7 +23,7 @@ _SMALLEST = 1e-20
 
 def guided(
     denoise: Denoise,
-    scale: float | Float[Array, ""],
+    scale: float | Float[Array, "..."],
     null_condition: Any,
     *,
     rescale: float | Float[Array, ""] = 0.0,
@@ -31,9 +31,10 @@ def guided(
     """Apply classifier-free guidance to a denoiser (eq. 1 to 3).
 
     Both predictions run as one batch of twice the size. `scale` is w of eq. 1; the number 1, not
-    traced, returns `denoise` itself. `null_condition` is the conditioning of the unconditional
-    prediction (the empty or the negative prompt), with the shapes of the condition or a batch axis
-    of 1. `rescale` is phi of eq. 3. Both numbers may be traced, so that all values share a program.
+    traced, returns `denoise` itself; an array with the rank of z differs by example.
+    `null_condition` is the conditioning of the unconditional prediction (the empty or the negative
+    prompt), with the shapes of the condition or a batch axis of 1. `rescale` is phi of eq. 3. Both
+    numbers may be traced, so that all values share a program.
 
     Errors: `UserError` where `rescale` is outside [0, 1].
     """

@@ -1,6 +1,8 @@
 """The sampling loop: one scan over the rows of a solver table, one network evaluation per row.
 
-    z <- a z + b x_0 + c x_0' + d x_0'' + s noise     (solvers.py, eq. 1),  x_0 implied by the network's output (process.py)
+    z <- a z + b x_0 + c x_0' + d x_0'' + s noise     (solvers.py, eq. 1)
+
+where x_0 is implied by the network's output (process.py).
 
 Latents are carried in float32 whatever their type, because rounding to bfloat16 at every step
 accumulates. The network receives the input's type, and the result has it. The noise of an example

@@ -185,22 +185,32 @@ def _correction(h: float, previous_h: float | None) -> Float64[np.ndarray, "3"]:
     return (rho - 0.5) / ratio * np.array([0.0, -1.0, 1.0]) + rho_at_end * at_end
 
 
-def consistency(settings: NoiseScheduleConfig, steps: int, *, distilled: int = 50) -> SolverTable:
+CONSISTENCY_TIMES = 50
+"""Number of diffusion times at which consistency models are distilled (diffusers'
+`original_inference_steps`)."""
+
+
+def consistency_times(settings: NoiseScheduleConfig, steps: int) -> Int[np.ndarray, "s"]:
+    """Times of `steps` steps through a consistency model, at equal distances from the noisiest on.
+
+    Errors: `UserError` for more steps than the model was distilled at.
+    """
+    count, every = settings.num_train_timesteps, CONSISTENCY_TIMES
+    if steps > every or count < every:
+        raise UserError(f"steps={steps}: a consistency model has at most {min(every, count)} times")
+    times = np.arange(every, 0, -1) * (count // every) - 1
+    return times[np.floor(np.linspace(0, every, steps, endpoint=False)).astype(int)]
+
+
+def consistency(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
     """Sampler of latent consistency models: estimate z_0, add new noise, estimate again.
 
-    Its times are `steps` of the `distilled` times that the model was distilled at (diffusers'
-    `original_inference_steps`), at equal distances from the noisiest on.
-
-    Errors: `UserError` for more steps than there are such times.
+    Errors: those of `consistency_times`.
     """
-    if steps > distilled:
-        raise UserError(f"steps={steps}: a model distilled at {distilled} times has at most these")
-    count = settings.num_train_timesteps
-    every = np.arange(distilled, 0, -1) * (count // distilled) - 1
-    times = every[np.floor(np.linspace(0, distilled, steps, endpoint=False)).astype(int)]
+    times = consistency_times(settings, steps)
     abar = schedule_of(settings).alphas_cumprod[times]
-    table = _first_order(settings, times, abar, abar_next=_next_levels(abar), eta=0.0)
     abar_next = _next_levels(abar)
+    table = _first_order(settings, times, abar, abar_next=abar_next, eta=0.0)
     renewed = table.steps._replace(
         a=np.zeros(steps, np.float32),
         b=np.sqrt(abar_next).astype(np.float32),

@@ -171,13 +171,15 @@ def sample_keyframes(
     denoise: Callable[..., Float[Array, "b t h w c"]],
     sampler: SamplerInputs,
     shape: tuple[int, int, int, int],
+    embeds_guidance: bool = False,
     goes_on: Callable[[], bool] | None = None,
 ) -> Float[Array, "b t h w c"]:
     """Scaled latents of `shape` (t h w c) for each text of a condition.
 
     All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition,
     attention_window=)` is the network. `null_text` is the unconditional or negative prompt, from
-    which guidance leads away; without guidance it is not used. `goes_on` is that of `run_sampler`.
+    which guidance leads away; without guidance it is not used. A network that `embeds_guidance` is told
+    the scale, and evaluated once a step. `goes_on` is that of `run_sampler`.
     """
     table, guidance, context, windows, free_init = sampler
 
@@ -187,7 +189,9 @@ def sample_keyframes(
 
     if windows is not None:
         network = windowed(network, windows, table.steps.time, select=_condition_of_window)
-    if guidance is not None:
+    if guidance is not None and embeds_guidance:
+        condition = condition._replace(guidance=jnp.broadcast_to(guidance.scale, keys.shape))
+    elif guidance is not None:
         null_condition = condition._replace(text=null_text)
         network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
 
