@@ -21,7 +21,12 @@ from typing import Any, TypeVar
 from magicvideo_jax.core.checks import named
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
-from magicvideo_jax.experiment.requests.clip_request import ClipRequest, ModelRequest, parse_size
+from magicvideo_jax.experiment.requests.clip_request import (
+    ClipRequest,
+    ModelRequest,
+    parse_interval,
+    parse_size,
+)
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
@@ -39,9 +44,9 @@ def sample(asked: argparse.Namespace) -> None:
     processes.refuse_several("sample")
     with named("--"):
         size = None if asked.size is None else parse_size(asked.size)
-        requests = [
-            _request(ClipRequest, asked, size=size, prompt=prompt) for prompt in asked.prompt
-        ]
+        given = asked.guidance_interval
+        read = {"size": size, "guidance_interval": None if given is None else parse_interval(given)}
+        requests = [_request(ClipRequest, asked, prompt=prompt, **read) for prompt in asked.prompt]
     model = _request(ModelRequest, asked, lora=tuple(asked.lora))
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.experiment.requests import clip_making
@@ -151,6 +156,11 @@ def _arguments() -> argparse.Namespace:
         type=float,
         help="0 to 1: how far guidance keeps the contrast of unguided frames "
         "(default: the model's config)",
+    )
+    parser.add_argument(
+        "--guidance_interval",
+        metavar="LOW,HIGH",
+        help="0 to 1: part of diffusion time in which guidance applies; steps outside it take half as long",
     )
     parser.add_argument(
         "--eta", type=float, help="0 to 1: noise that the sampler ddim adds at every step"

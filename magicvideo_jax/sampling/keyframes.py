@@ -75,6 +75,9 @@ class SampleConfig:
     """Scale of classifier-free guidance; 1 is none."""
     guidance_rescale: float = 0.0
     """phi of Lin et al. 2305.08891, eq. 16: 0 is none; about 0.7 for models of zero terminal SNR."""
+    guidance_interval: tuple[float, ...] = (0.0, 1.0)
+    """Part of diffusion time, from clean latents at 0 to pure noise at 1, in which guidance applies (2404.07724);
+    steps outside it take half as long."""
     eta: float = 0.0
     """Noise that DDIM adds, from 0 (none) to 1 (as much as DDPM)."""
     fps: float = 8.0
@@ -95,6 +98,11 @@ class SampleConfig:
             raise refused(
                 self, "eta", "give 0, or sampler=ddim: the others have a noise of their own"
             )
+        interval = self.guidance_interval
+        if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
+            raise refused(
+                self, "guidance_interval", "give two numbers from 0 to 1, the smaller first"
+            )
         if len(self.size) not in (0, 2) or min(self.size, default=1) < 1:
             raise refused(self, "size", "give a height and a width in pixels")
         positive(self, "fps")
@@ -106,6 +114,8 @@ class Guidance(NamedTuple):
 
     scale: Any
     rescale: Any = 0.0
+    interval: Any = None
+    """Least and largest time of guidance; None: it always applies, which is another program."""
 
 
 class SamplerInputs(NamedTuple):
@@ -130,11 +140,26 @@ def make_sampler_inputs(
     """
     return SamplerInputs(
         table=with_noise(make_solver_table(config, noise)),
-        guidance=Guidance(np.float32(config.guidance), np.float32(config.guidance_rescale)),
+        guidance=Guidance(
+            np.float32(config.guidance),
+            np.float32(config.guidance_rescale),
+            _guided_times(config, noise),
+        ),
         context=config.context.for_clip(shape[0]),
         windows=context_windows(config.context, frames=shape[0], steps=config.steps),
         free_init=make_free_init(config.free_init, noise, shape=shape),
     )
+
+
+def _guided_times(
+    config: SampleConfig, noise: NoiseScheduleConfig
+) -> tuple[np.float32, np.float32] | None:
+    """Least and largest time of guidance; None: all of them."""
+    low, high = config.guidance_interval
+    if (low, high) == (0, 1):
+        return None
+    steps = noise.num_train_timesteps
+    return np.float32(low * steps), np.float32(high * steps)
 
 
 _PUBLISHED_NOISE = {
@@ -193,7 +218,13 @@ def sample_keyframes(
         condition = condition._replace(guidance=jnp.broadcast_to(guidance.scale, keys.shape))
     elif guidance is not None:
         null_condition = condition._replace(text=null_text)
-        network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
+        network = guided(
+            network,
+            guidance.scale,
+            null_condition,
+            rescale=guidance.rescale,
+            interval=guidance.interval,
+        )
 
     def sample_once(eps: Array, keys: Array, /) -> Array:
         z = initial_latents(table, eps)
