@@ -27,6 +27,7 @@ from magicvideo_jax.experiment.requests.clip_request import (
     parse_interval,
     parse_size,
 )
+from magicvideo_jax.experiment.requests.sampler_arguments import add_sampler_arguments
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
@@ -142,29 +143,7 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="write all clips side by side into one file, each over its prompt",
     )
-    parser.add_argument(
-        "--sampler",
-        choices=("ddim", "dpm++2m", "unipc", "euler", "ddpm", "lcm"),
-        help="default: the model's config",
-    )
-    parser.add_argument("--steps", type=int, help="denoising steps, of each network")
-    parser.add_argument(
-        "--guidance", type=float, help="scale of classifier-free guidance; 1 is none"
-    )
-    parser.add_argument(
-        "--guidance_rescale",
-        type=float,
-        help="0 to 1: how far guidance keeps the contrast of unguided frames "
-        "(default: the model's config)",
-    )
-    parser.add_argument(
-        "--guidance_interval",
-        metavar="LOW,HIGH",
-        help="0 to 1: part of diffusion time in which guidance applies; steps outside it take half as long",
-    )
-    parser.add_argument(
-        "--eta", type=float, help="0 to 1: noise that the sampler ddim adds at every step"
-    )
+    add_sampler_arguments(parser)
     parser.add_argument(
         "--fps", type=float, help="frames per second: condition of the model, and rate of the file"
     )
