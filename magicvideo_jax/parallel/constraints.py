@@ -57,9 +57,10 @@ def in_order_of_axes(gradients: Any) -> Any:
     """Lay gradients out in memory in the order of their axes, like parameters, on GPUs.
 
     cuDNN computes those of convolutions in another order. XLA would update parameters, moments and
-    average in that order, and transpose all of them in and out in each step.
+    average in that order, and transpose all of them in and out in each step. On one device alone:
+    what XLA's partitioner makes of such a constraint has not been measured.
     """
-    if not is_traced_for_gpu():
+    if not is_traced_for_gpu() or _is_sharded():
         return gradients
     return jax.tree.map(
         lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), gradients
