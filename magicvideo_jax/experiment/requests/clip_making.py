@@ -127,6 +127,7 @@ def _given_settings(request: ClipRequest) -> dict[str, Any]:
         "guidance",
         "guidance_rescale",
         "guidance_interval",
+        "feature_cache",
         "eta",
         "fps",
         "size",
