@@ -9,6 +9,7 @@ by frame; only norms over frames (`TemporalConfig.norm_over_frames`) change it a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -238,19 +239,19 @@ class VideoUNet(nnx.Module):
 
         skips = [self.conv_in(shard_activations(z).astype(self.dtype))]
 
-        def down(block: UNetLevel, h: Float[Array, "..."]) -> Float[Array, "..."]:
+        def down(block: Any, h: Float[Array, "..."]) -> Float[Array, "..."]:
             for stage in block.stages:
                 h = run(stage, h)
                 skips.append(h)
             return h
 
-        def to_next_level(block: UNetLevel, h: Float[Array, "..."]) -> Float[Array, "..."]:
+        def to_next_level(block: Any, h: Float[Array, "..."]) -> Float[Array, "..."]:
             if hasattr(block, "resample"):
                 h = block.resample(h)
                 skips.append(h)
             return block.at(Place.LEVEL, h, emb)
 
-        def up(block: UNetLevel, h: Float[Array, "..."]) -> Float[Array, "..."]:
+        def up(block: Any, h: Float[Array, "..."]) -> Float[Array, "..."]:
             for stage in block.stages:
                 h = run(stage, jnp.concatenate([h, skips.pop()], axis=-1))
             if hasattr(block, "resample"):

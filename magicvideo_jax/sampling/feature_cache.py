@@ -57,14 +57,10 @@ def with_feature_cache(
         z: Array, time: Array, condition: Any, memory: Array, index: Array
     ) -> tuple[Array, Array]:
         def choose(z: Array, time: Array, condition: Any) -> tuple[Array, Array]:
-            return jax.lax.cond(
-                index % every == 0,
-                whole,
-                lambda *inputs: denoise(*inputs, memory),
-                z,
-                time,
-                condition,
-            )
+            def reused(z: Array, time: Array, condition: Any) -> tuple[Array, Array]:
+                return denoise(z, time, condition, memory)
+
+            return jax.lax.cond(index % every == 0, whole, reused, z, time, condition)
 
         return evaluated(z, time, condition, choose)
 

@@ -59,7 +59,7 @@ class Sampler(Enum):
     EULER = "euler"
     DDPM = "ddpm"
     LCM = "lcm"
-    """For consistency-distilled models only."""
+    """Sampler of latent consistency models, and of no other."""
 
 
 MOST_FPS = 60
