@@ -25,9 +25,10 @@ def get_config(preset: str = ""):
         case "long":
             minutes(config)
             config.data.precompute_examples = 8192
-            config.denoising.time_shift = 3.0
             config.train.update(steps=13_000, save_every=1000, preview_every=2000)
-            config.optim.update(lr=8e-4, temporal_lr=8e-3, warmup=100, ema_decay=0.999)
+            config.optim.update(
+                kernels="adamw", lr=8e-4, temporal_lr=8e-3, warmup=100, ema_decay=0.999
+            )
             config.sample.guidance = 5.0
         case "scratch":
             minutes(config)
