@@ -43,8 +43,8 @@ def get_config(preset: str = ""):
                 sources=({"path": "emoji/sprites_set"}, {"path": "emoji/clips_set"}),
                 precompute_examples=0,
             )
-            config.train.update(steps=3000, save_every=1000, preview_every=1000)
-            config.optim.warmup = 100
+            config.train.update(steps=1500, save_every=500, preview_every=500)
+            config.optim.update(kernels="muon", lr=2e-3, warmup=50)
             if preset == "emoji_all":
                 for_accelerators(config)
         case _:

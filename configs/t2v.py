@@ -45,6 +45,7 @@ def get_config(preset: str = ""):
             minutes(config)
             config.vae_from = ""  # the VAE of --config.init_from knows the pictures
             config.data.update(sources=({"path": "emoji/clips_set"},), precompute_examples=0)
+            config.train.update(steps=1500, save_every=500, preview_every=500)
             if preset == "emoji_all":
                 config.train.update(batch_size=64, steps=2500, save_every=2500, preview_every=2500)
                 config.optim.update(lr=1e-3, temporal_lr=5e-3)
