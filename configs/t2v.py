@@ -63,9 +63,11 @@ def minutes(config):
     # CLIP knows words for motion; a text encoder that has only seen stills tells "resting" from "orbiting" by chance.
     config.model.trained = (Component.UNET.value, Component.TEXT.value)
     config.data.precompute_examples = 2048
-    config.denoising.time_shift = 4.0
+    config.denoising.time_shift = 3.0
     config.train.update(steps=2200, batch_size=4, save_every=1100, preview_every=1100)
-    config.optim.update(lr=1e-3, temporal_lr=1e-2, warmup=30, decay=True, b2=0.99, ema_decay=0.99)
+    config.optim.update(
+        kernels="muon", lr=2e-3, temporal_lr=1e-2, warmup=30, decay=True, b2=0.99, ema_decay=0.99
+    )
     config.sample.update(steps=20, guidance=3.0)
 
 

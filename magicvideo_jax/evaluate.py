@@ -11,7 +11,10 @@ unless --out says another file. Other weights are evaluated on drawn shapes.
 import argparse
 from pathlib import Path
 
+from magicvideo_jax.core.checks import named
 from magicvideo_jax.core.paths import local_path
+from magicvideo_jax.experiment.requests.clip_request import ClipRequest, parse_interval
+from magicvideo_jax.experiment.requests.sampler_arguments import add_sampler_arguments
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
@@ -27,17 +30,40 @@ def evaluate(asked: argparse.Namespace) -> None:
     # Imported here: JAX takes seconds to import, and help must not wait for it.
     from magicvideo_jax.core.files import check_writable, write_json
     from magicvideo_jax.evaluation.metrics import metrics_table
+    from magicvideo_jax.experiment.requests.clip_making import sample_settings
     from magicvideo_jax.experiment.scoring import evaluate_weights
 
+    settings = _sampler_settings(asked)
     file = _json_file(asked)
     if file is not None:
         check_writable(file)  # before minutes of sampling
     metrics = tuple(name for name in asked.metrics.split(",") if name)
-    scores = evaluate_weights(asked.workdir, clips=asked.clips, metrics=metrics, seed=asked.seed)
+    scores = evaluate_weights(
+        asked.workdir,
+        clips=asked.clips,
+        metrics=metrics,
+        seed=asked.seed,
+        sampled_as=lambda usual: sample_settings(settings, usual),
+    )
     for line in metrics_table(scores):
         print(line, flush=True)
     if file is not None:
         write_json(file, scores)
+
+
+def _sampler_settings(asked: argparse.Namespace) -> ClipRequest:
+    """The request whose settings every caption is sampled with. Errors: `UserError` naming the argument."""
+    with named("--"):
+        interval = asked.guidance_interval
+        return ClipRequest(
+            prompt="the held-out captions",
+            sampler=asked.sampler,
+            steps=asked.steps,
+            guidance=asked.guidance,
+            guidance_rescale=asked.guidance_rescale,
+            guidance_interval=None if interval is None else parse_interval(interval),
+            eta=asked.eta,
+        )
 
 
 def _json_file(asked: argparse.Namespace) -> Path | None:
@@ -77,6 +103,7 @@ def _arguments() -> argparse.Namespace:
         "and its previews use 0)",
     )
     parser.add_argument("--out", default="", help="JSON file of the metrics")
+    add_sampler_arguments(parser)
     return parser.parse_args()
 
 

@@ -21,7 +21,13 @@ from typing import Any, TypeVar
 from magicvideo_jax.core.checks import named
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
-from magicvideo_jax.experiment.requests.clip_request import ClipRequest, ModelRequest, parse_size
+from magicvideo_jax.experiment.requests.clip_request import (
+    ClipRequest,
+    ModelRequest,
+    parse_interval,
+    parse_size,
+)
+from magicvideo_jax.experiment.requests.sampler_arguments import add_sampler_arguments
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
@@ -39,9 +45,9 @@ def sample(asked: argparse.Namespace) -> None:
     processes.refuse_several("sample")
     with named("--"):
         size = None if asked.size is None else parse_size(asked.size)
-        requests = [
-            _request(ClipRequest, asked, size=size, prompt=prompt) for prompt in asked.prompt
-        ]
+        given = asked.guidance_interval
+        read = {"size": size, "guidance_interval": None if given is None else parse_interval(given)}
+        requests = [_request(ClipRequest, asked, prompt=prompt, **read) for prompt in asked.prompt]
     model = _request(ModelRequest, asked, lora=tuple(asked.lora))
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.experiment.requests import clip_making
@@ -137,24 +143,7 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="write all clips side by side into one file, each over its prompt",
     )
-    parser.add_argument(
-        "--sampler",
-        choices=("ddim", "dpm++2m", "euler", "ddpm"),
-        help="default: the model's config",
-    )
-    parser.add_argument("--steps", type=int, help="denoising steps, of each network")
-    parser.add_argument(
-        "--guidance", type=float, help="scale of classifier-free guidance; 1 is none"
-    )
-    parser.add_argument(
-        "--guidance_rescale",
-        type=float,
-        help="0 to 1: how far guidance keeps the contrast of unguided frames "
-        "(default: the model's config)",
-    )
-    parser.add_argument(
-        "--eta", type=float, help="0 to 1: noise that the sampler ddim adds at every step"
-    )
+    add_sampler_arguments(parser)
     parser.add_argument(
         "--fps", type=float, help="frames per second: condition of the model, and rate of the file"
     )

@@ -29,6 +29,8 @@ class Condition(NamedTuple):
     """Channels that the network reads beside `z_t`: latents of keyframes, or small pictures."""
     noise_level: Int[Array, "b"] | None = None
     """Time of the noise in `given`, for an upscaler."""
+    guidance: Float[Array, "b"] | None = None
+    """Scale of guidance, for a network that was distilled with guidance in it."""
 
 
 @runtime_checkable

@@ -1,6 +1,8 @@
 """The sampling loop: one scan over the rows of a solver table, one network evaluation per row.
 
-    z <- a z + b x_0 + c x_0' + d noise     (solvers.py, eq. 1),  x_0 implied by the network's output (process.py)
+    z <- a z + b x_0 + c x_0' + d x_0'' + s noise     (solvers.py, eq. 1)
+
+where x_0 is implied by the network's output (process.py).
 
 Latents are carried in float32 whatever their type, because rounding to bfloat16 at every step
 accumulates. The network receives the input's type, and the result has it. The noise of an example
@@ -64,22 +66,22 @@ def run_sampler(
         )
 
     def step(
-        carry: tuple[Array, Array], row: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array], None]:
-        z, previous_x0 = carry
-        index, time, alpha, sigma, a, b, c, d = row
+        carry: tuple[Array, Array, Array], row: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array, Array], None]:
+        z, x0_before, x0_earlier = carry
+        index, time, alpha, sigma, a, b, c, d, s = row
         output = denoise(z.astype(dtype), jnp.broadcast_to(time, shape[:1]), condition)
         x0 = to_x0(table.kind, output, z, alpha=alpha, sigma=sigma)
         if table.clip is not None:
             x0 = jnp.clip(x0, -table.clip, table.clip)
-        z = a * z + b * x0 + c * previous_x0
+        z = a * z + b * x0 + c * x0_before + d * x0_earlier
         if table.is_stochastic and keys is not None:
-            z += d * jax.vmap(noise, (0, None))(keys, index)
-        return (z, x0), None
+            z += s * jax.vmap(noise, (0, None))(keys, index)
+        return (z, x0, x0_before), None
 
     def step_if_asked(
-        carry: tuple[Array, Array], row: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array], None]:
+        carry: tuple[Array, Array, Array], row: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array, Array], None]:
         # No operands: passing arrays to the host could wait for the device that waits for the host.
         asked = io_callback(
             lambda: np.bool_(goes_on is None or goes_on()), jax.ShapeDtypeStruct((), jnp.bool_)
@@ -89,5 +91,6 @@ def run_sampler(
     start = z.astype(jnp.float32)
     rows = tuple(jnp.asarray(column) for column in table.steps)
     body = step if goes_on is None else step_if_asked
-    (z, _), _ = jax.lax.scan(body, (start, jnp.zeros_like(start)), rows)
+    none = jnp.zeros_like(start)
+    (z, _, _), _ = jax.lax.scan(body, (start, none, none), rows)
     return z.astype(dtype)

@@ -1,6 +1,8 @@
 """Samplers as coefficient tables: all share one update and differ in its numbers.
 
-    z_next = a z + b x_0 + c x_0' + d noise       (x_0: the network's estimate, x_0': the previous one)      (1)
+    z_next = a z + b x_0 + c x_0' + d x_0'' + s noise                                                        (1)
+
+where x_0 is the network's estimate, and x_0' and x_0'' are those of the two steps before.
 
 A first-order step from (alpha, sigma) to (alpha_n, sigma_n) that adds noise of standard deviation
 s is
@@ -9,12 +11,16 @@ s is
     s      = eta (sigma_n / sigma) sqrt(1 - alpha^2 / alpha_n^2)              (3)  its eq. 16
 
 and, with eps = (z - alpha x_0) / sigma, it has a = sqrt(sigma_n^2 - s^2) / sigma, b = alpha_n - a
-alpha, d = s. eta = 1 is the ancestral step of DDPM (2006.11239, eq. 7, with the smaller variance);
+alpha. eta = 1 is the ancestral step of DDPM (2006.11239, eq. 7, with the smaller variance);
 eta = 0 is Euler's step in z / alpha and sigma / alpha (Karras et al. 2206.00364, algorithm 1) and
 DPM-Solver++ of first order. The second order, multistep "2M" (Lu et al. 2211.01095, algorithm 2),
 extrapolates x_0 in lambda = log(alpha / sigma):
 
     x_0 + (x_0 - x_0') h / (2 h')  in place of x_0,   h, h': this and the previous step in lambda         (4)
+
+UniPC (Zhao et al. 2302.04867) takes such a step, and once it has the estimate at its end, corrects
+the latents there before it goes on. Both are linear in the estimates, so its row is eq. 1 too. A
+consistency model's sampler (Luo et al. 2310.04378, algorithm 3) is eq. 2 with all noise new: a = 0.
 
 So samplers differ in eta, in the order, and in the noise levels between which they step. Latents
 are variance preserving throughout: Euler's are diffusers' divided by sqrt(1 + sigma^2). Tables are
@@ -48,6 +54,7 @@ class SolverRows(NamedTuple):
     b: Float32[np.ndarray, "s"]
     c: Float32[np.ndarray, "s"]
     d: Float32[np.ndarray, "s"]
+    s: Float32[np.ndarray, "s"]
     """Coefficients of eq. 1."""
 
 
@@ -133,6 +140,85 @@ def dpm_solver(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
     )
 
 
+def uni_pc(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
+    """UniPC of second order with B(h) = e^h - 1 (diffusers' `bh2`), for few steps.
+
+    The predictor's first and last step are of first order. A corrector has the order of the
+    predictor whose result it corrects, and one more of accuracy (2302.04867, theorem 3.1).
+    """
+    times = sampling_times(settings, steps, skip_last=True)
+    abar = _positive(settings)[times]
+    table = _first_order(settings, times, abar, abar_next=_next_levels(abar), eta=0.0)
+    first = table.steps
+    alpha, h = np.sqrt(abar), np.diff(np.log(abar / (1 - abar)) / 2)
+    order = np.full(steps, 2)
+    order[[0, -1]] = 1
+
+    # What eq. 1 adds to a first-order step, as multiples of x_0, x_0' and x_0''.
+    added = np.zeros((steps, 3))
+    for i in range(steps):
+        if i > 0:
+            scale = first.a[i] * alpha[i] * -np.expm1(-h[i - 1])
+            added[i] += scale * _correction(h[i - 1], h[i - 2] if order[i - 1] == 2 else None)
+        if order[i] == 2:
+            extrapolation = first.b[i] * h[i] / (2 * h[i - 1])
+            added[i] += (extrapolation, -extrapolation, 0)
+    b, c, d = added.T.astype(np.float32)
+    return replace(table, steps=first._replace(b=first.b + b, c=c, d=d))
+
+
+def _correction(h: float, previous_h: float | None) -> Float64[np.ndarray, "3"]:
+    """What UniPC's corrector adds to a step of length `h` in lambda, over alpha (1 - e^-h).
+
+    Multiples of the estimates x_0 at the step's end, x_0' at its start and x_0'' one step earlier,
+    from which the predictor of a second-order step extrapolated.
+    """
+    at_end = np.array([1.0, -1.0, 0.0])
+    if previous_h is None:
+        return at_end / 2
+    # 2302.04867, eq. 11: the weights r for which the step is exact on polynomials in lambda.
+    b = -np.expm1(-h)
+    phi_2 = (b / h - 1) / -b
+    phi_3 = 2 * ((b / h - 1) / -h - 0.5) / -b
+    ratio = -previous_h / h
+    rho, rho_at_end = np.linalg.solve([[1, 1], [ratio, 1]], [phi_2, phi_3])
+    return (rho - 0.5) / ratio * np.array([0.0, -1.0, 1.0]) + rho_at_end * at_end
+
+
+CONSISTENCY_TIMES = 50
+"""Number of diffusion times at which consistency models are distilled (diffusers'
+`original_inference_steps`)."""
+
+
+def consistency_times(settings: NoiseScheduleConfig, steps: int) -> Int[np.ndarray, "s"]:
+    """Times of `steps` steps through a consistency model, at equal distances from the noisiest on.
+
+    Errors: `UserError` for more steps than the model was distilled at.
+    """
+    count, every = settings.num_train_timesteps, CONSISTENCY_TIMES
+    if steps > every or count < every:
+        raise UserError(f"steps={steps}: a consistency model has at most {min(every, count)} times")
+    times = np.arange(every, 0, -1) * (count // every) - 1
+    return times[np.floor(np.linspace(0, every, steps, endpoint=False)).astype(int)]
+
+
+def consistency(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
+    """Sampler of latent consistency models: estimate z_0, add new noise, estimate again.
+
+    Errors: those of `consistency_times`.
+    """
+    times = consistency_times(settings, steps)
+    abar = schedule_of(settings).alphas_cumprod[times]
+    abar_next = _next_levels(abar)
+    table = _first_order(settings, times, abar, abar_next=abar_next, eta=0.0)
+    renewed = table.steps._replace(
+        a=np.zeros(steps, np.float32),
+        b=np.sqrt(abar_next).astype(np.float32),
+        s=np.sqrt(1 - abar_next).astype(np.float32),
+    )
+    return replace(table, steps=renewed, is_stochastic=True)
+
+
 def with_noise(table: SolverTable) -> SolverTable:
     """Table marked as stochastic. A deterministic sampler then draws noise and adds none of it."""
     return replace(table, is_stochastic=True)
@@ -155,8 +241,11 @@ def image_to_image_table(table: SolverTable, strength: float) -> SolverTable:
             f"strength={strength}: give {1 / count:.3g} to 1, to keep at least one of {count} steps"
         )
     rest = SolverRows(*(column[count - kept :].copy() for column in table.steps))
-    rest.b[0] += rest.c[0]  # the first step has no previous estimate: eq. 4 with x_0' = x_0
-    rest.c[0] = 0
+    # The first step has no previous estimate, and the second has one: the missing are as the earliest.
+    rest.b[0] += rest.c[0] + rest.d[0]
+    rest.c[:1] = rest.d[:1] = 0
+    rest.c[1:2] += rest.d[1:2]
+    rest.d[1:2] = 0
     return replace(table, steps=rest)
 
 
@@ -177,7 +266,8 @@ def _first_order(
     alpha, sigma = np.sqrt(abar), np.sqrt(1 - abar)
     s = eta * np.sqrt((1 - abar_next) / (1 - abar) * (1 - abar / abar_next))
     a = np.sqrt(np.maximum(1 - abar_next - s**2, 0)) / sigma
-    columns = (times, alpha, sigma, a, np.sqrt(abar_next) - a * alpha, np.zeros_like(a), s)
+    none = np.zeros_like(a)
+    columns = (times, alpha, sigma, a, np.sqrt(abar_next) - a * alpha, none, none, s)
     return SolverTable(
         steps=SolverRows(np.arange(len(times)), *(column.astype(np.float32) for column in columns)),
         kind=settings.prediction_type,

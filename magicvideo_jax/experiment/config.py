@@ -22,6 +22,7 @@ from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.parallel.mesh import MeshConfig
 from magicvideo_jax.sampling.decoding import DecodeConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
+from magicvideo_jax.training.consistency import ConsistencyConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
 from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, check_optimizer
@@ -39,6 +40,8 @@ class Component(Enum):
     TEXT = "text_encoder"
     DISCRIMINATOR = DISCRIMINATOR
     """Helper of a VideoVAE's training; not part of the model."""
+    TEACHER = "teacher"
+    """U-Net that a student is distilled from; not part of the model."""
 
 
 class Compute(Enum):
@@ -69,7 +72,8 @@ class ModelConfig:
         not_empty(self, "trained")
         for name in ("trained", "reinitialize"):
             given = [component.value for component in getattr(self, name)]
-            if DISCRIMINATOR in given or len(set(given)) < len(given):
+            helpers = {Component.DISCRIMINATOR.value, Component.TEACHER.value}
+            if helpers & set(given) or len(set(given)) < len(given):
                 raise FieldError(f"{name}={tuple(given)}: give unet, vae, text_encoder, each once")
 
 
@@ -165,6 +169,7 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     autoencoding: AutoencodingConfig = field(default_factory=AutoencodingConfig)
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     video_vae: VideoAutoencodingConfig = field(default_factory=VideoAutoencodingConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

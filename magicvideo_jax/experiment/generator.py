@@ -109,6 +109,7 @@ class Generator:
                 denoise=partial(networks.denoise, as_images=as_images),
                 sampler=sampler,
                 shape=self._shape,
+                embeds_guidance=experiment.model.unet.guidance_channels > 0,
                 goes_on=None if watch is None else watch.goes_on,
             )
             return decode_clips(z, networks.decoder(params), experiment.decode)
@@ -169,7 +170,12 @@ class Generator:
         sample = sample or self._experiment.sample
         _check_frames(self._experiment, self._frames, sample.context.for_clip(self._frames))
         inputs = make_sampler_inputs(sample, self._experiment.model.noise, shape=self._shape)
-        if sample.guidance == 1 and _compiled_by(mesh, inputs) not in self._guided:
+        embeds_guidance = self._experiment.model.unet.guidance_channels > 0
+        if (
+            sample.guidance == 1
+            and not embeds_guidance
+            and _compiled_by(mesh, inputs) not in self._guided
+        ):
             return inputs._replace(guidance=None)
         return inputs
 

@@ -51,8 +51,9 @@ class Networks:
             Component.DISCRIMINATOR: bind(
                 lambda keys: Discriminator(model.discriminator, keys=keys, dtype=dtype)
             ),
+            Component.TEACHER: self._unet(replace(model.unet, guidance_channels=0)),
         }
-        _, self._vae, self._text, self._discriminator = self.by_component.values()
+        _, self._vae, self._text, self._discriminator, self._teacher = self.by_component.values()
 
     def _unet(self, config: UNetConfig) -> Network:
         """The model's U-Net, or one with another configuration that has parameters in common with it."""
@@ -132,10 +133,21 @@ class Networks:
         elif attention_window is not None and config.temporal is not None:
             temporal = config.temporal.in_attention_windows(attention_window)
             config = replace(config, temporal=temporal)
-        text, fps, given, noise_level = condition
+        text, fps, given, noise_level, guidance = condition
         if given is not None:
             z = jnp.concatenate([z, given.astype(z.dtype)], axis=-1)
-        return self._unet(config).apply(unet, z, time, text, fps, noise_level)
+        return self._unet(config).apply(unet, z, time, text, fps, noise_level, guidance)
+
+    def teach(
+        self,
+        params: Params,
+        z: Float[Array, "b t h w c"],
+        time: Float[Array, "b"],
+        condition: Condition,
+    ) -> Float[Array, "b t h w c"]:
+        """The U-Net that a student is distilled from."""
+        teacher = params[Component.TEACHER.value]
+        return self._teacher.apply(teacher, z, time, condition.text, condition.fps)
 
     def denoising_networks(self) -> DenoisingNetworks:
         """The functions that denoising objectives need."""

@@ -47,6 +47,7 @@ MAY_CHANGE = {
     "optim": True,
     "optim.decay_kernels_only": False,  # the optimizer's state depends on it, and on what trains
     "optim.freeze": False,
+    "optim.kernels": False,
     "optim.lora": False,
     "sample": True,
     "train": True,

@@ -1,5 +1,6 @@
 """Metrics of trained weights on held-out data: what `evaluate` computes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from magicvideo_jax.experiment.opening.initial_weights import initial_weights
 from magicvideo_jax.experiment.pipeline import checked_tokenizer, loaded_params, usual_experiment
 from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
+from magicvideo_jax.sampling.keyframes import SampleConfig
 
 
 def evaluate_weights(
@@ -20,11 +22,13 @@ def evaluate_weights(
     clips: int | None = None,
     metrics: tuple[str, ...] = (),
     seed: int | None = None,
+    sampled_as: Callable[[SampleConfig], SampleConfig] = lambda usual: usual,
 ) -> Scores:
     """The metrics of a work folder (averaged weights, on the held-out data of its config), or of
     weights in any known form of a model of prompts (on held-out drawn shapes).
 
-    `clips`, `metrics` and `seed` replace those of `config.evaluate`. Errors: `UserError`, also
+    `clips`, `metrics` and `seed` replace those of `config.evaluate`; `sampled_as` gives other settings
+    in place of the usual ones. Errors: `UserError`, also
     where the data has no validation split to evaluate on.
     """
     enable_compilation_cache()
@@ -39,7 +43,8 @@ def evaluate_weights(
             metrics=metrics or usual.metrics,
             seed=usual.seed if seed is None else seed,
         )
-    experiment = replace(experiment, evaluate=evaluate)
+    sample = sampled_as(experiment.sample)
+    experiment = replace(experiment, evaluate=evaluate, sample=sample)
     check_stage(experiment)
 
     stage = stage_of(experiment)

@@ -114,9 +114,10 @@ def state_shapes(
 
     def shard(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
         names = tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
-        # `optax.partition` puts the name of its group in front of a parameter's path.
-        sharding = sharding_of.get(names) or sharding_of.get(names[1:]) or replicated(mesh)
-        return with_sharding(leaf, sharding)
+        # `optax.partition` puts the names of its groups in front of a parameter's path.
+        paths = (names[start:] for start in range(len(names)))
+        found = (sharding_of[path] for path in paths if path in sharding_of)
+        return with_sharding(leaf, next(found, replicated(mesh)))
 
     return jax.tree_util.tree_map_with_path(shard, shapes._replace(frozen=frozen))
 

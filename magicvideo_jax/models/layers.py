@@ -208,16 +208,25 @@ def sinusoids(value: Float[Array, "b"], width: int) -> Float[Array, "b d"]:
 
 class EmbeddingMLP(nnx.Module):
     """Embedding of a number, `Linear(SiLU(Linear(sinusoids(v))))`, in float32: diffusion time or
-    frame rate.
+    frame rate. With `condition` channels, a projection of so many numbers is added to the sinusoids.
     """
 
-    def __init__(self, inputs: int, width: int, *, keys: Keys, zero: bool = False):
+    def __init__(
+        self, inputs: int, width: int, *, keys: Keys, zero: bool = False, condition: int = 0
+    ):
         self.linear_1 = Linear(inputs, width, keys=keys)
         self.linear_2 = Linear(width, width, keys=keys, zero=zero)
+        if condition:
+            self.cond_proj = Linear(condition, inputs, keys=keys, bias=False, zero=True)
         self.inputs = inputs
 
-    def __call__(self, value: Float[Array, "b"]) -> Float[Array, "b d"]:
-        return self.linear_2(jax.nn.silu(self.linear_1(sinusoids(value, self.inputs))))
+    def __call__(
+        self, value: Float[Array, "b"], condition: Float[Array, "b c"] | None = None
+    ) -> Float[Array, "b d"]:
+        h = sinusoids(value, self.inputs)
+        if condition is not None:
+            h = h + self.cond_proj(condition)
+        return self.linear_2(jax.nn.silu(self.linear_1(h)))
 
 
 def broadcast_channels(

@@ -63,12 +63,15 @@ class UNetConfig:
     noise_levels: int = 0
     """Number of levels of noise in what the network is given beside its latents (the x4 upscaler's
     1,000); each has an embedding. 0: the network is given none."""
+    guidance_channels: int = 0
+    """Sinusoids of the scale of guidance, which a network that was distilled with guidance in it
+    (Meng et al. 2210.03142; diffusers' `time_cond_proj_dim`) adds to its time embedding. 0: none."""
     temporal: TemporalConfig | None = None
 
     def __post_init__(self) -> None:
         not_empty(self, "levels")
         at_least(1, self, "blocks", "channels_in", "channels_out", "context")
-        at_least(0, self, "middle_heads", "noise_levels")
+        at_least(0, self, "middle_heads", "noise_levels", "guidance_channels")
         if self.middle_heads:
             divides(self.levels[-1].width, self, "middle_heads", of="the width of the last level")
         for i, level in enumerate(self.levels):
@@ -130,7 +133,9 @@ class VideoUNet(nnx.Module):
         first, last, deepest = widths[0], widths[-1], len(widths) - 1
         temporal, layers = config.temporal, temporal_layers(config.temporal)
         self.conv_in = Conv(config.channels_in, first, keys=keys)
-        self.time_embedding = EmbeddingMLP(first, config.embedding, keys=keys)
+        self.time_embedding = EmbeddingMLP(
+            first, config.embedding, keys=keys, condition=config.guidance_channels
+        )
         if config.noise_levels:
             self.class_embedding = Embedding(
                 config.noise_levels, config.embedding, keys=keys, std=0.02
@@ -185,6 +190,7 @@ class VideoUNet(nnx.Module):
         )
         self.conv_out = Conv(first, config.channels_out, keys=keys, zero=True)
         self.dtype, self.remat = dtype, remat
+        self.guidance_channels = config.guidance_channels
 
     def __call__(
         self,
@@ -193,8 +199,12 @@ class VideoUNet(nnx.Module):
         text: Float[Array, "b l d"],
         fps: Float[Array, "b"] | None = None,
         noise_level: Int[Array, "b"] | None = None,
+        guidance: Float[Array, "b"] | None = None,
     ) -> Float[Array, "b t h w c2"]:
-        emb = self.time_embedding(time)
+        embedded_guidance = None
+        if guidance is not None:
+            embedded_guidance = guidance_sinusoids(guidance, self.guidance_channels)
+        emb = self.time_embedding(time, embedded_guidance)
         if fps is not None and hasattr(self, "fps_embedding"):
             emb = emb + self.fps_embedding(fps)
         if noise_level is not None:
@@ -230,6 +240,18 @@ class VideoUNet(nnx.Module):
                 h = block.resample(h, skips[-1].shape[-3:-1])
             h = block.at(Place.LEVEL, h, emb)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(h))).astype(jnp.float32)
+
+
+def guidance_sinusoids(scale: Float[Array, "b"], width: int) -> Float[Array, "b d"]:
+    """Embedding of a scale of guidance w, as latent consistency models have it (Luo et al.
+    2310.04378).
+
+    [sin(v w_i), cos(v w_i)],   v = 1000 (w - 1),   w_i = 10000^(-i / (d/2 - 1))
+    """
+    half = width // 2
+    frequency = jnp.exp(-jnp.log(10_000.0) * jnp.arange(half, dtype=jnp.float32) / max(half - 1, 1))
+    angle = 1000 * (scale.astype(jnp.float32) - 1)[:, None] * frequency[None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
 class UNetLevel(WithPlaces):

@@ -25,10 +25,12 @@ from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.sampler import initial_latents, run_sampler
 from magicvideo_jax.diffusion.solvers import (
     SolverTable,
+    consistency,
     ddim,
     ddpm,
     dpm_solver,
     euler,
+    uni_pc,
     with_noise,
 )
 from magicvideo_jax.sampling.free_init import (
@@ -51,8 +53,11 @@ class Sampler(Enum):
 
     DDIM = "ddim"
     DPM = "dpm++2m"
+    UNIPC = "unipc"
     EULER = "euler"
     DDPM = "ddpm"
+    LCM = "lcm"
+    """For consistency-distilled models only."""
 
 
 MOST_FPS = 60
@@ -70,6 +75,9 @@ class SampleConfig:
     """Scale of classifier-free guidance; 1 is none."""
     guidance_rescale: float = 0.0
     """phi of Lin et al. 2305.08891, eq. 16: 0 is none; about 0.7 for models of zero terminal SNR."""
+    guidance_interval: tuple[float, ...] = (0.0, 1.0)
+    """Part of diffusion time, from clean latents at 0 to pure noise at 1, in which guidance applies (2404.07724);
+    steps outside it take half as long."""
     eta: float = 0.0
     """Noise that DDIM adds, from 0 (none) to 1 (as much as DDPM)."""
     fps: float = 8.0
@@ -90,6 +98,11 @@ class SampleConfig:
             raise refused(
                 self, "eta", "give 0, or sampler=ddim: the others have a noise of their own"
             )
+        interval = self.guidance_interval
+        if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
+            raise refused(
+                self, "guidance_interval", "give two numbers from 0 to 1, the smaller first"
+            )
         if len(self.size) not in (0, 2) or min(self.size, default=1) < 1:
             raise refused(self, "size", "give a height and a width in pixels")
         positive(self, "fps")
@@ -101,6 +114,8 @@ class Guidance(NamedTuple):
 
     scale: Any
     rescale: Any = 0.0
+    interval: Any = None
+    """Least and largest time of guidance; None: it always applies, which is another program."""
 
 
 class SamplerInputs(NamedTuple):
@@ -125,11 +140,26 @@ def make_sampler_inputs(
     """
     return SamplerInputs(
         table=with_noise(make_solver_table(config, noise)),
-        guidance=Guidance(np.float32(config.guidance), np.float32(config.guidance_rescale)),
+        guidance=Guidance(
+            np.float32(config.guidance),
+            np.float32(config.guidance_rescale),
+            _guided_times(config, noise),
+        ),
         context=config.context.for_clip(shape[0]),
         windows=context_windows(config.context, frames=shape[0], steps=config.steps),
         free_init=make_free_init(config.free_init, noise, shape=shape),
     )
+
+
+def _guided_times(
+    config: SampleConfig, noise: NoiseScheduleConfig
+) -> tuple[np.float32, np.float32] | None:
+    """Least and largest time of guidance; None: all of them."""
+    low, high = config.guidance_interval
+    if (low, high) == (0, 1):
+        return None
+    steps = noise.num_train_timesteps
+    return np.float32(low * steps), np.float32(high * steps)
 
 
 _PUBLISHED_NOISE = {
@@ -147,10 +177,14 @@ def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> Solve
             return ddim(noise, config.steps, eta=config.eta)
         case Sampler.DPM:
             return dpm_solver(noise, config.steps)
+        case Sampler.UNIPC:
+            return uni_pc(noise, config.steps)
         case Sampler.EULER:
             return euler(noise, config.steps)
         case Sampler.DDPM:
             return ddpm(noise, config.steps)
+        case Sampler.LCM:
+            return consistency(noise, config.steps)
 
 
 def sample_keyframes(
@@ -162,13 +196,15 @@ def sample_keyframes(
     denoise: Callable[..., Float[Array, "b t h w c"]],
     sampler: SamplerInputs,
     shape: tuple[int, int, int, int],
+    embeds_guidance: bool = False,
     goes_on: Callable[[], bool] | None = None,
 ) -> Float[Array, "b t h w c"]:
     """Scaled latents of `shape` (t h w c) for each text of a condition.
 
     All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition,
     attention_window=)` is the network. `null_text` is the unconditional or negative prompt, from
-    which guidance leads away; without guidance it is not used. `goes_on` is that of `run_sampler`.
+    which guidance leads away; without guidance it is not used. A network that `embeds_guidance` is told
+    the scale, and evaluated once a step. `goes_on` is that of `run_sampler`.
     """
     table, guidance, context, windows, free_init = sampler
 
@@ -178,9 +214,17 @@ def sample_keyframes(
 
     if windows is not None:
         network = windowed(network, windows, table.steps.time, select=_condition_of_window)
-    if guidance is not None:
+    if guidance is not None and embeds_guidance:
+        condition = condition._replace(guidance=jnp.broadcast_to(guidance.scale, keys.shape))
+    elif guidance is not None:
         null_condition = condition._replace(text=null_text)
-        network = guided(network, guidance.scale, null_condition, rescale=guidance.rescale)
+        network = guided(
+            network,
+            guidance.scale,
+            null_condition,
+            rescale=guidance.rescale,
+            interval=guidance.interval,
+        )
 
     def sample_once(eps: Array, keys: Array, /) -> Array:
         z = initial_latents(table, eps)

@@ -12,7 +12,7 @@ from magicvideo_jax.serving.model_facts import ModelFacts
 from magicvideo_jax.serving.request_text import ModelChoice, typed_values
 from magicvideo_jax.serving.served_models import ServedModels
 
-SAMPLERS = ("ddim", "dpm++2m", "euler", "ddpm")
+SAMPLERS = ("ddim", "dpm++2m", "unipc", "euler", "ddpm", "lcm")
 NARROW = 110
 """Least width in pixels of a field with a number: three stand beside each other on a phone."""
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import reduce
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from magicvideo_jax.core.checks import at_least, positive, share
 from magicvideo_jax.core.keys import subkey
@@ -85,18 +85,11 @@ def denoising_objective(
         params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Array, Metrics]:
         del step
-        z0 = (
-            batch["latents"]
-            if "latents" in batch
-            else networks.encode(params, to_float(batch["pixels"]), subkey(key, "vae"))
-        )
-        z0 = jax.lax.stop_gradient(z0).astype(jnp.float32)
+        z0 = clean_latents(networks, params, batch, key)
         b = z0.shape[0]
         is_conditional = jax.random.uniform(subkey(key, "caption"), (b,)) >= config.caption_dropout
-        condition = Condition(
-            _text(params, batch, is_conditional & batch.get("is_captioned", is_conditional)),
-            batch.get("fps"),
-        )
+        text = text_states(networks, params, batch, null_ids, is_kept=is_conditional)
+        condition = Condition(text, batch.get("fps"))
         time = stratified_times(subkey(key, "time"), b, len(schedule), shift=config.time_shift)
         eps = jax.random.normal(subkey(key, "noise"), z0.shape)
         alpha, sigma = schedule.alpha(time), schedule.sigma(time)
@@ -114,15 +107,37 @@ def denoising_objective(
             weighted = losses * min_snr_weight(kind, alpha=alpha, sigma=sigma, gamma=config.min_snr)
         return weighted.mean(), losses_by_time_bin(losses, time, len(schedule))
 
-    def _text(params: Params, batch: Mapping[str, Array], is_conditional: Array) -> Array:
-        null = jnp.asarray(null_ids, jnp.int32)[None]
-        if "text" in batch:
-            null_text = networks.encode_text(params, null)
-            return jnp.where(is_conditional[:, None, None], batch["text"], null_text)
-        ids = jnp.where(is_conditional[:, None], batch["ids"], null)
-        return networks.encode_text(params, ids)
-
     return objective
+
+
+def clean_latents(
+    networks: DenoisingNetworks, params: Params, batch: Mapping[str, Array], key: PRNGKeyArray
+) -> Float[Array, "b t h w c"]:
+    """Latents of a batch, encoded where it has pixels; no gradient goes through them."""
+    z0 = (
+        batch["latents"]
+        if "latents" in batch
+        else networks.encode(params, to_float(batch["pixels"]), subkey(key, "vae"))
+    )
+    return jax.lax.stop_gradient(z0).astype(jnp.float32)
+
+
+def text_states(
+    networks: DenoisingNetworks,
+    params: Params,
+    batch: Mapping[str, Array],
+    null_ids: Int[np.ndarray, "l"],
+    *,
+    is_kept: Bool[Array, "b"],
+) -> Float[Array, "b l d"]:
+    """Text states of a batch: those of the empty prompt where a caption is not kept, or there is
+    none."""
+    is_kept = is_kept & batch.get("is_captioned", is_kept)
+    null = jnp.asarray(null_ids, jnp.int32)[None]
+    if "text" in batch:
+        null_text = networks.encode_text(params, null)
+        return jnp.where(is_kept[:, None, None], batch["text"], null_text)
+    return networks.encode_text(params, jnp.where(is_kept[:, None], batch["ids"], null))
 
 
 def stratified_times(

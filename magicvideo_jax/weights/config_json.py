@@ -33,6 +33,7 @@ _UNET = {
     "use_linear_projection": False,
     "only_cross_attention": False,
     "num_class_embeds": None,
+    "time_cond_proj_dim": None,
 }
 # Field: (default, values that the network here computes). The first value is also what we write.
 _UNET_ONLY = {
@@ -61,7 +62,6 @@ _UNET_ONLY = {
     "time_embedding_dim": (None,),
     "time_embedding_act_fn": (None,),
     "timestep_post_act": (None,),
-    "time_cond_proj_dim": (None,),
     "conv_in_kernel": (3,),
     "conv_out_kernel": (3,),
     "projection_class_embeddings_input_dim": (None,),
@@ -146,6 +146,9 @@ def unet_config(content: Json, *, where: str, temporal: TemporalConfig | None = 
         linear_projection=fields.switch("use_linear_projection"),
         groups=groups,
         noise_levels=fields.integer("num_class_embeds") if fields.get("num_class_embeds") else 0,
+        guidance_channels=(
+            fields.integer("time_cond_proj_dim") if fields.get("time_cond_proj_dim") else 0
+        ),
         temporal=temporal,
     )
 
@@ -177,6 +180,7 @@ def unet_json(config: UNetConfig, *, sample_size: int = 64) -> dict[str, Any]:
         "use_linear_projection": config.linear_projection,
         "only_cross_attention": text_only if any(text_only) else False,
         "num_class_embeds": config.noise_levels or None,
+        "time_cond_proj_dim": config.guidance_channels or None,
     } | {field: values[0] for field, values in _UNET_ONLY.items()}
 
 

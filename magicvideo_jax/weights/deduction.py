@@ -104,6 +104,7 @@ def diffusers_unet_of_shapes(unet: TensorShapes, *, heads: int = _HEADS_1) -> UN
         text_only = attends and unet.axis(first, 1) == context != width
         levels.append(UNetLevelConfig(width, heads if attends else 0, text_only=text_only))
     levels_of_noise = "class_embedding.weight"
+    guidance = "time_embedding.cond_proj.weight"
     return UNetConfig(
         levels=tuple(levels),
         middle_heads=heads,
@@ -113,6 +114,7 @@ def diffusers_unet_of_shapes(unet: TensorShapes, *, heads: int = _HEADS_1) -> UN
         context=context,
         linear_projection=unet.rank("mid_block.attentions.0.proj_in.weight") == 2,
         noise_levels=unet.axis(levels_of_noise, 0) if levels_of_noise in unet.tensors else 0,
+        guidance_channels=unet.axis(guidance, 1) if guidance in unet.tensors else 0,
     )
 
 

@@ -82,6 +82,7 @@ def path_of(table, z):
             b=jnp.where(is_taken, rows.b, 0),
             c=jnp.where(is_taken, rows.c, 0),
             d=jnp.where(is_taken, rows.d, 0),
+            s=jnp.where(is_taken, rows.s, 0),
         )
         return run_sampler(network, z, None, table=replace(table, steps=taken), keys=KEYS)
 

@@ -127,6 +127,15 @@ def test_guidance_rescale_restores_the_deviation(corrupted):
         guided(network, 7.5, null, rescale=1.5)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 99.0), (200.0, 400.0), (301.0, 999.0)])
+def test_guidance_applies_in_its_interval_and_nowhere_else(corrupted, low, high):
+    told, null, time = condition(1, 3), condition(2, 3), jnp.full(3, 300.0)
+    got = jax.jit(lambda: guided(network, 7.5, null, interval=(low, high))(corrupted.z, time, told))
+    inside = low <= 300 <= high
+    expected = (guided(network, 7.5, null) if inside else network)(corrupted.z, time, told)
+    np.testing.assert_allclose(got(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_guidance_keeps_the_type_of_the_latents(corrupted):
     told, null, time = condition(1, 3), condition(2, 3), corrupted.time.astype(jnp.float32)
 

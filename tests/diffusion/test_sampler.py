@@ -24,7 +24,15 @@ from magicvideo_jax.diffusion.noise_config import BetaSchedule, NoiseScheduleCon
 from magicvideo_jax.diffusion.process import Prediction, to_x0
 from magicvideo_jax.diffusion.sampler import initial_latents, run_sampler
 from magicvideo_jax.diffusion.schedule import schedule_of
-from magicvideo_jax.diffusion.solvers import ddim, ddpm, dpm_solver, euler, image_to_image_table
+from magicvideo_jax.diffusion.solvers import (
+    consistency,
+    ddim,
+    ddpm,
+    dpm_solver,
+    euler,
+    image_to_image_table,
+    uni_pc,
+)
 
 STEP_COUNTS = [1, 2, 5, 20]
 EVERY_SETTING = [
@@ -94,6 +102,34 @@ def test_dpm_solver(settings, steps):
     assert_same_path(dpm_solver(settings, steps), walked(scheduler, NOISE, steps))
 
 
+@pytest.mark.parametrize("steps", STEP_COUNTS)
+@pytest.mark.parametrize("settings", EVERY_SETTING)
+def test_uni_pc(settings, steps):
+    scheduler = scheduler_of(diffusers.UniPCMultistepScheduler, settings)
+    assert_same_path(uni_pc(settings, steps), walked(scheduler, NOISE, steps))
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8])
+@pytest.mark.parametrize("kind", [Prediction.EPS, Prediction.V])
+def test_consistency(kind, steps):
+    """diffusers' estimate is the network's but for a share of z, c_skip: 6.9e-6 at the last time."""
+    settings = NoiseScheduleConfig(prediction_type=kind)
+    scheduler = scheduler_of(diffusers.LCMScheduler, settings, original_inference_steps=50)
+    number = iter(range(steps))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "diffusers.schedulers.scheduling_lcm.randn_tensor",
+            lambda *_, **__: step_noise(next(number)),
+        )
+        theirs = walked(scheduler, NOISE, steps)
+    assert_same_path(consistency(settings, steps), theirs)
+
+
+def test_consistency_has_no_more_steps_than_were_distilled():
+    with pytest.raises(UserError, match="steps=51"):
+        consistency(NoiseScheduleConfig(), 51)
+
+
 @pytest.mark.parametrize("steps", [14, 15])
 def test_dpm_solver_where_the_rule_for_few_steps_ends(steps):
     scheduler = scheduler_of(diffusers.DPMSolverMultistepScheduler, NoiseScheduleConfig())
@@ -121,6 +157,8 @@ def test_zero_terminal_snr(kind, spacing, steps):
     )
     scheduler = scheduler_of(diffusers.DPMSolverMultistepScheduler, settings)
     assert_same_path(dpm_solver(settings, steps), walked(scheduler, NOISE, steps))
+    scheduler = scheduler_of(diffusers.UniPCMultistepScheduler, settings)
+    assert_same_path(uni_pc(settings, steps), walked(scheduler, NOISE, steps))
     # diffusers adds numbers of size 4096 here, of which float32 keeps 4096 * 2^-23 = 5e-4, a few times; which way it
     # rounds depends on the processor (found: 2e-4 to 1.2e-3). The test below adds in float64.
     assert_same_path(euler(settings, steps), walked_by_euler(settings, NOISE, steps), within=2e-3)
@@ -223,7 +261,7 @@ def test_one_scan_one_question_one_compile():
         return run_sampler(counted, z, None, table=table, keys=keys)
 
     compiled = jax.jit(run)
-    for sampler in (ddim, euler, dpm_solver):
+    for sampler in (ddim, euler, dpm_solver, uni_pc):
         table = sampler(NoiseScheduleConfig(), 7)
         got = compiled(table, NOISE, KEYS)
         np.testing.assert_allclose(got, path_of(table, NOISE)[-1], rtol=1e-5, atol=1e-6)
@@ -242,7 +280,9 @@ def test_every_sampler_finds_the_only_clip_there_is():
         jnp.linspace(-1, 1, 24).reshape(SHAPE),
         NoiseScheduleConfig(prediction_type=Prediction.X0),
     )
-    for table in (ddpm(settings, 6), euler(settings, 6), dpm_solver(settings, 6)):
+    late = image_to_image_table(uni_pc(settings, 12), 0.5)
+    samplers = (ddpm, euler, dpm_solver, uni_pc, consistency)
+    for table in (*(sampler(settings, 6) for sampler in samplers), late):
         got = run_sampler(lambda z, time, told: answer, NOISE, None, table=table, keys=KEYS)
         np.testing.assert_allclose(got, answer, atol=1e-6)
 

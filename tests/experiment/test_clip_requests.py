@@ -10,7 +10,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.requests.clip_making import check_clip_request, sample_settings
-from magicvideo_jax.experiment.requests.clip_request import ClipRequest, parse_size
+from magicvideo_jax.experiment.requests.clip_request import ClipRequest, parse_interval, parse_size
 from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
@@ -83,8 +83,9 @@ def test_a_cancelled_request_asks_no_more():
         ({"steps": 0}, "--steps=0"),
         ({"guidance": float("nan")}, "--guidance=nan"),
         ({"guidance_rescale": 2.0}, "--guidance_rescale=2.0"),
+        ({"guidance_interval": (0.8, 0.2)}, "--guidance_interval="),
         ({"fps": 1e9}, "--fps=1000000000.0"),
-        ({"sampler": "heun"}, "--sampler=heun: give one of ddim, dpm++2m, euler, ddpm"),
+        ({"sampler": "heun"}, "--sampler=heun: give one of ddim, dpm++2m, unipc, euler, ddpm, lcm"),
         ({"context_fuse": "both"}, "--context_fuse=both: give one of output, attention"),
         ({"context_frames": 4, "context_overlap": 4}, "--context_overlap=4"),
     ],
@@ -116,6 +117,16 @@ def test_eta_is_of_the_model_s_sampler():
 def test_a_size_is_two_numbers(text):
     with pytest.raises(UserError, match="size="):
         parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["", "0.5", "0.1,0.2,0.3", "a,b"])
+def test_an_interval_is_two_numbers(text):
+    with pytest.raises(UserError, match="guidance_interval="):
+        parse_interval(text)
+
+
+def test_an_interval_has_the_smaller_number_first():
+    assert parse_interval("0.2, 0.8") == (0.2, 0.8)
 
 
 def test_a_size_is_height_and_width():

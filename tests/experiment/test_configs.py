@@ -217,6 +217,7 @@ BAD_VALUES = {
     "sample.steps": (0,),
     "sample.guidance": (-1, "nan", "inf", 1e30),
     "sample.guidance_rescale": (-0.1, 1.1, "nan"),
+    "sample.guidance_interval": ((0.5, 0.2), (-0.1, 1.0), (0.0, 2.0)),
     "sample.eta": (2, "nan"),
     "sample.fps": (0, -8, 61, "nan"),
     "decode.frames": (0,),

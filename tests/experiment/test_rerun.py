@@ -81,6 +81,7 @@ def test_a_rerun_takes_what_it_may_change(change, tmp_path):
         ({"model__trained": ("vae",)}, "config.model.trained=('vae',): the run in"),
         ({"optim__freeze": "adaptor"}, "config.optim.freeze=adaptor: the run in"),
         ({"optim__decay_kernels_only": True}, "config.optim.decay_kernels_only=True: the run in"),
+        ({"optim__kernels": "muon"}, "config.optim.kernels=muon: the run in"),
         ({"data__size": 32}, "config.data.size=32: the run in --workdir={} has 16"),
         ({"denoising__caption_dropout": 0.5}, "config.denoising.caption_dropout=0.5: the run in"),
         (

@@ -1,11 +1,13 @@
 """The image form of VideoUNet is Stable Diffusion's U-Net: parity with diffusers on random weights."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import LatentConsistencyModelPipeline, UNet2DConditionModel
 from tiny import equations, quick, random_params
 from torch_weights import copied, from_torch, randomise, relative_error, to_torch
 
@@ -29,6 +31,7 @@ TINY_SD2 = UNetConfig(
     groups=8,
     linear_projection=True,
 )
+TINY_LCM = replace(TINY_SD1, guidance_channels=16)
 TINY_X4 = UNetConfig(
     levels=(
         UNetLevelConfig(32, 0),
@@ -60,16 +63,31 @@ def compare(
     time = np.linspace(3, 990, b).astype(np.float32)
     text = draw.normal(size=(b, 7, config.context)).astype(np.float32)
     levels = np.arange(b) + 20 if config.noise_levels else None
+    scales = 2.0 + np.arange(b, dtype=np.float32) if config.guidance_channels else None
     with torch.no_grad():
         expected = theirs(
             to_torch(z),
             torch.from_numpy(time.repeat(t)),
             torch.from_numpy(text.repeat(t, axis=0)),
             class_labels=None if levels is None else torch.from_numpy(levels.repeat(t)),
+            timestep_cond=None
+            if scales is None
+            else guidance_embedding(scales, config).repeat(t, 1),
         ).sample
     inputs = [jnp.array(x) for x in (z, time, text)]
-    more = () if levels is None else (None, jnp.array(levels, jnp.int32))
+    more = (
+        None,
+        None if levels is None else jnp.array(levels, jnp.int32),
+        None if scales is None else jnp.array(scales),
+    )
     return relative_error(apply(params, *inputs, *more), from_torch(expected, (b, t)))
+
+
+def guidance_embedding(scales: np.ndarray, config: UNetConfig) -> torch.Tensor:
+    """What diffusers' pipeline of latent consistency models gives its U-Net."""
+    less_one = torch.from_numpy(scales) - 1
+    embed = LatentConsistencyModelPipeline.get_guidance_scale_embedding
+    return embed(None, less_one, embedding_dim=config.guidance_channels)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +98,7 @@ def compare(
         pytest.param(TINY_SD2, (1, 2, 12, 20), id="sd2-odd"),
         pytest.param(TINY_SD2, (1, 1, 11, 14), id="sd2-cut"),
         pytest.param(TINY_X4, (2, 2, 8, 12), id="x4"),
+        pytest.param(TINY_LCM, (2, 1, 8, 12), id="lcm"),
     ],
 )
 def test_it_equals_diffusers(config: UNetConfig, shape: tuple[int, ...]):

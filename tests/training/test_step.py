@@ -2,6 +2,7 @@
 
 import struct
 import sys
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -17,7 +18,13 @@ from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.training.metrics_log import MetricsLog, summary
 from magicvideo_jax.training.objectives import DenoisingConfig, joint_objective, stratified_times
-from magicvideo_jax.training.optimizer import Freeze, OptimConfig, is_trained, make_optimizer
+from magicvideo_jax.training.optimizer import (
+    Freeze,
+    KernelUpdate,
+    OptimConfig,
+    is_trained,
+    make_optimizer,
+)
 from magicvideo_jax.training.state import fresh_state
 from magicvideo_jax.training.step import CompiledStep, accumulate_gradients, train_step
 
@@ -226,6 +233,36 @@ def test_weight_decay_may_spare_all_but_kernels():
         moved = {name for name, leaf in updates["unet"]["layer"].items() if np.any(leaf)}
         assert moved == ({"kernel"} if kernels_only else set(names))
         np.testing.assert_allclose(updates["unet"]["layer"]["kernel"], -1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (3, 3, 2, 4)])
+def test_muon_moves_every_direction_of_a_kernel_alike(shape):
+    rng = np.random.default_rng(0)
+    leaves = {"kernel": shape, "bias": shape[-1:], "embedding": shape[-2:]}
+    params = {
+        "unet": {"layer": {name: jnp.array(rng.normal(size=s)) for name, s in leaves.items()}}
+    }
+    grads = jax.tree.map(lambda x: jnp.array(rng.normal(size=x.shape)), params)
+    config = OptimConfig(lr=1e-2, warmup=0, weight_decay=0.1, grad_clip_norm=1e9)
+
+    def moved(optimizer):
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        return updates["unet"]["layer"]
+
+    adamw = moved(optax.adamw(1e-2, weight_decay=0.1, nesterov=True))
+    muon = moved(make_optimizer(replace(config, kernels=KernelUpdate.MUON), steps=10))
+    for name in ("bias", "embedding"):
+        np.testing.assert_allclose(muon[name], adamw[name], rtol=1e-5)
+    decayed = -1e-3 * params["unet"]["layer"]["kernel"]
+    moved_by = np.asarray(muon["kernel"] - decayed).reshape(-1, shape[-1])
+    assert (
+        np.sum(moved_by * np.asarray(grads["unet"]["layer"]["kernel"]).reshape(-1, shape[-1])) < 0
+    )
+    sizes = np.linalg.svd(moved_by, compute_uv=False)
+    # Three iterations of Newton-Schulz bring them near each other, and not nearer.
+    assert sizes.max() / sizes.min() < 2.5
+    rms = np.sqrt(np.mean(moved_by**2))
+    np.testing.assert_allclose(rms, 0.2 * 1e-2, rtol=0.35)
 
 
 def test_reports_reach_tensorboard_and_wandb(tmp_path, monkeypatch):

@@ -75,11 +75,13 @@ class InitialWeights:
         temporal, noise = model.unet.temporal, self.weights.noise
         if Component.UNET in self.parts:
             unet = self.parts[Component.UNET].config
+            guidance = model.unet.guidance_channels or unet.guidance_channels
             if temporal is not None and unet.temporal is None:
                 noise = noise_of_fresh_layers(temporal, noise)
             elif temporal is not None and temporal.motion is not None:
                 temporal = unet.temporal
-            model = replace(model, unet=replace(unet, temporal=temporal))
+            unet = replace(unet, temporal=temporal, guidance_channels=guidance)
+            model = replace(model, unet=unet)
         if temporal is not None and temporal.motion is not None:
             temporal = with_motion_norm(temporal, self.motion_norm)
             model = replace(model, unet=replace(model.unet, temporal=temporal))
@@ -102,11 +104,13 @@ class InitialWeights:
         """A network's parameters on their devices, and how many of them the weights have; the
         rest is fresh."""
         fresh = partial(network.init, key_for(seed, 0, f"init {component.value}"))
+        component = Component.UNET if component is Component.TEACHER else component
         if component not in self.parts:
             return jax.jit(fresh, out_shardings=shardings)(), 0
         part = self.parts[component]
         added = () if getattr(part.config, "temporal", None) is not None else VIDEO_PARTS
-        absent = (*added, *part.lacks)
+        guidance = () if getattr(part.config, "guidance_channels", 0) else ("cond_proj",)
+        absent = (*added, *guidance, *part.lacks)
         params = part.load(network.shapes, shardings=shardings, may_be_missing=absent, fresh=fresh)
         there = [
             leaf for path, leaf in flatten(network.shapes).items() if not may_miss(path, absent)

@@ -121,7 +121,16 @@ def sample_settings(request: ClipRequest, usual: SampleConfig) -> SampleConfig:
 
 def _given_settings(request: ClipRequest) -> dict[str, Any]:
     """Fields of a `SampleConfig` that are given."""
-    names = ("sampler", "steps", "guidance", "guidance_rescale", "eta", "fps", "size")
+    names = (
+        "sampler",
+        "steps",
+        "guidance",
+        "guidance_rescale",
+        "guidance_interval",
+        "eta",
+        "fps",
+        "size",
+    )
     given = {name: getattr(request, name) for name in names}
     if given["sampler"] is not None:
         given["sampler"] = _choice(Sampler, "sampler", given["sampler"])

@@ -27,6 +27,8 @@ class ClipRequest:
     steps: int | None = None
     guidance: float | None = None
     guidance_rescale: float | None = None
+    guidance_interval: tuple[float, ...] | None = None
+    """Least and largest share of diffusion time at which guidance applies."""
     eta: float | None = None
     fps: float | None = None
     frames: int | None = None
@@ -76,6 +78,15 @@ class ModelRequest:
     interpolation: str = ""
     upscaler: str = ""
     super_resolution: str = ""
+
+
+def parse_interval(text: str) -> tuple[float, ...]:
+    """Both numbers of `0.2,0.8`. Errors: `FieldError` for anything else."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise FieldError(f"guidance_interval={text}: give two numbers, as in 0.2,0.8") from None
+    return low, high
 
 
 def parse_size(text: str) -> tuple[int, ...]:

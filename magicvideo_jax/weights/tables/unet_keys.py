@@ -21,7 +21,8 @@ UNET_TABLE: Table = (
     TableRow(rf"{_MOTION_INSIDE}\.ff\.proj_out", r"\1.motion_modules.\2.\3.ff.net.2"),
     TableRow(rf"((?:.*\.)?(?:{'|'.join(VIDEO_PARTS)})\d*(?:\..*)?)", r"\1", NamingStyle.OURS),
     TableRow(
-        r"(conv_in|conv_norm_out|conv_out|time_embedding\.linear_[12]|class_embedding)", r"\1"
+        r"(conv_in|conv_norm_out|conv_out|time_embedding\.(?:linear_[12]|cond_proj)|class_embedding)",
+        r"\1",
     ),
     TableRow(rf"{STAGE}\.resnet\.{_RESNET}", r"\1.resnets.\2.\3"),
     TableRow(rf"{STAGE}\.transformer\.(norm|proj_in|proj_out)", r"\1.attentions.\2.\3"),
