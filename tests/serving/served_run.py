@@ -82,7 +82,7 @@ def served(*arguments: str, log: Path) -> Iterator[Served]:
     # The fake devices of the tests would each make a clip.
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": QUICK,
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     command = [sys.executable, "-m", "magicvideo_jax.serve", "--port=0", *arguments]
