@@ -111,7 +111,13 @@ class SamplerWorker:
             save_video(clip, f"{job['out']}.{ending}", fps=sampled.fps, comment=comment)
         write_png_archive(clip, Path(f"{job['out']}.zip"), comment=comment)
         frames, height, width, _ = clip.shape
-        return {"frames": frames, "height": height, "width": width, "fps": sampled.fps}
+        return {
+            "frames": frames,
+            "height": height,
+            "width": width,
+            "fps": sampled.fps,
+            "notes": sampled.notes,
+        }
 
     def _on_step(self, done: int, total: int) -> bool:
         self._say(done=done, total=total)

@@ -83,6 +83,8 @@ def served(*arguments: str, log: Path) -> Iterator[Served]:
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.values["jax_compilation_cache_dir"]),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     command = [sys.executable, "-m", "magicvideo_jax.serve", "--port=0", *arguments]
