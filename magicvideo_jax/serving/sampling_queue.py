@@ -23,6 +23,9 @@ FormUpdates = dict[Any, Any]
 """New values of components."""
 
 _NAME = "sampler"
+_SHOW = """() => {
+    document.getElementById("%s").scrollIntoView({block: "nearest", behavior: "smooth"});
+}"""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ def queue_clips(
         show_progress_on=[results.status],
         api_visibility="private",
     )
+    # On a phone, and with settings unfolded, the results are below what is seen.
+    gr.on([*triggers], None, js=_SHOW % results.status.elem_id, **AT_ONCE)
     # Ending it closes the generators, whose end cancels the job (`SamplerProcess.answers`). The last step may reach
     # the browser after the first answer to the click: the second one stays.
     ended = stop.click(cancelled_html, outputs=[results.status], cancels=[running], **AT_ONCE)

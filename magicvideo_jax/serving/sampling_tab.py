@@ -65,7 +65,9 @@ class SamplingTab:
                         form.place("guidance_rescale", "eta", "free_init")
                 if maker.models.files.loras or maker.models.files.motions:
                     with gr.Accordion("Weights", open=True):
-                        form.place("lora", "lora_scale", "motion")
+                        with gr.Row():
+                            form.place("lora", "lora_scale")
+                        form.place("motion")
                 with gr.Accordion("Long clips: overlapping windows", open=False):
                     with gr.Row():
                         form.place("context_frames", "context_overlap", "context_stride")

@@ -92,13 +92,14 @@ def test_a_clip_is_sampled_and_its_files_hold_its_settings(site, at, expect, tmp
 def test_the_link_asks_for_the_same_again(site, at, expect, open_tab):
     sample(at, "a blue ring", Negative_prompt="dull")
     is_done(at, expect)
-    again = open_tab()
+    again = open_tab({"width": 390, "height": 700})
     again.goto(site.url + at.locator(".mv-again").get_attribute("href"))
     expect(field(again, "Prompt")).to_have_value("a blue ring")
     expect(field(again, "Seed")).to_have_value(field(at, "Seed").input_value())
     expect(again.locator("#random-seed input")).not_to_be_checked()
     again.click("#sample")
     is_done(again, expect)
+    expect(again.locator("#sample-status")).to_be_in_viewport()  # on a phone, too
     clips = [
         urlopen(site.url + tab.locator(".mv-links a").nth(1).get_attribute("href")).read()
         for tab in (at, again)
@@ -139,7 +140,7 @@ def test_files_of_the_weight_folder_are_put_into_a_model(at, expect):
     expect(motion).to_be_disabled()  # a run has layers of its own
     choose(at, "LoRA", "ink.safetensors")
     sample(at, Steps="1")
-    expect(refusal(at)).to_contain_text("--lora=ink.safetensors", timeout=180_000)
+    expect(refusal(at)).to_contain_text("ink.safetensors does not fit", timeout=180_000)
 
     choose(at, "Model", "pictures")
     expect(motion).to_be_enabled()
