@@ -59,7 +59,7 @@ def done_html(clips: Sequence[MadeClip]) -> str:
     seconds = sum(clip.seconds for clip in clips)
     many = f"{len(clips)} clips" if len(clips) > 1 else "1 clip"
     notes = dict.fromkeys(note for clip in clips for note in clip.notes)
-    shown = "".join(f'<div class="mv-note">{_sentence(note)}</div>' for note in notes)
+    shown = "".join(f'<div class="mv-warning">{_sentence(note)}</div>' for note in notes)
     return f'<div class="mv-status" role="status">{many} in {seconds:.1f} s{shown}</div>'
 
 

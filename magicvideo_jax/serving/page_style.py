@@ -38,7 +38,7 @@ footer { display: none !important; }
 [id$="-status"] { scroll-margin-bottom: 40vh; }
 .mv-side h3 { font-weight: 650; margin: 0.4rem 0 0; }
 .mv-status { color: var(--body-text-color-subdued); font-size: 0.95rem; padding: 0.5rem 0; }
-.mv-note { border-left: 3px solid #d97706; padding-left: 0.6rem; margin-top: 0.4rem;
+.mv-warning { border-left: 3px solid #d97706; padding-left: 0.6rem; margin-top: 0.4rem;
   overflow-wrap: anywhere; }
 .mv-status progress { display: block; width: 100%; height: 6px; margin-top: 0.5rem; border: 0;
   border-radius: 3px; overflow: hidden; background: var(--border-color-primary);

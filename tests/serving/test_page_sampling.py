@@ -121,7 +121,7 @@ def test_a_prompt_that_is_cut_is_said(at, expect):
     """In the words of the command line."""
     sample(at, "a red star " * 8)
     is_done(at, expect)
-    note = at.locator("#sample-status .mv-note")
+    note = at.locator("#sample-status .mv-warning")
     expect(note).to_have_text(
         "Note: the text encoder reads 24 tokens; the end of a longer caption is cut: 'red star '"
     )
