@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from quick_xla import QUICK
 from tiny_experiment import tiny
 
 from magicvideo_jax.core.dataclass_dict import to_plain
