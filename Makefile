@@ -4,6 +4,8 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 # A CPU step asks for its memory anew; in huge pages that takes a tenth of the time or less off it (glibc, else ignored).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+# A file of tests is one process', in the order of tests/conftest.py: the longest files first.
+WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow coverage lint
 
@@ -20,7 +22,7 @@ test: $(VENV)/dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/basedpyright --project . --level error
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest $(WORKERS)
 
 # Run the suite with the tests that take minutes or full-size networks.
 test-slow: $(VENV)/dev
@@ -28,7 +30,7 @@ test-slow: $(VENV)/dev
 
 # Run the suite and list the lines that no test runs; fails below the bar in pyproject.toml.
 coverage: $(VENV)/dev
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
+	$(RUN) -m pytest $(WORKERS) --cov --cov-report=term-missing:skip-covered
 
 # Format the code, mend what ruff can mend, and check types.
 lint: $(VENV)/dev

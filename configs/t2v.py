@@ -25,9 +25,10 @@ def get_config(preset: str = ""):
         case "long":
             minutes(config)
             config.data.precompute_examples = 8192
-            config.denoising.time_shift = 3.0
             config.train.update(steps=13_000, save_every=1000, preview_every=2000)
-            config.optim.update(lr=8e-4, temporal_lr=8e-3, warmup=100, ema_decay=0.999)
+            config.optim.update(
+                kernels="adamw", lr=8e-4, temporal_lr=8e-3, warmup=100, ema_decay=0.999
+            )
             config.sample.guidance = 5.0
         case "scratch":
             minutes(config)
@@ -40,15 +41,20 @@ def get_config(preset: str = ""):
             config.optim.update(lr=5e-4, temporal_lr=5e-3)
             config.sample.guidance = 5.0
             config.evaluate.update(clips=4, batch_size=1)  # of ten clips, one is held out
-        case "emoji":
+        case "emoji" | "emoji_all":
             minutes(config)
             config.vae_from = ""  # the VAE of --config.init_from knows the pictures
             config.data.update(sources=({"path": "emoji/clips_set"},), precompute_examples=0)
+            config.train.update(steps=1500, save_every=500, preview_every=500)
+            if preset == "emoji_all":
+                config.train.update(batch_size=64, steps=2500, save_every=2500, preview_every=2500)
+                config.optim.update(lr=1e-3, temporal_lr=5e-3)
         case "sd15":
             stable_diffusion(config)
         case _:
             raise UserError(
-                f"--config=configs/t2v.py:{preset}: the presets are long, scratch, few, emoji and sd15, or none"
+                f"--config=configs/t2v.py:{preset}: the presets are long, scratch, few, emoji, emoji_all and sd15, "
+                "or none"
             )
     return config
 

@@ -1,7 +1,7 @@
 """An image VAE on single frames.
 
 python -m magicvideo_jax.train --config=configs/vae.py --workdir=DIR          of the drawn shapes, from nothing
-python -m magicvideo_jax.train --config=configs/vae.py:emoji --workdir=DIR    from there, of examples/fluent_emoji
+python -m magicvideo_jax.train --config=configs/vae.py:emoji --workdir=DIR    of examples/fluent_emoji
 """
 
 from magicvideo_jax.core.errors import UserError
@@ -20,10 +20,10 @@ def get_config(preset: str = ""):
         case "":
             pass
         case "emoji":
-            config.init_from = "embedded"
             config.data.sources = ({"path": "emoji/pixels"},)
-            config.train.update(steps=1500, save_every=500, preview_every=500)
-            config.optim.update(warmup=50, ema_decay=0.995)
+            config.model.vae.update(widths=(16, 32, 64, 128), groups=4)
+            config.train.update(steps=900, save_every=450, preview_every=450)
+            config.optim.update(kernels="muon", lr=4e-3, warmup=50, ema_decay=0.99)
         case _:
             raise UserError(f"--config=configs/vae.py:{preset}: the preset is emoji, or none")
     return config

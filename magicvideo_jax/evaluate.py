@@ -62,6 +62,7 @@ def _sampler_settings(asked: argparse.Namespace) -> ClipRequest:
             guidance=asked.guidance,
             guidance_rescale=asked.guidance_rescale,
             guidance_interval=None if interval is None else parse_interval(interval),
+            feature_cache=asked.feature_cache,
             eta=asked.eta,
         )
 

@@ -46,8 +46,11 @@ def sample(asked: argparse.Namespace) -> None:
     with named("--"):
         size = None if asked.size is None else parse_size(asked.size)
         given = asked.guidance_interval
-        read = {"size": size, "guidance_interval": None if given is None else parse_interval(given)}
-        requests = [_request(ClipRequest, asked, prompt=prompt, **read) for prompt in asked.prompt]
+        interval = None if given is None else parse_interval(given)
+        requests = [
+            _request(ClipRequest, asked, size=size, guidance_interval=interval, prompt=prompt)
+            for prompt in asked.prompt
+        ]
     model = _request(ModelRequest, asked, lora=tuple(asked.lora))
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.experiment.requests import clip_making

@@ -20,7 +20,10 @@ from traitlets.config import Config
 from verbs_in_process import run_main
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "sample.ipynb"
-FEW_STEPS = "2 --config.train.batch_size=1 --config.optim.warmup=0 --config.evaluate.clips=1"
+FEW_STEPS = (
+    "2 --config.train.batch_size=1 --config.optim.warmup=0 --config.evaluate.clips=1 "
+    "--config.sample.steps=2"
+)
 CELLS = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
 
 

@@ -55,7 +55,7 @@ class CaptionTokenizer:
         most = self._length - 2
         for row, caption, own in zip(rows, captions, ids, strict=True):
             if len(own) > most:
-                self._name_end(caption, most)
+                self._name_end(caption)
             used = [self._tokenizer.bos_token_id, *own[:most], self._tokenizer.eos_token_id]
             row[: len(used)] = used
         return rows
@@ -64,21 +64,28 @@ class CaptionTokenizer:
     def vocabulary_size(self) -> int:
         return len(self._tokenizer)
 
-    def _name_end(self, caption: str, most: int) -> None:
-        """Print, once, the part of a caption that follows its first `most` tokens."""
-        if caption in self._named or (self._named and not self._name_each):
-            return
-        self._named.add(caption)
+    def note_on(self, caption: str) -> str:
+        """Note that a caption is longer than the encoder's tokens, with the end that is cut; else empty."""
         encoded = self._tokenizer(
             caption, add_special_tokens=False, verbose=False, return_offsets_mapping=True
         )
+        most = self._length - 2
+        if len(encoded["input_ids"]) <= most:
+            return ""
         end = caption[encoded["offset_mapping"][most][0] :]
         dots = " ..." if len(end) > _MOST_CHARACTERS else ""
-        more = "" if self._name_each else " (only the first such caption is named)"
-        say(
+        return (
             f"note: the text encoder reads {self._length} tokens; the end of a longer caption is cut: "
-            f"{end[:_MOST_CHARACTERS]!r}{dots}{more}"
+            f"{end[:_MOST_CHARACTERS]!r}{dots}"
         )
+
+    def _name_end(self, caption: str) -> None:
+        """Print the note on a caption, once."""
+        if caption in self._named or (self._named and not self._name_each):
+            return
+        self._named.add(caption)
+        more = "" if self._name_each else " (only the first such caption is named)"
+        say(f"{self.note_on(caption)}{more}")
 
 
 def build_vocabulary(words: Iterable[str], folder: Path, *, length: int) -> None:

@@ -10,7 +10,7 @@ at step i is `normal(fold_in(subkey(key, "sampler noise"), i))`, in float32.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +37,17 @@ def initial_latents(
     return corrupt(z0, eps, alpha, sigma).astype(z0.dtype)
 
 
+class RememberingDenoise(NamedTuple):
+    """A denoiser that keeps something from one step to the next."""
+
+    denoise: Callable[[Array, Array, Any, Any, Array], tuple[Array, Any]]
+    """`denoise(z, time, condition, memory, index) -> (output, memory)` at the step of this index."""
+    memory: Any
+    """What the first step receives."""
+
+
 def run_sampler(
-    denoise: Denoise,
+    denoise: Denoise | RememberingDenoise,
     z: Float[Array, "b *axes"],
     condition: Any,
     *,
@@ -59,6 +68,9 @@ def run_sampler(
             "keys: this sampler adds noise at its steps; give a random key for each example"
         )
     shape, dtype = z.shape, z.dtype
+    if not isinstance(denoise, RememberingDenoise):
+        denoise = _without_memory(denoise)
+    network, memory = denoise
 
     def noise(key: PRNGKeyArray, index: Array) -> Array:
         return jax.random.normal(
@@ -66,22 +78,23 @@ def run_sampler(
         )
 
     def step(
-        carry: tuple[Array, Array, Array], row: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array, Array], None]:
-        z, x0_before, x0_earlier = carry
+        carry: tuple[Array, Array, Array, Any], row: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array, Array, Any], None]:
+        z, x0_before, x0_earlier, memory = carry
         index, time, alpha, sigma, a, b, c, d, s = row
-        output = denoise(z.astype(dtype), jnp.broadcast_to(time, shape[:1]), condition)
+        times = jnp.broadcast_to(time, shape[:1])
+        output, memory = network(z.astype(dtype), times, condition, memory, index)
         x0 = to_x0(table.kind, output, z, alpha=alpha, sigma=sigma)
         if table.clip is not None:
             x0 = jnp.clip(x0, -table.clip, table.clip)
         z = a * z + b * x0 + c * x0_before + d * x0_earlier
         if table.is_stochastic and keys is not None:
             z += s * jax.vmap(noise, (0, None))(keys, index)
-        return (z, x0, x0_before), None
+        return (z, x0, x0_before, memory), None
 
     def step_if_asked(
-        carry: tuple[Array, Array, Array], row: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array, Array], None]:
+        carry: tuple[Array, Array, Array, Any], row: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array, Array, Any], None]:
         # No operands: passing arrays to the host could wait for the device that waits for the host.
         asked = io_callback(
             lambda: np.bool_(goes_on is None or goes_on()), jax.ShapeDtypeStruct((), jnp.bool_)
@@ -92,5 +105,13 @@ def run_sampler(
     rows = tuple(jnp.asarray(column) for column in table.steps)
     body = step if goes_on is None else step_if_asked
     none = jnp.zeros_like(start)
-    (z, _, _), _ = jax.lax.scan(body, (start, none, none), rows)
+    (z, *_), _ = jax.lax.scan(body, (start, none, none, memory), rows)
     return z.astype(dtype)
+
+
+def _without_memory(denoise: Denoise) -> RememberingDenoise:
+    def forgets(z: Array, time: Array, condition: Any, memory: Any, index: Array) -> Any:
+        del index
+        return denoise(z, time, condition), memory
+
+    return RememberingDenoise(forgets, ())

@@ -107,6 +107,7 @@ class Generator:
                 null,
                 keys,
                 denoise=partial(networks.denoise, as_images=as_images),
+                reusing=None if as_images else networks.denoise_reusing,
                 sampler=sampler,
                 shape=self._shape,
                 embeds_guidance=experiment.model.unet.guidance_channels > 0,

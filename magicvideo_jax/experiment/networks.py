@@ -144,6 +144,22 @@ class Networks:
             z = jnp.concatenate([z, given.astype(z.dtype)], axis=-1)
         return self._unet(config).apply(unet, z, time, text, fps, noise_level, guidance)
 
+    def denoise_reusing(
+        self,
+        params: Params,
+        z: Float[Array, "b t h w c"],
+        time: Float[Array, "b"],
+        condition: Condition,
+        deep: Float[Array, "b t h w c2"] | None,
+    ) -> tuple[Float[Array, "b t h w c"], Float[Array, "b t h w c2"]]:
+        """The U-Net with the deep features of another step (None: its own), and these features."""
+        unet = self._unet(self._model.unet).method(lambda unet, *inputs: unet.reusing(*inputs))
+        text, fps, given, noise_level, guidance = condition
+        if given is not None:
+            z = jnp.concatenate([z, given.astype(z.dtype)], axis=-1)
+        weights = params[Component.UNET.value]
+        return unet(weights, z, time, text, fps, noise_level, guidance, deep)
+
     def teach(
         self,
         params: Params,

@@ -93,6 +93,10 @@ class Pipeline:
         `SamplingCancelled`."""
         self._watch, self._generators = StepWatch(on_step), {}
 
+    def notes_on(self, *prompts: str) -> tuple[str, ...]:
+        """What the command line says of prompts that are longer than the text encoder's tokens."""
+        return tuple(filter(None, map(self._tokenizer.note_on, prompts)))
+
     def decode_in_parts(self, *, frames: int | None = None, tile: int | None = None) -> None:
         """Decode so many frames at once from now on, in tiles of so many latents a side (None: as before)."""
         given = {"frames": frames, "tile": tile}

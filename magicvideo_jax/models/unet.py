@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -198,6 +199,22 @@ class VideoUNet(nnx.Module):
         noise_level: Int[Array, "b"] | None = None,
         guidance: Float[Array, "b"] | None = None,
     ) -> Float[Array, "b t h w c2"]:
+        return self.reusing(z, time, text, fps, noise_level, guidance)[0]
+
+    def reusing(
+        self,
+        z: Float[Array, "b t h w c"],
+        time: Float[Array, "b"],
+        text: Float[Array, "b l d"],
+        fps: Float[Array, "b"] | None = None,
+        noise_level: Int[Array, "b"] | None = None,
+        guidance: Float[Array, "b"] | None = None,
+        deep: Float[Array, "b t h w c3"] | None = None,
+    ) -> tuple[Float[Array, "b t h w c2"], Float[Array, "b t h w c3"]]:
+        """The output, and the features below the first level as the last block receives them.
+
+        With those of another step as `deep`, only the first level is evaluated.
+        """
         embedded_guidance = None
         if guidance is not None:
             embedded_guidance = guidance_sinusoids(guidance, self.guidance_channels)
@@ -217,26 +234,39 @@ class VideoUNet(nnx.Module):
                 return forward(h, emb, text)
             return jax.checkpoint(forward, policy=_POLICY[self.remat])(h, emb, text)
 
-        h = self.conv_in(shard_activations(z).astype(self.dtype))
-        skips = [h]
-        for block in self.down_blocks:
+        skips = [self.conv_in(shard_activations(z).astype(self.dtype))]
+
+        def down(block: Any, h: Float[Array, "..."]) -> Float[Array, "..."]:
             for stage in block.stages:
                 h = run(stage, h)
                 skips.append(h)
+            return h
+
+        def to_next_level(block: Any, h: Float[Array, "..."]) -> Float[Array, "..."]:
             if hasattr(block, "resample"):
                 h = block.resample(h)
                 skips.append(h)
-            h = block.at(Place.LEVEL, h, emb)
-        for stage in self.mid_block.stages:
-            h = run(stage, h)
-        h = self.mid_block.at(Place.LEVEL, h, emb)
-        for block in self.up_blocks:
+            return block.at(Place.LEVEL, h, emb)
+
+        def up(block: Any, h: Float[Array, "..."]) -> Float[Array, "..."]:
             for stage in block.stages:
                 h = run(stage, jnp.concatenate([h, skips.pop()], axis=-1))
             if hasattr(block, "resample"):
                 h = block.resample(h, skips[-1].shape[-3:-1])
-            h = block.at(Place.LEVEL, h, emb)
-        return self.conv_out(self.conv_norm_out(h, jax.nn.silu)).astype(jnp.float32)
+            return block.at(Place.LEVEL, h, emb)
+
+        h = down(self.down_blocks[0], skips[0])
+        if deep is None:
+            h = to_next_level(self.down_blocks[0], h)
+            for block in self.down_blocks[1:]:
+                h = to_next_level(block, down(block, h))
+            for stage in self.mid_block.stages:
+                h = run(stage, h)
+            deep = self.mid_block.at(Place.LEVEL, h, emb)
+            for block in self.up_blocks[:-1]:
+                deep = up(block, deep)
+        h = up(self.up_blocks[-1], deep)
+        return self.conv_out(self.conv_norm_out(h, jax.nn.silu)).astype(jnp.float32), deep
 
 
 def guidance_sinusoids(scale: Float[Array, "b"], width: int) -> Float[Array, "b d"]:

@@ -5,6 +5,7 @@ with guidance, for clips of any length.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from magicvideo_jax.core.checks import at_least, at_most, positive, refused, share
 from magicvideo_jax.core.keys import subkey
-from magicvideo_jax.core.types import Condition, Params
+from magicvideo_jax.core.types import Condition, Denoise, Params
 from magicvideo_jax.diffusion.guidance import guided
 from magicvideo_jax.diffusion.known_schedules import (
     LAVIE_DDIM_NOISE,
@@ -33,6 +34,7 @@ from magicvideo_jax.diffusion.solvers import (
     uni_pc,
     with_noise,
 )
+from magicvideo_jax.sampling.feature_cache import with_feature_cache
 from magicvideo_jax.sampling.free_init import (
     FreeInit,
     FreeInitConfig,
@@ -57,7 +59,7 @@ class Sampler(Enum):
     EULER = "euler"
     DDPM = "ddpm"
     LCM = "lcm"
-    """For consistency-distilled models only."""
+    """Sampler of latent consistency models, and of no other."""
 
 
 MOST_FPS = 60
@@ -78,6 +80,8 @@ class SampleConfig:
     guidance_interval: tuple[float, ...] = (0.0, 1.0)
     """Part of diffusion time, from clean latents at 0 to pure noise at 1, in which guidance applies (2404.07724);
     steps outside it take half as long."""
+    feature_cache: int = 1
+    """Deep features of the U-Net are evaluated at every so many steps and reused at the others (2312.00858)."""
     eta: float = 0.0
     """Noise that DDIM adds, from 0 (none) to 1 (as much as DDPM)."""
     fps: float = 8.0
@@ -90,7 +94,7 @@ class SampleConfig:
     """Height and width in pixels; empty: those of the clips that the model was trained on."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "steps")
+        at_least(1, self, "steps", "feature_cache")
         at_least(0, self, "guidance")
         at_most(MOST_GUIDANCE, self, "guidance")
         share(self, "guidance_rescale", "eta")
@@ -103,6 +107,9 @@ class SampleConfig:
             raise refused(
                 self, "guidance_interval", "give two numbers from 0 to 1, the smaller first"
             )
+        if self.feature_cache > 1 and (interval != (0.0, 1.0) or self.context.frames is not None):
+            advice = "give 1; with guidance_interval or context.frames nothing is reused"
+            raise refused(self, "feature_cache", advice)
         if len(self.size) not in (0, 2) or min(self.size, default=1) < 1:
             raise refused(self, "size", "give a height and a width in pixels")
         positive(self, "fps")
@@ -129,6 +136,8 @@ class SamplerInputs(NamedTuple):
     """None: the network sees the whole clip at once."""
     free_init: FreeInit | None = None
     """None: clips are sampled once."""
+    feature_cache: Any = None
+    """Steps from one evaluation of deep features to the next; None: they are evaluated at every step."""
 
 
 def make_sampler_inputs(
@@ -148,6 +157,7 @@ def make_sampler_inputs(
         context=config.context.for_clip(shape[0]),
         windows=context_windows(config.context, frames=shape[0], steps=config.steps),
         free_init=make_free_init(config.free_init, noise, shape=shape),
+        feature_cache=np.int32(config.feature_cache) if config.feature_cache > 1 else None,
     )
 
 
@@ -194,6 +204,7 @@ def sample_keyframes(
     keys: Key[Array, "b"],
     *,
     denoise: Callable[..., Float[Array, "b t h w c"]],
+    reusing: Callable[..., tuple[Array, Array]] | None = None,
     sampler: SamplerInputs,
     shape: tuple[int, int, int, int],
     embeds_guidance: bool = False,
@@ -202,23 +213,24 @@ def sample_keyframes(
     """Scaled latents of `shape` (t h w c) for each text of a condition.
 
     All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition,
-    attention_window=)` is the network. `null_text` is the unconditional or negative prompt, from
+    attention_window=)` is the network, and `reusing(params, z, time, condition, deep)` the same for a
+    cache of features. `null_text` is the unconditional or negative prompt, from
     which guidance leads away; without guidance it is not used. A network that `embeds_guidance` is told
     the scale, and evaluated once a step. `goes_on` is that of `run_sampler`.
     """
-    table, guidance, context, windows, free_init = sampler
+    table, guidance, context, windows, free_init, feature_cache = sampler
+    if guidance is not None and embeds_guidance:
+        condition = condition._replace(guidance=jnp.broadcast_to(guidance.scale, keys.shape))
 
     def network(z: Array, time: Array, condition: Condition, /) -> Array:
         window = context.attention_window
         return denoise(params, z, time, condition, attention_window=window)
 
-    if windows is not None:
-        network = windowed(network, windows, table.steps.time, select=_condition_of_window)
-    if guidance is not None and embeds_guidance:
-        condition = condition._replace(guidance=jnp.broadcast_to(guidance.scale, keys.shape))
-    elif guidance is not None:
+    def with_guidance(network: Denoise) -> Denoise:
+        if guidance is None or embeds_guidance:
+            return network
         null_condition = condition._replace(text=null_text)
-        network = guided(
+        return guided(
             network,
             guidance.scale,
             null_condition,
@@ -226,9 +238,17 @@ def sample_keyframes(
             interval=guidance.interval,
         )
 
+    if windows is not None:
+        network = windowed(network, windows, table.steps.time, select=_condition_of_window)
+
     def sample_once(eps: Array, keys: Array, /) -> Array:
         z = initial_latents(table, eps)
-        return run_sampler(network, z, condition, table=table, keys=keys, goes_on=goes_on)
+        if feature_cache is None or reusing is None:
+            steps = with_guidance(network)
+        else:
+            unet = partial(reusing, params)
+            steps = with_feature_cache(unet, feature_cache, z, condition, wrapped=with_guidance)
+        return run_sampler(steps, z, condition, table=table, keys=keys, goes_on=goes_on)
 
     def draw(key: PRNGKeyArray) -> Array:
         if context.frames is not None and context.reuse_noise:

@@ -55,10 +55,12 @@ def progress_html(step: StepsDone | None, *, clip: int = 0, of: int = 1) -> str:
 
 
 def done_html(clips: Sequence[MadeClip]) -> str:
-    """How long it took."""
+    """How long it took, and the notes on what was asked, each once."""
     seconds = sum(clip.seconds for clip in clips)
     many = f"{len(clips)} clips" if len(clips) > 1 else "1 clip"
-    return f'<div class="mv-status" role="status">{many} in {seconds:.1f} s</div>'
+    notes = dict.fromkeys(note for clip in clips for note in clip.notes)
+    shown = "".join(f'<div class="mv-warning">{_sentence(note)}</div>' for note in notes)
+    return f'<div class="mv-status" role="status">{many} in {seconds:.1f} s{shown}</div>'
 
 
 def refusal_html(message: str) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,15 @@ class MadeClip:
     """Programs that were compiled for it."""
     memory: int
     """Bytes that the sampling process then held."""
+    notes: tuple[str, ...] = ()
+    """What to say of the request: a prompt whose end is cut."""
     has_link: bool = True
     """Whether a link can ask for the same again: not where a clip was uploaded."""
+
+
+Making = AsyncGenerator[StepsDone | MadeClip, None]
+"""A clip in the making: progress, then the clip. Closing it cancels the job. Errors: those of
+`SamplerProcess.answers`."""
 
 
 @dataclass(frozen=True)
@@ -52,30 +60,26 @@ class ClipMaker:
     sampler: SamplerProcess
     results: ResultFolder
 
-    async def sample(
-        self, choice: ModelChoice, request: ClipRequest
-    ) -> AsyncIterator[StepsDone | MadeClip]:
-        """Progress, then the clip. Errors: those of `SamplerProcess.answers`."""
+    def sample(self, choice: ModelChoice, request: ClipRequest) -> Making:
+        """A clip in the making. Errors: `UserError` for names that are not here."""
         job = {"kind": "sample", "model": to_plain(self.models.request(choice))}
-        async for one in self._made(job, choice, request):
-            yield one
+        return self._make(job, choice, request)
 
-    async def refine(
+    def refine(
         self, model: ModelRequest, request: ClipRequest, *, frames: str, fps: float
-    ) -> AsyncIterator[StepsDone | MadeClip]:
+    ) -> Making:
         """The same for frames that were uploaded, a file of numpy."""
         job = {"kind": "refine", "model": to_plain(model), "frames": frames, "fps": fps}
-        async for one in self._made(job, ModelChoice(), request, has_link=False):
-            yield one
+        return self._make(job, ModelChoice(), request, has_link=False)
 
-    async def _made(
+    async def _make(
         self,
         job: Mapping[str, Any],
         choice: ModelChoice,
         request: ClipRequest,
         *,
         has_link: bool = True,
-    ) -> AsyncIterator[StepsDone | MadeClip]:
+    ) -> Making:
         name, began = self.results.new_clip(), time.monotonic()
         comment = json.dumps(settings_text(request, choice), ensure_ascii=False)
         job = {
@@ -84,13 +88,21 @@ class ClipMaker:
             "out": str(self.results.path / name),
             "comment": comment,
         }
-        async for answer in self.sampler.answers(job):
-            if "done" in answer:
-                yield StepsDone(answer["done"], answer["total"])
-                continue
-            numbers = {
-                field: answer[field]
-                for field in ("frames", "height", "width", "fps", "compiled", "memory")
-            }
-            seconds = time.monotonic() - began
-            yield MadeClip(name, choice, request, seconds=seconds, has_link=has_link, **numbers)
+        async with aclosing(self.sampler.answers(job)) as answers:
+            async for answer in answers:
+                if "done" in answer:
+                    yield StepsDone(answer["done"], answer["total"])
+                    continue
+                numbers = {
+                    field: answer[field]
+                    for field in ("frames", "height", "width", "fps", "compiled", "memory")
+                }
+                yield MadeClip(
+                    name,
+                    choice,
+                    request,
+                    seconds=time.monotonic() - began,
+                    notes=tuple(answer["notes"]),
+                    has_link=has_link,
+                    **numbers,
+                )

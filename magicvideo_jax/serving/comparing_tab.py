@@ -1,24 +1,21 @@
 """The tab that compares: two models or two settings, side by side from the same seed."""
 
 import secrets
-from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.serving.clip_cards import (
-    clip_card,
-    clips_html,
-    done_html,
-    empty_html,
-    progress_html,
-    refusal_html,
-)
-from magicvideo_jax.serving.clip_job import ClipMaker, MadeClip, StepsDone
+from magicvideo_jax.serving.clip_cards import empty_html, refusal_html
+from magicvideo_jax.serving.clip_job import ClipMaker
 from magicvideo_jax.serving.request_form import NARROW, RequestForm, read_request
-from magicvideo_jax.serving.sampler_process import SamplingFailed
-from magicvideo_jax.serving.sampling_queue import AT_ONCE, FormUpdates, queue_clips
+from magicvideo_jax.serving.sampling_queue import (
+    AT_ONCE,
+    AskedClips,
+    FormUpdates,
+    Results,
+    queue_clips,
+)
 from magicvideo_jax.serving.sampling_tab import MOST_RANDOM
 
 SIDES = ("A", "B")
@@ -56,7 +53,7 @@ class ComparingTab:
             start = gr.Button("Compare", variant="primary", elem_id="compare", min_width=160)
             stop = gr.Button("Cancel", elem_id="cancel-compare", min_width=90, scale=0)
         self._status = gr.HTML(elem_id="compare-status", min_height=56)
-        self._clips = gr.HTML(
+        clips = gr.HTML(
             empty_html("The same prompt and seed, twice: change a setting of one side."),
             elem_id="compare-clips",
         )
@@ -64,9 +61,10 @@ class ComparingTab:
         queue_clips(
             [start.click],
             stop,
-            self._compare,
+            self._ask,
             inputs=[self._random, *self._shared.inputs, *sides],
-            outputs=[self._status, self._clips, self._shared.components["seed"]],
+            results=Results(self._status, clips),
+            changed=[self._shared.components["seed"]],
         )
         for form in self._sides:
             model = form.components["model"]
@@ -100,39 +98,19 @@ class ComparingTab:
 
         return show
 
-    async def _compare(self, random: bool, *given: Any) -> AsyncIterator[FormUpdates]:
-        try:
-            asked = self._requests(random, given)
-            seed = asked[0][1].seed
-            yield {self._shared.components["seed"]: str(seed)}
-            clips: list[MadeClip] = []
-            for place, (choice, request) in enumerate(asked):
-                yield {self._status: progress_html(None, clip=place, of=len(asked))}
-                async for one in self._maker.sample(choice, request):
-                    if isinstance(one, StepsDone):
-                        yield {self._status: progress_html(one, clip=place, of=len(asked))}
-                    else:
-                        clips.append(one)
-                        cards = [
-                            clip_card(clip, heading=name)
-                            for name, clip in zip(SIDES, clips, strict=False)
-                        ]
-                        yield {self._clips: clips_html(cards)}
-            yield {self._status: done_html(clips)}
-        except (UserError, SamplingFailed) as error:
-            yield {self._status: refusal_html(str(error))}
-
-    def _requests(self, random: bool, given: tuple[Any, ...]) -> list[Any]:
-        """The request of each side. Errors: `UserError` that begins with the side."""
+    def _ask(self, random: bool, *given: Any) -> AskedClips:
+        """A clip of each side. Errors: `UserError` that begins with the side."""
         count = len(self._shared.inputs)
         shared, rest = self._shared.values(given[:count]), given[count:]
         if random:
             shared["seed"] = secrets.randbelow(MOST_RANDOM)
-        asked = []
+        makings, seed = [], ""
         for name, form in zip(SIDES, self._sides, strict=True):
             own, rest = rest[: len(form.inputs)], rest[len(form.inputs) :]
             try:
-                asked.append(read_request({**shared, **form.values(own)}))
+                choice, request = read_request({**shared, **form.values(own)})
+                makings.append(self._maker.sample(choice, request))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from None
-        return asked
+            seed = str(request.seed)
+        return AskedClips(makings, headings=SIDES, updates={self._shared.components["seed"]: seed})

@@ -16,6 +16,7 @@ def page_theme() -> gr.themes.Base:
         font_mono=MONO,
     ).set(
         body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_500",  # the usual 400 is hard to read on white
         body_background_fill_dark="*neutral_950",
         block_background_fill="white",
         block_background_fill_dark="*neutral_900",
@@ -29,13 +30,16 @@ def page_theme() -> gr.themes.Base:
 
 
 PAGE_STYLE = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1240px !important; width: 100%; margin: 0 auto !important; }
 footer { display: none !important; }
 .mv-title h1 { font-size: 1.5rem; font-weight: 650; letter-spacing: -0.01em; margin: 0; }
 .mv-title p { color: var(--body-text-color-subdued); margin: 0.15rem 0 0; }
 .mv-columns { gap: 1.5rem; }
+[id$="-status"] { scroll-margin-bottom: 40vh; }
 .mv-side h3 { font-weight: 650; margin: 0.4rem 0 0; }
 .mv-status { color: var(--body-text-color-subdued); font-size: 0.95rem; padding: 0.5rem 0; }
+.mv-warning { border-left: 3px solid #d97706; padding-left: 0.6rem; margin-top: 0.4rem;
+  overflow-wrap: anywhere; }
 .mv-status progress { display: block; width: 100%; height: 6px; margin-top: 0.5rem; border: 0;
   border-radius: 3px; overflow: hidden; background: var(--border-color-primary);
   accent-color: var(--primary-500); }

@@ -2,27 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.requests.clip_request import ModelRequest
+from magicvideo_jax.experiment.requests.clip_request import ClipRequest, ModelRequest
 from magicvideo_jax.media.frame_reader import ENDINGS
-from magicvideo_jax.serving.clip_cards import (
-    clip_card,
-    clips_html,
-    done_html,
-    empty_html,
-    progress_html,
-    refusal_html,
-)
-from magicvideo_jax.serving.clip_job import ClipMaker, StepsDone
+from magicvideo_jax.serving.clip_cards import empty_html
+from magicvideo_jax.serving.clip_job import ClipMaker, Making
 from magicvideo_jax.serving.request_form import RequestForm, read_request
-from magicvideo_jax.serving.sampler_process import SamplingFailed
-from magicvideo_jax.serving.sampling_queue import FormUpdates, queue_clips
+from magicvideo_jax.serving.sampling_queue import AskedClips, Results, queue_clips
 from magicvideo_jax.serving.uploads import uploaded_frames
 
 FRAMES = 16
@@ -57,8 +48,8 @@ class RefiningTab:
                     start = gr.Button("Refine", variant="primary", elem_id="refine", min_width=160)
                     stop = gr.Button("Cancel", min_width=90, scale=0)
             with gr.Column(scale=7, min_width=320):
-                self._status = gr.HTML(elem_id="refine-status", min_height=56)
-                self._clips = gr.HTML(
+                status = gr.HTML(elem_id="refine-status", min_height=56)
+                clips = gr.HTML(
                     empty_html(
                         "The refined clip appears here. Its prompt says what is to be seen."
                     ),
@@ -67,32 +58,26 @@ class RefiningTab:
         queue_clips(
             [start.click],
             stop,
-            self._refine,
+            self._ask,
             inputs=[clip, what, *form.inputs],
-            outputs=[self._status, self._clips],
+            results=Results(status, clips),
         )
 
-    async def _refine(self, clip: str | None, what: str, *given: Any) -> AsyncIterator[FormUpdates]:
-        try:
-            _, request = read_request(self._form.values(given))
-            facts = self._maker.models.model("").facts
-            height, width = request.size or (facts.size if facts else (256, 256))
-            yield {self._status: progress_html(None)}
-            reading = uploaded_frames(
-                clip, within=self._uploads, frames=request.frames or FRAMES, size=(height, width)
-            )
-            with contextlib.ExitStack() as stack:
-                frames = await asyncio.to_thread(stack.enter_context, reading)
-                model = self._refiners[what]
-                async for one in self._maker.refine(
-                    model, request, frames=str(frames.file), fps=frames.fps
-                ):
-                    if isinstance(one, StepsDone):
-                        yield {self._status: progress_html(one)}
-                    else:
-                        yield {
-                            self._status: done_html([one]),
-                            self._clips: clips_html([clip_card(one)]),
-                        }
-        except (UserError, SamplingFailed) as error:
-            yield {self._status: refusal_html(str(error))}
+    def _ask(self, clip: str | None, what: str, *given: Any) -> AskedClips:
+        """One clip, refined. Errors: `UserError` naming the argument."""
+        _, request = read_request(self._form.values(given))
+        return AskedClips([self._refined(clip, self._refiners[what], request)])
+
+    async def _refined(self, clip: str | None, model: ModelRequest, request: ClipRequest) -> Making:
+        """The upload decoded, then refined. Errors: `UserError` as well, for what cannot be decoded."""
+        facts = self._maker.models.model("").facts
+        height, width = request.size or (facts.size if facts else (256, 256))
+        reading = uploaded_frames(
+            clip, within=self._uploads, frames=request.frames or FRAMES, size=(height, width)
+        )
+        with contextlib.ExitStack() as stack:
+            frames = await asyncio.to_thread(stack.enter_context, reading)
+            making = self._maker.refine(model, request, frames=str(frames.file), fps=frames.fps)
+            async with contextlib.aclosing(making):
+                async for one in making:
+                    yield one

@@ -14,7 +14,7 @@ from magicvideo_jax.serving.served_models import ServedModels
 
 SAMPLERS = ("ddim", "dpm++2m", "unipc", "euler", "ddpm", "lcm")
 NARROW = 110
-"""Least width in pixels of a field with a number: three stand beside each other on a phone."""
+"""Least width in pixels of a field with a number: two stand beside each other on a phone."""
 
 
 def number(label: str, value: str = "") -> Callable[[ServedModels], gr.Textbox]:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,10 @@ class SamplerProcess:
         """Load a model and compile its usual program, so that the first person waits less; nobody waits for it."""
         self._send({"job": next(self._numbers), "kind": "prepare", "model": to_plain(model)})
 
-    async def answers(self, job: Mapping[str, Any]) -> AsyncIterator[Answer]:
+    async def answers(self, job: Mapping[str, Any]) -> AsyncGenerator[Answer, None]:
         """Answers to a job (`sampler_worker.py`): its progress, then its result.
 
-        Leaving the iterator cancels the job. Errors: `UserError` for what the job asks;
+        Closing the generator cancels the job. Errors: `UserError` for what the job asks;
         `SamplingFailed`; `asyncio.CancelledError` for a job that was cancelled.
         """
         number, queue = next(self._numbers), asyncio.Queue[Answer]()

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ from magicvideo_jax.serving.model_shelf import ModelShelf
 
 Job = Mapping[str, Any]
 
+_SECONDS_BETWEEN_STEPS = 0.1
+"""Steps that follow faster are not told: a small model does hundreds in a second, and a browser draws each."""
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -50,7 +53,7 @@ class SamplerWorker:
         self._answers, self._number = answers, 0
         self._cancelled: set[int] = set()
         self._shelf = ModelShelf(self._on_step)
-        self._compiled = 0
+        self._compiled, self._told = 0, 0.0
         jax.monitoring.register_event_duration_secs_listener(self._count)
         self._kinds: dict[str, Callable[[Job], Mapping[str, Any]]] = {
             "describe": self._describe,
@@ -111,10 +114,19 @@ class SamplerWorker:
             save_video(clip, f"{job['out']}.{ending}", fps=sampled.fps, comment=comment)
         write_png_archive(clip, Path(f"{job['out']}.zip"), comment=comment)
         frames, height, width, _ = clip.shape
-        return {"frames": frames, "height": height, "width": width, "fps": sampled.fps}
+        return {
+            "frames": frames,
+            "height": height,
+            "width": width,
+            "fps": sampled.fps,
+            "notes": sampled.notes,
+        }
 
     def _on_step(self, done: int, total: int) -> bool:
-        self._say(done=done, total=total)
+        now = time.monotonic()
+        if done == 0 or now - self._told >= _SECONDS_BETWEEN_STEPS:
+            self._told = now
+            self._say(done=done, total=total)
         return self._number not in self._cancelled
 
     def _count(self, event: str, *_: Any, **__: Any) -> None:

@@ -1,25 +1,23 @@
 """The tab that samples: a prompt and its settings on one side, clips on the other."""
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.serving.clip_cards import (
-    clip_card,
-    clips_html,
-    done_html,
-    empty_html,
-    progress_html,
-    refusal_html,
-)
-from magicvideo_jax.serving.clip_job import ClipMaker, MadeClip, StepsDone
+from magicvideo_jax.serving.clip_cards import empty_html, refusal_html
+from magicvideo_jax.serving.clip_job import ClipMaker
 from magicvideo_jax.serving.request_form import NARROW, RequestForm, read_request
-from magicvideo_jax.serving.sampler_process import SamplingFailed
-from magicvideo_jax.serving.sampling_queue import AT_ONCE, FormUpdates, queue_clips
+from magicvideo_jax.serving.sampling_queue import (
+    AT_ONCE,
+    AskedClips,
+    FormUpdates,
+    Results,
+    queue_clips,
+)
 from magicvideo_jax.serving.served_models import ServedModel
 
 SEEDS = {"one clip": 1, "four seeds": 4}
@@ -67,7 +65,9 @@ class SamplingTab:
                         form.place("guidance_rescale", "eta", "free_init")
                 if maker.models.files.loras or maker.models.files.motions:
                     with gr.Accordion("Weights", open=True):
-                        form.place("lora", "lora_scale", "motion")
+                        with gr.Row():
+                            form.place("lora", "lora_scale")
+                        form.place("motion")
                 with gr.Accordion("Long clips: overlapping windows", open=False):
                     with gr.Row():
                         form.place("context_frames", "context_overlap", "context_stride")
@@ -75,16 +75,17 @@ class SamplingTab:
                         form.place("context_fuse", "context_loop", "context_reuse_noise")
             with gr.Column(scale=7, min_width=320):
                 self._status = gr.HTML(elem_id="sample-status", min_height=56)
-                self._clips = gr.HTML(
+                clips = gr.HTML(
                     empty_html("Clips appear here. Write a prompt, or take one of the examples."),
                     elem_id="sample-clips",
                 )
         queue_clips(
             [start.click, form.components["prompt"].submit],
             stop,
-            self._sample,
+            self._ask,
             inputs=[self._random, self._number, *form.inputs],
-            outputs=[self._status, self._clips, form.components["seed"]],
+            results=Results(self._status, clips),
+            changed=[form.components["seed"]],
         )
         self._examples.click(
             lambda sample: sample[0],
@@ -139,25 +140,12 @@ class SamplingTab:
             self._status: "",
         }
 
-    async def _sample(self, random: bool, number: str, *given: Any) -> AsyncIterator[FormUpdates]:
-        """Updates while clips are made, one after the other."""
-        try:
-            values = self._form.values(given)
-            if random:
-                values["seed"] = secrets.randbelow(MOST_RANDOM)
-            choice, first = read_request(values)
-            requests = [replace(first, seed=first.seed + i) for i in range(SEEDS[number])]
-            yield {self._form.components["seed"]: str(first.seed)}
-            clips: list[MadeClip] = []
-            for place, request in enumerate(requests):
-                yield {self._status: progress_html(None, clip=place, of=len(requests))}
-                async for one in self._maker.sample(choice, request):
-                    if isinstance(one, StepsDone):
-                        yield {self._status: progress_html(one, clip=place, of=len(requests))}
-                    else:
-                        clips.append(one)
-                        cards = [clip_card(clip) for clip in clips]
-                        yield {self._clips: clips_html(cards)}
-            yield {self._status: done_html(clips)}
-        except (UserError, SamplingFailed) as error:
-            yield {self._status: refusal_html(str(error))}
+    def _ask(self, random: bool, number: str, *given: Any) -> AskedClips:
+        """A clip for each seed. Errors: `UserError` naming the argument."""
+        values = self._form.values(given)
+        if random:
+            values["seed"] = secrets.randbelow(MOST_RANDOM)
+        choice, first = read_request(values)
+        requests = [replace(first, seed=first.seed + i) for i in range(SEEDS[number])]
+        makings = [self._maker.sample(choice, request) for request in requests]
+        return AskedClips(makings, updates={self._form.components["seed"]: str(first.seed)})

@@ -60,7 +60,7 @@ def page_of(asked: ServeRequest) -> Iterator[Any]:
     """The ASGI application, with its process and folders. Errors: `UserError` for weights that cannot be loaded."""
     files = find_weight_files(asked.weights_dirs)
     with ResultFolder() as results, SamplerProcess() as sampler, upload_folder() as uploads:
-        models = asyncio.run(_described(named_models(asked.workdirs), sampler))
+        models = _described(named_models(asked.workdirs), sampler)
         runs = [Path(workdir) for workdir in asked.workdirs if _is_run(workdir)]
         maker = ClipMaker(ServedModels(models, files), sampler, results)
         page = build_page(maker, refiners=_refiners(asked), runs=runs, uploads=uploads)
@@ -88,7 +88,7 @@ def _refiners(asked: ServeRequest) -> dict[str, ModelRequest]:
     return found
 
 
-async def _described(
+def _described(
     requests: Mapping[str, ModelRequest], sampler: SamplerProcess
 ) -> dict[str, ServedModel]:
     """Every model with its facts. The first is described last, so that it is still loaded.
@@ -99,7 +99,7 @@ async def _described(
     for name, request in reversed([*requests.items()]):
         say(f"loading {request.workdir}")
         try:
-            found[name] = ServedModel(request, await sampler.describe(request))
+            found[name] = ServedModel(request, asyncio.run(sampler.describe(request)))
         except UserError as error:
             if not _is_run(request.workdir):
                 raise

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -95,7 +96,9 @@ def upload_folder() -> Iterator[Path]:
 
 
 def serve_until_ended(app: Any, bound: socket.socket) -> None:
-    """Answer requests until the process is interrupted."""
+    """Answer requests until the process is interrupted or terminated; raises `KeyboardInterrupt` then."""
+    # Uvicorn raises its signal again: where that ended the process, the page's folders would stay.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, ws="none"
     )

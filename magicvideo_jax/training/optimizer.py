@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import optax
 import optax.contrib
@@ -162,7 +162,7 @@ def _muon(config: OptimConfig, rate: optax.ScalarOrSchedule) -> optax.GradientTr
         adam_b1=config.b1,
         adam_b2=config.b2,
         adam_weight_decay=0.0 if config.decay_kernels_only else config.weight_decay,
-        muon_weight_dimension_numbers=_matrix_axes,
+        muon_weight_dimension_numbers=cast("Any", _matrix_axes),  # its type leaves out None
         consistent_rms=_MUON_RMS,
     )
 

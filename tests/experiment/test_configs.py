@@ -41,10 +41,11 @@ from magicvideo_jax.training.step import train_step
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PRESETS = [
-    *(("vae", ""), ("vae", "emoji"), ("t2i", ""), ("t2i", "emoji")),
+    *(("vae", ""), ("vae", "emoji"), ("t2i", ""), ("t2i", "emoji"), ("t2i", "emoji_all")),
     *(("video_vae", ""), ("video_vae", "sd15")),
     *(("lavie", preset) for preset in ("", "temporal")),
-    *(("t2v", preset) for preset in ("", "long", "scratch", "few", "emoji", "sd15")),
+    *(("t2v", preset) for preset in ("", "long", "scratch", "few", "emoji", "emoji_all", "sd15")),
+    ("lcm", ""),
     *(("animatediff", preset) for preset in ("", "all", "lora", "minutes")),
 ]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from test_prepare import prepare
+from test_prepare import prepare_here
 from tiny_experiment import tiny
 
 from magicvideo_jax.core.dataclass_dict import to_plain
@@ -84,6 +84,15 @@ def drawn(number: int = 8, **how) -> list[DrawnClip]:
 def learning_from(*sources: SourceConfig, vae, **changes) -> Experiment:
     experiment = tiny(init_from=str(vae))
     return replace(experiment, data=replace(experiment.data, sources=sources, **changes))
+
+
+def prepare(clips, out, *how: str) -> str:
+    """What `prepare` says of clips of two frames, whose captions lie beside their folder."""
+    captions = clips.parent / "captions.csv"
+    given = (f"--videos={clips}", f"--captions={captions}", f"--out={out}", *how)
+    code, said, error = prepare_here(*given, "--frames=2", "--workers=1")
+    assert code == 0, error
+    return said
 
 
 def started(experiment, workdir) -> RunSetup:
@@ -164,8 +173,8 @@ def test_a_set_of_several_sizes_is_learned_from_a_size_a_batch(vae, encoder, tmp
     (tmp_path / "captions.csv").write_text(
         "\n".join(["video,caption", *(f"{i:02d}.gif,a red circle" for i in range(12))])
     )
-    sizes = ["--frames=2", "--size=16x16,24x12", "--per_shard=8", "--validation=0.2"]
-    said = prepare(clips, tmp_path / "set", f"--vae={vae}", *sizes).stdout
+    sizes = ["--size=16x16,24x12", "--per_shard=8", "--validation=0.2"]
+    said = prepare(clips, tmp_path / "set", f"--vae={vae}", *sizes)
     assert "  16x16: 8" in said
     assert "  24x12: 4" in said
     run(learning_from(SourceConfig(str(tmp_path / "set")), vae=vae), tmp_path / "run")
@@ -201,7 +210,7 @@ def test_text_states_made_beforehand_stand_for_captions(tmp_path):
         f"1.gif,{captions[0]}",
     ]  # and one is unlabelled
     (tmp_path / "captions.csv").write_text("\n".join(["video,caption", *rows, "2.gif,"]) + "\n")
-    sizes = ["--frames=2", "--size=16", "--validation=0"]
+    sizes = ["--size=16", "--per_shard=3", "--validation=0"]
     prepare(clips, tmp_path / "set", "--vae=embedded", "--text=embedded", *sizes)
 
     source = (SourceConfig(str(tmp_path / "set")),)

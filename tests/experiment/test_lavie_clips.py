@@ -17,6 +17,8 @@ from magicvideo_jax.media.frame_reader import read_timeline
 from magicvideo_jax.models.temporal import LAVIE
 from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 BASE, INTERPOLATION, VSR = (str(lavie_files() / name) for name in FILES.values())
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from checkout import ROOT
+from quick_xla import QUICK
 from tiny_experiment import tiny
 
 from magicvideo_jax.core.tree import flatten
@@ -49,11 +50,7 @@ def command(workdir: Path, *more: str, steps: int = STEPS) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    flags = {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
-    }
-    return {**os.environ, **flags, **more}
+    return {**os.environ, "XLA_FLAGS": QUICK, **more}
 
 
 def train(

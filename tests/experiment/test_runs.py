@@ -1,9 +1,7 @@
 """Whole runs of tiny experiments: every stage trains, resumes where it stopped, and is sampled from."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +14,7 @@ from tiny import random_params
 from tiny_experiment import tiny
 
 import magicvideo_jax as mv
-from magicvideo_jax import sample
+from magicvideo_jax import convert, sample
 from magicvideo_jax.core.dataclass_dict import from_plain, to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.pixels import to_float
@@ -70,13 +68,12 @@ def test_a_run_leaves_everything_in_its_work_folder(trained):
     assert read_experiment(json.loads((trained / "config.json").read_text())).stage == "video"
 
 
-def test_the_same_command_goes_on_where_it_stopped(tmp_path):
+def test_the_same_command_goes_on_where_it_stopped(trained, tmp_path):
     """State, place in the data and next batch are exactly those of the moment of the save."""
-    experiment = tiny()
-    half = replace(experiment, train=replace(experiment.train, steps=2))
-    run(half, tmp_path)
-    saved = params_of(tmp_path)
-    again = started(experiment, tmp_path)
+    experiment, workdir = tiny(), shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "4")  # as if it had stopped after step 2
+    saved = params_of(workdir)
+    again = started(experiment, workdir)
     assert int(again.state.step) == 2
     for path, leaf in flatten(merge(again.state.ema, again.state.frozen)).items():
         np.testing.assert_array_equal(leaf, saved[path], err_msg=path)
@@ -302,13 +299,13 @@ def test_examples_may_be_encoded_before_the_first_step(tmp_path, joint_images):
 
 
 @pytest.mark.parametrize("of", ["run", "converted"])
-def test_a_run_goes_back_to_pytorch(trained, tmp_path, of):
+def test_a_run_goes_back_to_pytorch(trained, tmp_path, monkeypatch, of):
     """A work folder converts to diffusers' layout, which loads as the same video model."""
     source, target = trained, tmp_path / "there"
     if of == "converted":
-        convert_to(source, tmp_path / "jax", "jax")
+        convert_to(monkeypatch, source, tmp_path / "jax", "jax")
         source = tmp_path / "jax"
-    convert_to(source, target, "diffusers")
+    convert_to(monkeypatch, source, target, "diffusers")
     assert json.loads((target / "unet/config.json").read_text())["sample_size"] == 8
     assert (target / "unet_temporal/diffusion_pytorch_model.safetensors").is_file()
     once, again = mv.load(trained), mv.load(target)
@@ -317,15 +314,9 @@ def test_a_run_goes_back_to_pytorch(trained, tmp_path, of):
     np.testing.assert_array_equal(once.many(prompt, sample), again.many(prompt, sample))
 
 
-def convert_to(source, target, side):
-    done = subprocess.run(
-        [sys.executable, "-m", "magicvideo_jax.convert", str(source), str(target), "--to", side],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "XLA_FLAGS": ""},
-    )
-    assert done.returncode == 0, done.stderr
+def convert_to(monkeypatch, source, target, side):
+    monkeypatch.setattr(sys, "argv", ["convert", str(source), str(target), "--to", side])
+    convert.main()
 
 
 def test_config_is_data_there_and_back():

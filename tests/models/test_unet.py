@@ -83,6 +83,24 @@ def compare(
     return relative_error(apply(params, *inputs, *more), from_torch(expected, (b, t)))
 
 
+def test_its_own_deep_features_change_nothing_and_those_of_another_time_do():
+    network = bind(lambda keys: VideoUNet(TINY_SD1, keys=keys))
+    params = random_params(network.shapes)
+    reusing = quick(network.method(lambda unet, *inputs: unet.reusing(*inputs)))
+    draw = np.random.default_rng(0)
+    z = jnp.array(draw.normal(size=(1, 2, 8, 12, 4)), jnp.float32)
+    text = jnp.array(draw.normal(size=(1, 7, TINY_SD1.context)), jnp.float32)
+
+    def at(time, deep=None):
+        return reusing(params, z, jnp.array([time]), text, None, None, None, deep)
+
+    output, deep = at(300.0)
+    np.testing.assert_allclose(at(300.0, deep)[0], output, rtol=1e-5, atol=1e-5)
+    assert deep.shape == (1, 2, 8, 12, 64)
+    changed = relative_error(at(300.0, at(900.0)[1])[0], output)
+    assert changed > 1e-3
+
+
 def guidance_embedding(scales: np.ndarray, config: UNetConfig) -> torch.Tensor:
     """What diffusers' pipeline of latent consistency models gives its U-Net."""
     less_one = torch.from_numpy(scales) - 1

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 from one_node_slurm import absent, ended, slurm
+from quick_xla import QUICK
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,10 +21,7 @@ pytestmark = [
     ),
 ]
 
-FLAGS = {
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
-}
+FLAGS = {"XLA_FLAGS": QUICK}
 TRAIN = (sys.executable, "-m", "magicvideo_jax.train", "--config=tests/tiny_config.py")
 # The processes come together; at the first run they wait to be told to end, "save", and ask to be run again.
 PREEMPTED = """

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
 from checkout import ROOT
+from quick_xla import QUICK
+from verbs_in_process import run_main
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.runtime import processes
@@ -201,25 +204,15 @@ def slow(*case):
         slow(4, "fsdp=2 frames=2", 4),
     ],
 )
-def test_processes_train_as_one_does(tmp_path, free_port, number, axes, accumulate):
-    """One clip at a time where processes share a clip."""
+def test_processes_train_as_one_does(tmp_path, free_port, one_device, number, axes, accumulate):
+    """One clip at a time where processes share a clip. The one is this process."""
+    train = [
+        "magicvideo_jax.train",
+        f"--config={ROOT}/tests/tiny_config.py:spread",
+        f"--config.train.accumulate={accumulate}",
+    ]
 
-    def losses_and_scores(folder: str, *launch: str, mesh: str = "") -> tuple[list[float], dict]:
-        command = [
-            sys.executable,
-            "-m",
-            "magicvideo_jax.train",
-            "--config=tests/tiny_config.py:spread",
-        ]
-        command += [f"--config.mesh.{axis}" for axis in (f"data=1 {mesh}" if mesh else "").split()]
-        flags = {
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
-            "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
-        }
-        environment = {**os.environ, **flags, "PORT": str(free_port)}
-        workdir = tmp_path / folder
-        command += [f"--config.train.accumulate={accumulate}", f"--workdir={workdir}"]
-        subprocess.run([*launch, *command], check=True, cwd=ROOT, env=environment)
+    def losses_and_scores(workdir: Path) -> tuple[list[float], dict]:
         assert (workdir / "previews" / "step_000004.mp4").is_file()
         losses = [
             json.loads(line)["loss"]
@@ -227,10 +220,17 @@ def test_processes_train_as_one_does(tmp_path, free_port, number, axes, accumula
         ]
         return losses, json.loads((workdir / "metrics.json").read_text())
 
-    together, scores = losses_and_scores(
-        "many", str(ROOT / "launch" / "local.sh"), str(number), mesh=axes
+    launch = [str(ROOT / "launch" / "local.sh"), str(number), sys.executable, "-m"]
+    mesh = [f"--config.mesh.{axis}" for axis in (f"data=1 {axes}" if axes else "").split()]
+    subprocess.run(
+        [*launch, *train, *mesh, f"--workdir={tmp_path}/many"],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": QUICK, "PORT": str(free_port)},
     )
-    alone, expected = losses_and_scores("one")
+    run_main([*train, f"--workdir={tmp_path}/one"])
+    together, scores = losses_and_scores(tmp_path / "many")
+    alone, expected = losses_and_scores(tmp_path / "one")
     assert together == pytest.approx(alone, rel=1e-5)
     for name in ("motion", "held_out_loss"):  # of the clips that each process made its part of
         assert scores[name] == pytest.approx(expected[name], rel=1e-2)

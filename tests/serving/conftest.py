@@ -1,5 +1,6 @@
 """The web page in a real browser: a headless Chromium, and pages that this process serves to it."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -68,11 +69,11 @@ def visits() -> Iterator[list[Visit]]:
         visit.check()
 
 
-@pytest.fixture
-def open_tab(browser, visits) -> Iterator[Callable[..., Any]]:
+@contextlib.contextmanager
+def opener(browser: Any, visits: list[Visit]) -> Iterator[Callable[..., Any]]:
     """A function that opens one more tab with cookies and storage of its own; takes the `viewport`.
 
-    Requests to the network are refused, and fail the test, as uncaught errors do (`visits`).
+    Requests to the network are refused, and noted in `visits`, as uncaught errors are.
     """
     contexts = []
 
@@ -91,6 +92,23 @@ def open_tab(browser, visits) -> Iterator[Callable[..., Any]]:
     yield open_one
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def open_tab(browser, visits) -> Iterator[Callable[..., Any]]:
+    """Opens tabs that are closed and checked (`visits`) after the test."""
+    with opener(browser, visits) as open_one:
+        yield open_one
+
+
+@pytest.fixture(scope="module")
+def lasting_tab(browser) -> Iterator[Any]:
+    """One tab for all tests of a file: scripts of the page are fetched and read once."""
+    visits: list[Visit] = []
+    with opener(browser, visits) as open_one:
+        yield open_one()
+    for visit in visits:
+        visit.check()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from quick_xla import QUICK
 from tiny_experiment import tiny
 
 from magicvideo_jax.core.dataclass_dict import to_plain
@@ -78,12 +79,17 @@ class Served:
 
 @contextlib.contextmanager
 def served(*arguments: str, log: Path) -> Iterator[Served]:
-    """`serve` with these arguments on a free port of this machine. It ends with the block."""
+    """`serve` with these arguments on a free port of this machine. It ends with the block, and leaves no file."""
+    temporary = log.with_suffix(".tmp")
+    temporary.mkdir()
     # The fake devices of the tests would each make a clip.
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": QUICK,
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.values["jax_compilation_cache_dir"]),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         "PYTHONPATH": str(Path(__file__).parents[2]),
+        "TMPDIR": str(temporary),
     }
     command = [sys.executable, "-m", "magicvideo_jax.serve", "--port=0", *arguments]
     with log.open("w") as output:
@@ -91,12 +97,14 @@ def served(*arguments: str, log: Path) -> Iterator[Served]:
     try:
         yield Served(_address(process, log), process)
     finally:
+        was_killed = process.poll() is not None
         process.terminate()
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    assert was_killed or not [*temporary.glob("magicvideo_*")]
 
 
 def _address(process: "subprocess.Popen[str]", log: Path) -> str:

@@ -81,6 +81,13 @@ def test_a_choice_is_of_names_and_never_of_paths(weights):
         ServedModels(models.models, WeightFiles({}, {})).request(ModelChoice(lora="x"))
 
 
+@pytest.fixture
+def no_garbage(monkeypatch):
+    """Collecting it takes a second among the modules of all tests."""
+    monkeypatch.setattr(model_shelf.gc, "collect", lambda: 0)
+
+
+@pytest.mark.usefixtures("no_garbage")
 def test_the_longest_unused_model_goes_where_a_third_comes(monkeypatch):
     loaded = []
 
@@ -102,6 +109,7 @@ def test_the_longest_unused_model_goes_where_a_third_comes(monkeypatch):
     assert loaded == [*"abcab"]
 
 
+@pytest.mark.usefixtures("no_garbage")
 def test_a_run_is_read_again_when_it_has_a_newer_checkpoint(monkeypatch, tmp_path):
     loaded = []
     monkeypatch.setattr(

@@ -28,6 +28,8 @@ from magicvideo_jax.experiment.opening.initial_weights import (
 )
 from magicvideo_jax.experiment.stages.registry import stage_of
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 MOST_BYTES = 16e6
 SCENE_SEEDS = (1801,)
 """Seeds of held-out scenes on which nothing was chosen."""
@@ -95,7 +97,7 @@ def test_pictures_show_what_unseen_captions_say():
 def test_the_video_vae_flickers_less_than_the_decoder_of_images():
     """And loses nothing for it; of the same encoder, or `initial_of` would refuse it."""
     experiment = read_experiment(config_of("video_vae"))
-    few = EvaluateConfig(clips=8, batch_size=8)
+    few = EvaluateConfig(clips=4, batch_size=4)
     experiment = replace(experiment, vae_from="embedded_video_vae", evaluate=few)
     model, networks, params = initial_of(experiment).opened(Component.VAE)
     experiment = replace(experiment, model=model)

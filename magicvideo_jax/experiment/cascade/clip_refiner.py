@@ -58,6 +58,11 @@ class ClipRefiner:
         """See `Pipeline.watch_steps`. A clip that is refined in parts counts the steps of each anew."""
         self._watch, self._generators = StepWatch(on_step), {}
 
+    def notes_on(self, prompt: str) -> tuple[str, ...]:
+        """See `Pipeline.notes_on`."""
+        note = self._tokenize.note_on(f"{prompt}{self.prompt_suffix}")
+        return (note,) if note else ()
+
     def __call__(
         self,
         clip: Clip,

@@ -28,6 +28,8 @@ class SampledClips:
 
     clips: UInt8[np.ndarray, "b t h w 3"]
     fps: float
+    notes: tuple[str, ...] = ()
+    """What to say of the request: a prompt whose end is cut."""
 
 
 def check_clip_request(request: ClipRequest) -> None:
@@ -95,7 +97,8 @@ def sample_clips(pipe: pipeline.Pipeline, request: ClipRequest) -> SampledClips:
             negative_prompt=request.negative_prompt,
             batch_size=min(request.num, MOST_AT_ONCE),
         )
-    return SampledClips(clips, settings.fps)
+    notes = pipe.notes_on(request.prompt, request.negative_prompt)
+    return SampledClips(clips, settings.fps, notes)
 
 
 def refine_clips(sampled: SampledClips, request: ClipRequest, refiner: ClipRefiner) -> SampledClips:
@@ -105,7 +108,8 @@ def refine_clips(sampled: SampledClips, request: ClipRequest, refiner: ClipRefin
         settings = replace(settings, steps=request.steps)
     prompts = [request.prompt] * len(sampled.clips)
     clips = refiner.many(sampled.clips, prompts, seed=request.seed, sample=settings)
-    return SampledClips(clips, sampled.fps * refiner.frame_rate_ratio)
+    notes = dict.fromkeys((*sampled.notes, *refiner.notes_on(request.prompt)))
+    return SampledClips(clips, sampled.fps * refiner.frame_rate_ratio, tuple(notes))
 
 
 def sample_settings(request: ClipRequest, usual: SampleConfig) -> SampleConfig:
@@ -127,6 +131,7 @@ def _given_settings(request: ClipRequest) -> dict[str, Any]:
         "guidance",
         "guidance_rescale",
         "guidance_interval",
+        "feature_cache",
         "eta",
         "fps",
         "size",

@@ -29,6 +29,7 @@ class ClipRequest:
     guidance_rescale: float | None = None
     guidance_interval: tuple[float, ...] | None = None
     """Least and largest share of diffusion time at which guidance applies."""
+    feature_cache: int | None = None
     eta: float | None = None
     fps: float | None = None
     frames: int | None = None

@@ -26,5 +26,11 @@ def add_sampler_arguments(parser: argparse.ArgumentParser) -> None:
         help="0 to 1: part of diffusion time in which guidance applies; steps outside it take half as long",
     )
     parser.add_argument(
+        "--feature_cache",
+        metavar="STEPS",
+        type=int,
+        help="evaluate the deeper levels of the network at every so many steps only",
+    )
+    parser.add_argument(
         "--eta", type=float, help="0 to 1: noise that the sampler ddim adds at every step"
     )
