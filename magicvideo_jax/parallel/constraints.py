@@ -29,7 +29,7 @@ def shard_activations(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]
     The second axis is frames or pixels. Where `frames` does not divide it, as for single images,
     it is not sharded.
     """
-    if not _is_sharded():
+    if not is_sharded():
         return x
     ways = jax.sharding.get_abstract_mesh().shape[FRAMES_AXIS]
     axes = (BATCH_AXES, FRAMES_AXIS) if x.shape[1] % ways == 0 else (BATCH_AXES,)
@@ -42,7 +42,7 @@ def gather_parameter(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"
 
     Without this XLA might move the activations instead, whose size grows with the batch.
     """
-    return _gathered(parameter) if _is_sharded() else parameter
+    return _gathered(parameter) if is_sharded() else parameter
 
 
 @jax.custom_vjp
@@ -63,7 +63,7 @@ def cast_kernel(kernel: Float[Array, "*shape"], dtype: DTypeLike) -> Float[Array
     in that order, and transpose all of them in and out in each step. On one device alone: what
     XLA's partitioner makes of such a constraint has not been measured.
     """
-    if not is_traced_for_gpu() or _is_sharded():
+    if not is_traced_for_gpu() or is_sharded():
         return kernel.astype(dtype)
     return _cast_in_order(kernel, dtype)
 
@@ -81,7 +81,8 @@ def _in_order(dtype: DTypeLike, _: None, gradient: Array) -> tuple[Array]:
 _cast_in_order.defvjp(lambda kernel, dtype: (kernel.astype(dtype), None), _in_order)
 
 
-def _is_sharded() -> bool:
+def is_sharded() -> bool:
+    """Whether a program is traced for a mesh of several devices."""
     mesh = jax.sharding.get_abstract_mesh()
     # Inside `jax.shard_map` axes are manual: each device computes alone.
     return mesh.size > 1 and AxisType.Auto in mesh.axis_types
