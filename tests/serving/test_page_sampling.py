@@ -118,7 +118,7 @@ def test_four_seeds_follow_one_another(at, expect):
 
 
 def test_a_prompt_that_is_cut_is_said(at, expect):
-    """In the words of the command line."""
+    """The words are those of the command line."""
     sample(at, "a red star " * 8)
     is_done(at, expect)
     note = at.locator("#sample-status .mv-warning")
