@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from magicvideo_jax.models.rows import broadcast_channels, broadcast_rows, sum_rows
 from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
 
-Activation = Callable[[Array], Array]
+Elementwise = Callable[[Array], Array]
 
 
 def group_norm(
@@ -33,7 +33,7 @@ def group_norm(
     *,
     groups: int,
     eps: float,
-    activation: Activation | None = None,
+    activation: Elementwise | None = None,
 ) -> Float[Array, "*b r c"]:
     """Group norm over rows and the channels of a group, then an elementwise activation."""
     is_narrow = x.dtype != jnp.float32
@@ -47,7 +47,7 @@ def _plain(
     bias: Float[Array, "c"],
     groups: int,
     eps: float,
-    activation: Activation,
+    activation: Elementwise,
 ) -> Float[Array, "*b r c"]:
     # Summing over rows first, then over a group's channels, moves less memory than reshaping x.
     # Two passes, because E[x^2] - E[x]^2 suffers from cancellation.
@@ -66,12 +66,12 @@ def _with_own_gradient(
     bias: Float[Array, "c"],
     groups: int,
     eps: float,
-    activation: Activation,
+    activation: Elementwise,
 ) -> Float[Array, "*b r c"]:
     return _forward(x, scale, bias, groups, eps, activation)[0]
 
 
-def _forward(x, scale, bias, groups: int, eps: float, activation: Activation):
+def _forward(x, scale, bias, groups: int, eps: float, activation: Elementwise):
     mean, variance = _moments(x, groups)
     rstd = jax.lax.rsqrt(variance + eps)
     u = _normalised(x, mean, rstd) * jnp.broadcast_to(scale, rstd.shape) + jnp.broadcast_to(
@@ -80,7 +80,7 @@ def _forward(x, scale, bias, groups: int, eps: float, activation: Activation):
     return activation(u).astype(x.dtype), (x, mean, rstd, scale, bias)
 
 
-def _backward(groups: int, eps: float, activation: Activation, kept, g):
+def _backward(groups: int, eps: float, activation: Elementwise, kept, g):
     x, mean, rstd, scale, bias = kept
     scale, bias = (jnp.broadcast_to(row, rstd.shape) for row in (scale, bias))
 

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.group_norm import Activation, group_norm
+from magicvideo_jax.models.group_norm import Elementwise, group_norm
 from magicvideo_jax.models.layer_norm import layer_norm
 from magicvideo_jax.models.rows import add_bias, broadcast_channels
 from magicvideo_jax.parallel.constraints import gather_parameter
@@ -129,7 +129,7 @@ class GroupNorm(nnx.Module):
         self.groups, self.eps, self.over_frames = groups, eps, over_frames
 
     def __call__(
-        self, x: Float[Array, "*b h w c"], activation: Activation | None = None
+        self, x: Float[Array, "*b h w c"], activation: Elementwise | None = None
     ) -> Float[Array, "*b h w c"]:
         """Normalise, then apply an elementwise activation."""
         images = x.shape[:-4] if self.over_frames else x.shape[:-3]

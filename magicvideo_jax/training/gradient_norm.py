@@ -1,11 +1,11 @@
-"""Global norm of gradients, and clipping by it (Pascanu et al. 1211.5063)."""
+"""Clipping by the global norm of gradients (Pascanu et al. 1211.5063), in few kernels on GPUs."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from magicvideo_jax.parallel.mesh import MeshConfig
 from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
@@ -14,24 +14,25 @@ _SMALL = MeshConfig.fsdp_min_size
 """Arrays of fewer elements are not sharded."""
 
 
-def global_norm(gradients: Any) -> Float[Array, ""]:
-    """L2 norm of all gradients together.
-
-    On GPUs the small ones, about half of a U-Net's, are one array first: each sum is a kernel.
+def small_together(gradients: Any) -> Any:
+    """Gradients for a sum over all of them: on GPUs the small ones, about half of a U-Net's, as one
+    array, since the sum of each array is a kernel.
     """
     if not is_traced_for_gpu():
-        return optax.tree.norm(gradients)
+        return gradients
     leaves = jax.tree.leaves(gradients)
     small = [leaf.reshape(-1) for leaf in leaves if leaf.size < _SMALL]
     large = [leaf for leaf in leaves if leaf.size >= _SMALL]
-    return optax.tree.norm([*large, jnp.concatenate(small)] if small else large)
+    return [*large, jnp.concatenate(small)] if small else large
 
 
 def clip_by_norm(largest: float) -> optax.GradientTransformation:
-    """`optax.clip_by_global_norm` by `global_norm`."""
+    """`optax.clip_by_global_norm`, with the norm of `small_together`."""
+    if not is_traced_for_gpu():
+        return optax.clip_by_global_norm(largest)
 
     def update(gradients: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, Any]:
-        norm = global_norm(gradients)
+        norm = optax.tree.norm(small_together(gradients))
 
         def clip(g: Array) -> Array:
             return jnp.where(norm < largest, g, g / norm.astype(g.dtype) * largest)

@@ -14,7 +14,7 @@ from magicvideo_jax.core.tree import merge
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.parallel.constraints import in_order_of_axes
 from magicvideo_jax.runtime.compilation import jit
-from magicvideo_jax.training.gradient_norm import global_norm
+from magicvideo_jax.training.gradient_norm import small_together
 from magicvideo_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
@@ -49,7 +49,7 @@ def train_step(
         lambda params: objective(merge(params, state.frozen), batch, key, state.step), has_aux=True
     )(state.params)
     grads = in_order_of_axes(grads)
-    norm = global_norm(grads)
+    norm = optax.tree.norm(small_together(grads))
     is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
