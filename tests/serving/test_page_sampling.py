@@ -76,7 +76,7 @@ def test_a_clip_is_sampled_and_its_files_hold_its_settings(site, at, expect, tmp
     expect(at.locator(".mv-prompt")).to_have_text(EVIL)
     assert at.locator("#evil").count() == 0
     assert at.evaluate("window.evil") is None
-    assert at.evaluate("document.querySelector('video').videoWidth") == 16
+    at.wait_for_function("document.querySelector('video').videoWidth === 16")
     seed = field(at, "Seed").input_value()
     for link in at.locator(".mv-links a[download]").all():
         url = site.url + link.get_attribute("href")
