@@ -16,7 +16,7 @@ from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.group_norm import Elementwise, group_norm
 from magicvideo_jax.models.layer_norm import layer_norm
 from magicvideo_jax.models.rows import add_bias, broadcast_channels
-from magicvideo_jax.parallel.constraints import gather_parameter
+from magicvideo_jax.parallel.constraints import cast_kernel, gather_parameter
 
 
 class Linear(nnx.Module):
@@ -83,7 +83,7 @@ class Conv(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b h w i"]) -> Float[Array, "*b h2 w2 o"]:
         images = x.reshape(-1, *x.shape[-3:])
-        kernel = gather_parameter(self.kernel[...].astype(x.dtype))
+        kernel = gather_parameter(cast_kernel(self.kernel[...], x.dtype))
         y = jax.lax.conv_general_dilated(
             images,
             kernel,

@@ -8,11 +8,13 @@ pixels. XLA inserts an all-to-all where one follows the other; without constrain
 whole clips.
 """
 
-from typing import Any
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
@@ -27,7 +29,7 @@ def shard_activations(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]
     The second axis is frames or pixels. Where `frames` does not divide it, as for single images,
     it is not sharded.
     """
-    if not _is_sharded():
+    if not is_sharded():
         return x
     ways = jax.sharding.get_abstract_mesh().shape[FRAMES_AXIS]
     axes = (BATCH_AXES, FRAMES_AXIS) if x.shape[1] % ways == 0 else (BATCH_AXES,)
@@ -40,7 +42,7 @@ def gather_parameter(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"
 
     Without this XLA might move the activations instead, whose size grows with the batch.
     """
-    return _gathered(parameter) if _is_sharded() else parameter
+    return _gathered(parameter) if is_sharded() else parameter
 
 
 @jax.custom_vjp
@@ -53,21 +55,34 @@ def _gathered(parameter: Array) -> Array:
 _gathered.defvjp(lambda parameter: (_gathered(parameter), None), lambda _, gradient: (gradient,))
 
 
-def in_order_of_axes(gradients: Any) -> Any:
-    """Lay gradients out in memory in the order of their axes, like parameters, on GPUs.
+def cast_kernel(kernel: Float[Array, "*shape"], dtype: DTypeLike) -> Float[Array, "*shape"]:
+    """Cast a convolution's kernel for use. On a GPU its gradient is written once in the order of
+    its axes, in that dtype.
 
-    cuDNN computes those of convolutions in another order. XLA would update parameters, moments and
-    average in that order, and transpose all of them in and out in each step. On one device alone:
-    what XLA's partitioner makes of such a constraint has not been measured.
+    cuDNN computes the gradient in another order. XLA would update parameters, moments and average
+    in that order, and transpose all of them in and out in each step. On one device alone: what
+    XLA's partitioner makes of such a constraint has not been measured.
     """
-    if not is_traced_for_gpu() or _is_sharded():
-        return gradients
-    return jax.tree.map(
-        lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), gradients
-    )
+    if not is_traced_for_gpu() or is_sharded():
+        return kernel.astype(dtype)
+    return _cast_in_order(kernel, dtype)
 
 
-def _is_sharded() -> bool:
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _cast_in_order(kernel: Array, dtype: DTypeLike) -> Array:
+    return kernel.astype(dtype)
+
+
+def _in_order(dtype: DTypeLike, _: None, gradient: Array) -> tuple[Array]:
+    laid_out = with_layout_constraint(gradient, Layout(tuple(range(gradient.ndim))))
+    return (jax.lax.optimization_barrier(laid_out).astype(jnp.float32),)
+
+
+_cast_in_order.defvjp(lambda kernel, dtype: (kernel.astype(dtype), None), _in_order)
+
+
+def is_sharded() -> bool:
+    """Whether a program is traced for a mesh of several devices."""
     mesh = jax.sharding.get_abstract_mesh()
     # Inside `jax.shard_map` axes are manual: each device computes alone.
     return mesh.size > 1 and AxisType.Auto in mesh.axis_types

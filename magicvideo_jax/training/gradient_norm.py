@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from magicvideo_jax.parallel.mesh import MeshConfig
+from magicvideo_jax.parallel.constraints import is_sharded
 from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
 
-_SMALL = MeshConfig.fsdp_min_size
-"""Arrays of fewer elements are not sharded."""
+_SMALL = 2**14
+"""Elements of an array that is worth a kernel."""
 
 
 def small_together(gradients: Any) -> Any:
-    """Gradients for a sum over all of them: on GPUs the small ones, about half of a U-Net's, as one
-    array, since the sum of each array is a kernel.
+    """Gradients for a sum over all of them: on one GPU the small ones, about half of a U-Net's, as
+    one array, since the sum of each array is a kernel. On several they would be moved for it.
     """
-    if not is_traced_for_gpu():
+    if not is_traced_for_gpu() or is_sharded():
         return gradients
     leaves = jax.tree.leaves(gradients)
     small = [leaf.reshape(-1) for leaf in leaves if leaf.size < _SMALL]

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import merge
 from magicvideo_jax.core.types import Params
-from magicvideo_jax.parallel.constraints import in_order_of_axes
 from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.training.gradient_norm import small_together
 from magicvideo_jax.training.state import TrainState
@@ -48,7 +47,6 @@ def train_step(
     (loss, metrics), grads = jax.value_and_grad(
         lambda params: objective(merge(params, state.frozen), batch, key, state.step), has_aux=True
     )(state.params)
-    grads = in_order_of_axes(grads)
     norm = optax.tree.norm(small_together(grads))
     is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
