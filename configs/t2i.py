@@ -38,6 +38,7 @@ def get_config(preset: str = ""):
         case "":
             pass
         case "emoji" | "emoji_all":
+            config.model.unet.update(channels_in=16, channels_out=16)  # the latents of vae.py:emoji
             # Still ones, and single frames of those that move.
             config.data.update(
                 sources=({"path": "emoji/sprites_set"}, {"path": "emoji/clips_set"}),

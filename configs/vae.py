@@ -21,8 +21,8 @@ def get_config(preset: str = ""):
             pass
         case "emoji":
             config.data.sources = ({"path": "emoji/pixels"},)
-            config.model.vae.update(widths=(16, 32, 64, 128), groups=4)
-            config.train.update(steps=900, save_every=450, preview_every=450)
+            config.model.vae.update(widths=(16, 32, 64, 128), groups=4, latent_channels=16)
+            config.train.update(steps=1400, save_every=700, preview_every=700)
             config.optim.update(kernels="muon", lr=4e-3, warmup=50, ema_decay=0.99)
         case _:
             raise UserError(f"--config=configs/vae.py:{preset}: the preset is emoji, or none")

@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 LONGEST = (
     "test_documents.py",
     "test_processes.py",
+    "test_notebook.py",
     "test_runs.py",
     "test_datasets.py",
     "test_embedded.py",

@@ -32,9 +32,11 @@ MODEL = ModelConfig(
 
 def tiny(stage: str = "video", **changes) -> Experiment:
     """Two frames of 16 x 16 pixels; `changes` replace fields."""
-    unet = (
-        replace(MODEL.unet, temporal=TemporalConfig(frames=2)) if stage == "video" else MODEL.unet
-    )
+    unet = MODEL.unet
+    if stage in ("video", "consistency"):
+        unet = replace(unet, temporal=TemporalConfig(frames=2))
+    if stage == "consistency":
+        unet = replace(unet, guidance_channels=8)
     trained = (Component.VAE,) if stage == "vae" else (Component.UNET,)
     experiment = Experiment(
         stage=stage,

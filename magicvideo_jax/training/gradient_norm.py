@@ -31,12 +31,12 @@ def clip_by_norm(largest: float) -> optax.GradientTransformation:
     if not is_traced_for_gpu():
         return optax.clip_by_global_norm(largest)
 
-    def update(gradients: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, Any]:
-        norm = optax.tree.norm(small_together(gradients))
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        norm = optax.tree.norm(small_together(updates))
 
         def clip(g: Array) -> Array:
             return jnp.where(norm < largest, g, g / norm.astype(g.dtype) * largest)
 
-        return jax.tree.map(clip, gradients), state
+        return jax.tree.map(clip, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

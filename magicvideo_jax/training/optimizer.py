@@ -66,10 +66,10 @@ _TRAINED = {
 class OptimConfig:
     """AdamW (Loshchilov & Hutter 1711.05101), or Muon for kernels and AdamW for the rest."""
 
-    kernels: KernelUpdate = KernelUpdate.ADAMW
     lr: float = 1e-4
     temporal_lr: float | None = None
     """Learning rate of the parameters that `Freeze.TEMPORAL` trains; None: `lr`."""
+    kernels: KernelUpdate = KernelUpdate.ADAMW
     warmup: int = 100
     """Steps of linear warm-up from 0 to `lr`."""
     decay: bool = False

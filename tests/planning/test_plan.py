@@ -16,7 +16,7 @@ from tiny_experiment import tiny
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Component, Compute
-from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.setup import set_up_or_resume
 from magicvideo_jax.experiment.shapes import abstract_run, batch_shapes
@@ -82,11 +82,7 @@ def test_sampling_holds_what_a_hand_counts(fsdp):
     experiment = experiment_of(fsdp=fsdp)
     plan = quick_plan(experiment, parse_topology("v5e:4x4"), ProgramKind.SAMPLE)
     networks = Networks(experiment.model, "tpu").by_component.items()
-    shapes = [
-        network.shapes
-        for component, network in networks
-        if component is not Component.DISCRIMINATOR
-    ]
+    shapes = [network.shapes for component, network in networks if component in PIPELINE]
     sizes = [leaf.size for leaf in jax.tree.leaves(shapes)]
     spread = sum(size for size in sizes if size >= MeshConfig.fsdp_min_size) if fsdp > 1 else 0
     assert plan.parts["parameters"] == 4 * (sum(sizes) - spread + spread // fsdp)

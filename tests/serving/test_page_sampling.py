@@ -76,7 +76,7 @@ def test_a_clip_is_sampled_and_its_files_hold_its_settings(site, at, expect, tmp
     expect(at.locator(".mv-prompt")).to_have_text(EVIL)
     assert at.locator("#evil").count() == 0
     assert at.evaluate("window.evil") is None
-    assert at.evaluate("document.querySelector('video').videoWidth") == 16
+    at.wait_for_function("document.querySelector('video').videoWidth === 16")
     seed = field(at, "Seed").input_value()
     for link in at.locator(".mv-links a[download]").all():
         url = site.url + link.get_attribute("href")
@@ -118,7 +118,7 @@ def test_four_seeds_follow_one_another(at, expect):
 
 
 def test_a_prompt_that_is_cut_is_said(at, expect):
-    """In the words of the command line."""
+    """The words are those of the command line."""
     sample(at, "a red star " * 8)
     is_done(at, expect)
     note = at.locator("#sample-status .mv-warning")
