@@ -110,7 +110,7 @@ class Generator:
                 reusing=None if as_images else networks.denoise_reusing,
                 sampler=sampler,
                 shape=self._shape,
-                embeds_guidance=experiment.model.unet.guidance_channels > 0,
+                embeds_guidance=experiment.model.unet.embeds_guidance,
                 goes_on=None if watch is None else watch.goes_on,
             )
             return decode_clips(z, networks.decoder(params), experiment.decode)
@@ -171,7 +171,7 @@ class Generator:
         sample = sample or self._experiment.sample
         _check_frames(self._experiment, self._frames, sample.context.for_clip(self._frames))
         inputs = make_sampler_inputs(sample, self._experiment.model.noise, shape=self._shape)
-        embeds_guidance = self._experiment.model.unet.guidance_channels > 0
+        embeds_guidance = self._experiment.model.unet.embeds_guidance
         if (
             sample.guidance == 1
             and not embeds_guidance

@@ -139,10 +139,7 @@ class Networks:
         elif attention_window is not None and config.temporal is not None:
             temporal = config.temporal.in_attention_windows(attention_window)
             config = replace(config, temporal=temporal)
-        text, fps, given, noise_level, guidance = condition
-        if given is not None:
-            z = jnp.concatenate([z, given.astype(z.dtype)], axis=-1)
-        return self._unet(config).apply(unet, z, time, text, fps, noise_level, guidance)
+        return self._unet(config).apply(unet, *_unet_inputs(z, time, condition))
 
     def denoise_reusing(
         self,
@@ -154,11 +151,7 @@ class Networks:
     ) -> tuple[Float[Array, "b t h w c"], Float[Array, "b t h w c2"]]:
         """The U-Net with the deep features of another step (None: its own), and these features."""
         unet = self._unet(self._model.unet).method(lambda unet, *inputs: unet.reusing(*inputs))
-        text, fps, given, noise_level, guidance = condition
-        if given is not None:
-            z = jnp.concatenate([z, given.astype(z.dtype)], axis=-1)
-        weights = params[Component.UNET.value]
-        return unet(weights, z, time, text, fps, noise_level, guidance, deep)
+        return unet(params[Component.UNET.value], *_unet_inputs(z, time, condition), deep)
 
     def teach(
         self,
@@ -169,7 +162,7 @@ class Networks:
     ) -> Float[Array, "b t h w c"]:
         """The U-Net that a student is distilled from."""
         teacher = params[Component.TEACHER.value]
-        return self._teacher.apply(teacher, z, time, condition.text, condition.fps)
+        return self._teacher.apply(teacher, *_unet_inputs(z, time, condition))
 
     def denoising_networks(self) -> DenoisingNetworks:
         """The functions that denoising objectives need."""
@@ -187,6 +180,16 @@ class Networks:
     def shapes(self, components: Sequence[Component]) -> Params:
         """The parameters of some networks, as shapes."""
         return {one.value: self.by_component[one].shapes for one in components}
+
+
+def _unet_inputs(
+    z: Float[Array, "b t h w c"], time: Float[Array, "b"], condition: Condition
+) -> tuple[Array | None, ...]:
+    """Arguments of a U-Net; what it is given lies beside its latents."""
+    text, fps, given, noise_level, guidance = condition
+    if given is not None:
+        z = jnp.concatenate([z, given.astype(z.dtype)], axis=-1)
+    return z, time, text, fps, noise_level, guidance
 
 
 def run_shapes(

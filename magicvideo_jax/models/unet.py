@@ -80,6 +80,11 @@ class UNetConfig:
             divides(level.width, self, "groups", of=f"levels[{i}].width")
 
     @property
+    def embeds_guidance(self) -> bool:
+        """Whether the network is told the scale of guidance, and needs no second pass for it."""
+        return self.guidance_channels > 0
+
+    @property
     def embedding(self) -> int:
         return 4 * self.levels[0].width
 

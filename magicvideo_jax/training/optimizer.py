@@ -172,7 +172,7 @@ def _matrix_axes(params: Params) -> Params:
     parameters."""
 
     def axes(path: str, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
-        if path.split(".")[-1] not in _KERNELS or getattr(leaf, "ndim", 0) < 2:
+        if not _is_kernel(path) or getattr(leaf, "ndim", 0) < 2:
             return None
         last = leaf.ndim - 1
         return optax.contrib.MuonDimensionNumbers(tuple(range(last)), last)
@@ -180,12 +180,13 @@ def _matrix_axes(params: Params) -> Params:
     return unflatten({path: axes(path, leaf) for path, leaf in flatten(params).items()})
 
 
-_KERNELS = ("kernel", DOWN, UP)
-
-
 def _are_kernels(params: Params) -> Params:
-    """Whether each parameter is the matrix of a product or a convolution, by its name."""
-    return unflatten({path: path.split(".")[-1] in _KERNELS for path in flatten(params)})
+    return unflatten({path: _is_kernel(path) for path in flatten(params)})
+
+
+def _is_kernel(path: str) -> bool:
+    """Whether a parameter is the matrix of a product or a convolution, by its name."""
+    return path.split(".")[-1] in ("kernel", DOWN, UP)
 
 
 def _are_temporal(params: Params) -> Params:

@@ -21,7 +21,7 @@ class ConsistencyDistillation(PromptStage):
 
     def check(self, experiment: Experiment) -> None:
         model = experiment.model
-        if not model.unet.guidance_channels:
+        if not model.unet.embeds_guidance:
             raise UserError(
                 "config.model.unet.guidance_channels=0: a student is told the scale of guidance; give 256"
             )
