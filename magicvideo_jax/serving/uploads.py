@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.media.decoder_pool import DecodeJob, DecoderPool, SkippedClip
+from magicvideo_jax.media.decoder_pool import DecodeJob, decode_alone
 from magicvideo_jax.media.frame_reader import ENDINGS
 from magicvideo_jax.media.framing import FrameSize
 
@@ -47,10 +47,7 @@ def uploaded_frames(
         shown = "x".join(map(str, size))
         raise UserError(f"--size={shown}: give multiples of 8, at most {MOST_SIDE}")
     job = DecodeJob(clip, (0,), frames, (size,), _FPS_RANGE)
-    with DecoderPool(1, timeout=DECODE_SECONDS) as pool:
-        (decoded,) = pool.clips([job])
-    if isinstance(decoded, SkippedClip):
-        raise UserError(f"--clip={clip.name}: {decoded.reason}")
+    decoded = decode_alone(job, f"--clip={clip.name}", timeout=DECODE_SECONDS)
     with tempfile.TemporaryDirectory(prefix="magicvideo_frames_") as folder:
         file = Path(folder) / "frames.npy"
         np.save(file, decoded.frames)

@@ -6,13 +6,13 @@ from functools import cached_property
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Key, UInt8
 
 from magicvideo_jax.core.types import Clip, Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
-from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.networks import Networks, SampleStart
 from magicvideo_jax.experiment.opening.initial_weights import InitialWeights, check_whole
 from magicvideo_jax.experiment.pipeline import checked_tokenizer, loaded_params
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
@@ -89,9 +89,9 @@ class ClipRefiner:
         """Refine clips, one on each device at a time, with a prompt for each."""
         raise NotImplementedError
 
-    def given(
+    def starts(
         self, params: Params, clips: UInt8[Array, "b t h w 3"], keys: Key[Array, "b"]
-    ) -> tuple[Float[Array, "b t2 h2 w2 c"], Int[Array, "b"] | None]:
+    ) -> SampleStart:
         """Channels that the network reads beside its latents, and the level of their noise."""
         raise NotImplementedError
 
@@ -115,7 +115,7 @@ class ClipRefiner:
                 frames=frames,
                 size=size,
                 batch_size=1,
-                given=self.given,
+                starts=self.starts,
                 watch=self._watch,
             )
         request = SampleRequest(

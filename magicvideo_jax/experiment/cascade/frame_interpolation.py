@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Key, UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.keys import subkey
-from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
+from magicvideo_jax.experiment.networks import SampleStart
 from magicvideo_jax.experiment.opening.initial_weights import initial_from, initial_weights
 from magicvideo_jax.experiment.opening.weight_additions import with_unet_of
 from magicvideo_jax.sampling.interpolation import copied_keyframes, interpolated_frames
@@ -51,15 +49,11 @@ class FrameInterpolation(ClipRefiner):
             clips, prompts, frames=frames, size=size, seed=seed, sample=sample
         )
 
-    def given(
+    def starts(
         self, params: Params, clips: UInt8[Array, "b t h w 3"], keys: Key[Array, "b"]
-    ) -> tuple[Float[Array, "b t2 h2 w2 c"], None]:
+    ) -> SampleStart:
         """The latents of the nearest keyframe for each frame."""
-
-        def encode(clip: Array, key: Array) -> Array:
-            return self.networks.encode(params, to_float(clip)[None], subkey(key, "keyframes"))[0]
-
-        return copied_keyframes(jax.vmap(encode)(clips, keys)), None
+        return SampleStart(copied_keyframes(self.networks.encode_each(params, clips, keys)))
 
 
 def load_interpolation(path: str | Path, *, unet: str | Path) -> FrameInterpolation:

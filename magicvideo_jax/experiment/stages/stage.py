@@ -87,8 +87,10 @@ class Stage:
 
 
 def refuse_video_options(experiment: Experiment) -> None:
-    """Errors: `UserError` for options of the data that only text to video reads."""
+    """Errors: `UserError` for options that only text to video reads."""
     for name in ("joint_images", "uncaptioned_fraction"):
         value = getattr(experiment.data, name)
         if value:
             raise UserError(f"config.data.{name}={value}: for stage=video only; leave it out")
+    if experiment.denoising.known_frames.total:
+        raise UserError("config.denoising.known_frames: for stage=video only; leave it out")
