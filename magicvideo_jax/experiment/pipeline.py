@@ -150,8 +150,10 @@ class Pipeline:
                 "--image, --video: this model cannot be told of frames: give one that was trained with "
                 "config.model.unet.temporal.known_frames=True, or edit the video (--strength=0.6)"
             )
-        if isinstance(start, EditedClips) and sample.strength == 0:
-            return start.pixels
+        if isinstance(start, EditedClips):
+            if sample.strength == 0:
+                return start.pixels
+            start = start if sample.strength < 1 else None
         stage = stage_of(self.experiment)
         frames = stage.frames(self.experiment) if frames is None else frames
         key = (frames, batch_size, sample.size)

@@ -42,23 +42,11 @@ def draw_known_frames(
     Patterns are drawn at equal distances from a random first one, as times are, so that a batch has
     each about as often as the config says.
     """
-    at, number = (
-        jnp.arange(frames),
-        jax.random.randint(subkey(key, "number"), (examples, 1), 1, max(frames, 2)),
-    )
-    patterns = jnp.stack(
-        [
-            jnp.broadcast_to(pattern, (examples, frames))
-            for pattern in (
-                at == 0,
-                (at == 0) | (at == frames - 1),
-                at < number,
-                at % 4 == 0,
-                jnp.zeros(frames, bool),
-            )
-        ],
-        axis=1,
-    )
+    at = jnp.arange(frames)
+    number = jax.random.randint(subkey(key, "number"), (examples,), 1, max(frames, 2))
+    same = (at == 0, (at == 0) | (at == frames - 1), at % 4 == 0, jnp.zeros(frames, bool))
+    first, both, fourth, none = (jnp.broadcast_to(one[None], (examples, frames)) for one in same)
+    patterns = jnp.stack([first, both, at[None] < number[:, None], fourth, none], axis=1)
     shares = [config.first, config.first_and_last, config.beginning, config.every_fourth]
     ends = jnp.cumsum(jnp.array(shares))
     offset, order = jax.random.uniform(subkey(key, "pattern")), jnp.arange(examples) / examples

@@ -24,7 +24,7 @@ from magicvideo_jax.experiment.requests.clip_request import (
 from magicvideo_jax.experiment.requests.clip_sources import check_source, read_source
 from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.sampling.decoding import DecodeConfig
-from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
+from magicvideo_jax.sampling.keyframes import MOST_FPS, SampleConfig, Sampler
 from magicvideo_jax.sampling.windows import ContextConfig, ContextFusion
 
 MOST_AT_ONCE = 4
@@ -130,13 +130,14 @@ def sample_clips(
 
 def refine_clips(sampled: SampledClips, request: ClipRequest, refiner: ClipRefiner) -> SampledClips:
     """Clips with more frames or pixels; of the request count its prompt, seed and steps."""
-    settings = refiner.sample
+    fps = min(sampled.fps * refiner.frame_rate_ratio, MOST_FPS)
+    settings = replace(refiner.sample, fps=fps)
     if request.steps is not None:
         settings = replace(settings, steps=request.steps)
     prompts = [request.prompt] * len(sampled.clips)
     clips = refiner.many(sampled.clips, prompts, seed=request.seed, sample=settings)
     notes = dict.fromkeys((*sampled.notes, *refiner.notes_on(request.prompt)))
-    return SampledClips(clips, sampled.fps * refiner.frame_rate_ratio, tuple(notes))
+    return SampledClips(clips, fps, tuple(notes))
 
 
 def sample_settings(request: ClipRequest, usual: SampleConfig) -> SampleConfig:

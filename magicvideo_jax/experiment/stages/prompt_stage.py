@@ -42,6 +42,7 @@ class PromptStage(Stage):
             held_out,
             objective=loss,
             metrics=self.metrics_of(experiment),
+            known=self.known_frames(experiment),
             as_images=as_images,
         )
 

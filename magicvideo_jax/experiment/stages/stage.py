@@ -58,6 +58,10 @@ class Stage:
         """Frames of an example."""
         return 1 if self.trains_single_images else experiment.data.frames
 
+    def known_frames(self, experiment: Experiment) -> tuple[bool, ...] | None:
+        """Frames of held-out clips that samples of them are told; None: none are."""
+        return None
+
     def check(self, experiment: Experiment) -> None:
         """Errors: `UserError` naming the config field for what this stage cannot train with."""
 

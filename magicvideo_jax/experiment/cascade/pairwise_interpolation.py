@@ -1,0 +1,76 @@
+"""MagicVideo's frame interpolation: three frames between any two neighbours, all pairs of a clip at once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Array, Key, UInt8
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.types import KnownFrames, Params
+from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
+from magicvideo_jax.experiment.networks import SampleStart
+from magicvideo_jax.experiment.opening.initial_weights import InitialWeights
+from magicvideo_jax.sampling.interpolation import FRAMES_PER_KEYFRAME, interpolated_frames
+from magicvideo_jax.sampling.keyframes import SampleConfig
+
+MOST_PAIRS = 16
+"""Pairs of keyframes in one batch: those of the paper's 16 frames."""
+
+
+class PairwiseInterpolation(ClipRefiner):
+    """Between two neighbours a network of `configs/interpolation.py` samples what it is told the ends of.
+
+    The frames of the source come through as they are.
+    """
+
+    label = "interpolate"
+    negative_prompt = ""
+    frame_rate_ratio = FRAMES_PER_KEYFRAME
+
+    def __init__(self, initial: InitialWeights, name: str):
+        """See `ClipRefiner`."""
+        self.sample = initial.sample(name) or SampleConfig(steps=10, guidance=1.0)
+        super().__init__(initial, name)
+
+    def many(
+        self,
+        clips: UInt8[np.ndarray, "b t h w 3"],
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        sample: SampleConfig | None = None,
+    ) -> UInt8[np.ndarray, "b t2 h w 3"]:
+        """Clips of 4 (t - 1) + 1 frames."""
+        b, t, *size, _ = clips.shape
+        if t < 2:
+            raise UserError(
+                "--interpolation: a clip of 1 frame has nothing between: give --frames=16"
+            )
+        sampled = self.refine_at_once(
+            _pairs(clips),
+            [prompt for prompt in prompts for _ in range(t - 1)],
+            frames=FRAMES_PER_KEYFRAME + 1,
+            size=(size[0], size[1]),
+            seed=seed,
+            sample=sample,
+            batch_size=min(MOST_PAIRS, b * (t - 1)),
+        )
+        frames = np.repeat(clips, FRAMES_PER_KEYFRAME, axis=1)[:, : interpolated_frames(t)]
+        between = sampled.reshape(b, t - 1, *sampled.shape[1:])
+        for i in range(1, FRAMES_PER_KEYFRAME):
+            frames[:, i::FRAMES_PER_KEYFRAME] = between[:, :, i]
+        return frames
+
+    def starts(self, params: Params, clips: KnownFrames, keys: Key[Array, "b"]) -> SampleStart:
+        """The ends of each pair, as frames that are known."""
+        return self.networks.start(params, clips, keys)
+
+
+def _pairs(clips: UInt8[np.ndarray, "b t h w 3"]) -> KnownFrames:
+    """Neighbouring frames as the first and the last of short clips, all of one clip after the other."""
+    b, t, *shape = clips.shape
+    frames = FRAMES_PER_KEYFRAME + 1
+    pixels = np.zeros((b, t - 1, frames, *shape), np.uint8)
+    pixels[:, :, 0], pixels[:, :, -1] = clips[:, :-1], clips[:, 1:]
+    ends = np.isin(np.arange(frames), (0, frames - 1))
+    return KnownFrames(pixels.reshape(-1, frames, *shape), np.tile(ends, (b * (t - 1), 1)))
