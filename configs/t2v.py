@@ -5,8 +5,7 @@ python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     th
 python -m magicvideo_jax.train --config=configs/t2v.py:scratch --workdir=DIR  the ablation: its U-Net from nothing
 python -m magicvideo_jax.train --config=configs/t2v.py:few --workdir=DIR --config.data.sources="({'path': SET},)"
                                                                               the embedded video model, on ten clips
-python -m magicvideo_jax.train --config=configs/t2v.py:known_frames --workdir=DIR
-                                                                              the same, told of frames: clips of pictures
+python -m magicvideo_jax.train --config=configs/t2v.py:known_frames --workdir=DIR   the same, for clips of pictures
 python -m magicvideo_jax.train --config=configs/t2v.py:emoji --workdir=DIR --config.init_from=T2I_DIR    examples
 python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --config.init_from=SD_WEIGHTS
 """
