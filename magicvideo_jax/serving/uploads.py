@@ -26,13 +26,10 @@ class UploadedFrames:
     fps: float
 
 
-@contextlib.contextmanager
-def uploaded_frames(
-    path: str | None, *, within: Path, frames: int, size: FrameSize
-) -> Iterator[UploadedFrames]:
-    """Frames of an upload in the folder `within`, cropped to a size; their file goes with the block.
+def checked_upload(path: str | None, *, within: Path) -> Path:
+    """The file of an upload in the folder `within`.
 
-    Errors: `UserError` for no file, one from elsewhere, and one that cannot be decoded in time.
+    Errors: `UserError` for no file, one from elsewhere, and one that is no video or picture.
     """
     if not path:
         raise UserError("--clip: give a video or a picture")
@@ -41,6 +38,18 @@ def uploaded_frames(
         raise UserError("--clip: this is no upload: give a file of your own")
     if clip.suffix.lower() not in ENDINGS:
         raise UserError(f"--clip={clip.name}: give a file that ends in {', '.join(ENDINGS)}")
+    return clip
+
+
+@contextlib.contextmanager
+def uploaded_frames(
+    path: str | None, *, within: Path, frames: int, size: FrameSize
+) -> Iterator[UploadedFrames]:
+    """Frames of an upload in the folder `within`, cropped to a size; their file goes with the block.
+
+    Errors: those of `checked_upload`; `UserError` for a file that cannot be decoded in time.
+    """
+    clip = checked_upload(path, within=within)
     if not 1 <= frames <= MOST_FRAMES:
         raise UserError(f"--frames={frames}: give 1 to {MOST_FRAMES}")
     if max(size) > MOST_SIDE or any(side % 8 for side in size):

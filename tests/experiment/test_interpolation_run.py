@@ -45,7 +45,10 @@ def trained(tmp_path_factory) -> Path:
 
 
 def test_clips_are_drawn_at_four_times_the_rate():
-    usual, quick = ShapeClips(0, frames=5, size=16), ShapeClips(0, frames=5, size=16, rate_ratio=4)
+    usual, quick = (
+        ShapeClips(0, frames=5, size=16),
+        ShapeClips(0, frames=5, size=16, rate_ratio=4.0),
+    )
     assert quick[3].fps == 4 * usual[3].fps
     np.testing.assert_array_equal(quick[3].pixels[4], usual[3].pixels[1])
     held_out = open_held_out(BETWEEN, 5)
