@@ -174,7 +174,7 @@ REFUSED = (
     (("--video={files}/clip.gif", "--strength=0.01"), "--strength=0.01: give 0.5 to 1"),
     (("--video={files}/one.png",), "one.png: too short: 1 frames, and 2 are wanted"),
     (("--video={files}/clip.gif", "--known_frames=4"), "--known_frames=4: give less than the 4"),
-    (("--video={files}/clip.gif", "--fps=1"), "clip.gif: too short: 1.10 s, and 2 frames at 1"),
+    (("--video={files}/clip.gif", "--fps=0.5"), "clip.gif: too short: 1.10 s, and 2 frames at 0.5"),
 )
 
 
