@@ -269,7 +269,8 @@ def _add_refiners(group: argparse._ArgumentGroup) -> None:
         "--upscaler",
         metavar="WEIGHTS",
         default="",
-        help="Stable Diffusion's x4 upscaler: four times the height and width",
+        help="a work folder of configs/super_resolution.py, or Stable Diffusion's x4 upscaler: four times the "
+        "height and width",
     )
     group.add_argument(
         "--super_resolution",
@@ -277,6 +278,13 @@ def _add_refiners(group: argparse._ArgumentGroup) -> None:
         default="",
         help="lavie_vsr.pt: its U-Net takes the place of that of --upscaler, which upscales every "
         "frame by itself",
+    )
+    group.add_argument(
+        "--upscaler_tile",
+        type=int,
+        metavar="PIXELS",
+        help="side of the parts of small frames that are enlarged at once, less for less memory; 0: whole "
+        "frames (default: as the weights say)",
     )
 
 

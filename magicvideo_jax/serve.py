@@ -78,7 +78,9 @@ def _arguments() -> argparse.Namespace:
         "first --workdir",
     )
     parser.add_argument(
-        "--upscaler", default="", help="Stable Diffusion's x4 upscaler: refine uploaded clips"
+        "--upscaler",
+        default="",
+        help="a work folder of configs/super_resolution.py, or Stable Diffusion's x4 upscaler: refine uploaded clips",
     )
     parser.add_argument(
         "--super_resolution",

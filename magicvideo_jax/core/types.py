@@ -34,6 +34,16 @@ class EditedClips(NamedTuple):
     pixels: UInt8[Any, "b t h w 3"]
 
 
+class SmallClips(NamedTuple):
+    """Clips that are enlarged."""
+
+    pixels: UInt8[Any, "b t h w 3"]
+    noise_level: Int[Any, "b"]
+    """Level of the noise that is added to them."""
+    shares_noise: Bool[Any, "b"]
+    """Whether it is the same in all frames."""
+
+
 class Condition(NamedTuple):
     """Conditioning of a denoiser besides `z_t` and `t`. Every leaf has a leading batch axis."""
 

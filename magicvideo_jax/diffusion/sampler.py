@@ -53,11 +53,13 @@ def run_sampler(
     *,
     table: SolverTable,
     keys: Key[Array, "b"] | None = None,
+    shares_noise: bool = False,
     goes_on: Callable[[], bool] | None = None,
 ) -> Float[Array, "b *axes"]:
     """Clean latents from `z`, which `initial_latents` gives.
 
-    A stochastic table needs one key per example. `goes_on` is called on the host before every step,
+    A stochastic table needs one key per example; all frames of an example have the same noise if it
+    `shares_noise`, and else each its own. `goes_on` is called on the host before every step,
     by each device; once it returns False, no further network is evaluated and the result is of no
     use. None, the default, compiles a program without it.
 
@@ -68,13 +70,14 @@ def run_sampler(
             "keys: this sampler adds noise at its steps; give a random key for each example"
         )
     shape, dtype = z.shape, z.dtype
+    noise_shape = (1, *shape[2:]) if shares_noise else shape[1:]
     if not isinstance(denoise, RememberingDenoise):
         denoise = _without_memory(denoise)
     network, memory = denoise
 
     def noise(key: PRNGKeyArray, index: Array) -> Array:
         return jax.random.normal(
-            jax.random.fold_in(subkey(key, "sampler noise"), index), shape[1:], jnp.float32
+            jax.random.fold_in(subkey(key, "sampler noise"), index), noise_shape, jnp.float32
         )
 
     def step(

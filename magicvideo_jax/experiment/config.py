@@ -13,6 +13,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import check_seed
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.data.drawn.scene import Motion
+from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
@@ -26,6 +27,7 @@ from magicvideo_jax.training.consistency import ConsistencyConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
 from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, check_optimizer
+from magicvideo_jax.training.super_resolution import SuperResolutionConfig
 from magicvideo_jax.training.video_autoencoding import VideoAutoencodingConfig
 
 DRAWN = "shapes"
@@ -61,6 +63,8 @@ class ModelConfig:
     vae: VAEConfig = field(default_factory=VAEConfig)
     text: TextConfig = field(default_factory=TextConfig)
     noise: NoiseScheduleConfig = field(default_factory=NoiseScheduleConfig)
+    low_resolution_noise: NoiseScheduleConfig = LOW_RESOLUTION_NOISE
+    """Noise on the small pictures that an upscaler is given."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     trained: tuple[Component, ...] = (Component.UNET,)
     reinitialize: tuple[Component, ...] = ()
@@ -176,6 +180,7 @@ class Experiment:
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     autoencoding: AutoencodingConfig = field(default_factory=AutoencodingConfig)
     consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    super_resolution: SuperResolutionConfig = field(default_factory=SuperResolutionConfig)
     video_vae: VideoAutoencodingConfig = field(default_factory=VideoAutoencodingConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -276,13 +281,20 @@ def check_experiment(experiment: Experiment) -> None:
         )
 
 
-def check_networks(model: ModelConfig) -> None:
-    """Check the networks of a text-to-video model against each other. Errors: `UserError` with paths."""
+def check_networks(model: ModelConfig, *, given: int = 0) -> None:
+    """Check the networks of a text-to-video model against each other; its U-Net reads so many `given` channels beside
+    the latents. Errors: `UserError` with paths."""
     unet, vae, text = model.unet, model.vae, model.text
     if vae.channels != 3:
         raise UserError(f"config.model.vae.channels={vae.channels}: give 3, frames are RGB")
+    beside = f" with {given} more for small pictures" if given else ""
     for name, value, of, there in (
-        ("channels_in", unet.channels_in, "vae.latent_channels", vae.latent_channels),
+        (
+            "channels_in",
+            unet.channels_in,
+            f"vae.latent_channels{beside}",
+            vae.latent_channels + given,
+        ),
         ("channels_out", unet.channels_out, "vae.latent_channels", vae.latent_channels),
         ("context", unet.context, "text.width", text.width),
     ):

@@ -15,7 +15,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.tree import merge, select_like, split_by_path
-from magicvideo_jax.core.types import Condition, EditedClips, KnownFrames, Params
+from magicvideo_jax.core.types import Condition, EditedClips, KnownFrames, Params, SmallClips
 from magicvideo_jax.diffusion.known_frames import known_frame_channels
 from magicvideo_jax.experiment.config import Component, Compute, Experiment, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
@@ -24,6 +24,7 @@ from magicvideo_jax.models.clip_text import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
 from magicvideo_jax.models.unet import UNetConfig, VideoUNet
 from magicvideo_jax.sampling.decoding import StreamingDecode
+from magicvideo_jax.sampling.super_resolution import noisy_pictures
 from magicvideo_jax.training.lora import lora_shapes, merge_lora
 from magicvideo_jax.training.objectives import DenoisingNetworks
 from magicvideo_jax.training.optimizer import Freeze, is_trained
@@ -85,14 +86,14 @@ class Networks:
 
     def moments(self, params: Params, x: Float[Array, "b t h w 3"]) -> tuple[Array, Array]:
         """Mean and log-variance of the VAE's latents, unscaled."""
-        return self._vae.method(lambda vae, *z: vae.encode(*z))(params[Component.VAE.value], x)
+        return self._vae.method(lambda vae, *z: vae.encode(*z))(_vae_params(params), x)
 
     def decode_unscaled(
         self, params: Params, z: Float[Array, "*b h w c"], *, as_images: bool = False
     ) -> Float[Array, "*b h2 w2 3"]:
         """The VAE's latents to pixels in [-1, 1]."""
         return self._vae.method(lambda vae, *z, **how: vae.decode(*z, **how))(
-            params[Component.VAE.value], z, as_images=as_images
+            _vae_params(params), z, as_images=as_images
         )
 
     def encode(
@@ -114,9 +115,18 @@ class Networks:
         return jax.vmap(encode)(clips, keys)
 
     def start(
-        self, params: Params, clips: KnownFrames | EditedClips, keys: Key[Array, "b"]
+        self, params: Params, clips: KnownFrames | EditedClips | SmallClips, keys: Key[Array, "b"]
     ) -> SampleStart:
-        """Where sampling starts for clips that have frames beforehand."""
+        """Where sampling starts for clips that have frames beforehand, known or small ones."""
+        if isinstance(clips, SmallClips):
+            pictures = noisy_pictures(
+                to_float(clips.pixels),
+                keys,
+                self._model.low_resolution_noise,
+                level=clips.noise_level,
+                shares_noise=clips.shares_noise,
+            )
+            return SampleStart(pictures, clips.noise_level)
         z = self.encode_each(params, clips.pixels, keys)
         if isinstance(clips, KnownFrames):
             return SampleStart(given=known_frame_channels(z, clips.is_known))
@@ -136,7 +146,7 @@ class Networks:
             z: Float[Array, "b t h w c"], cache: Any
         ) -> tuple[Float[Array, "b t h2 w2 3"], Any]:
             return self._vae.method(lambda vae, *z: vae.decode_next(*z))(
-                params[Component.VAE.value], z / scaling, cache
+                _vae_params(params), z / scaling, cache
             )
 
         return decode
@@ -222,6 +232,11 @@ class Networks:
     def shapes(self, components: Sequence[Component]) -> Params:
         """The parameters of some networks, as shapes."""
         return {one.value: self.by_component[one].shapes for one in components}
+
+
+def _vae_params(params: Params) -> Params:
+    """Parameters of the VAE: a tree has no place for pixels, which have none."""
+    return params.get(Component.VAE.value, {})
 
 
 def _unet_inputs(

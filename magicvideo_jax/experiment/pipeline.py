@@ -265,6 +265,7 @@ def usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     """
     if Component.UNET not in initial.parts:
         raise UserError(f"{path}: holds no U-Net: give weights of a text-to-image or video model")
+    check_task(initial.parts[Component.UNET].config, UNetTask.GENERATE, path)
     check_whole(initial, path, vae="give --vae WEIGHTS")
     check_halves(initial, ("decoder",), path)
     unet, vae = (initial.parts[component] for component in (Component.UNET, Component.VAE))

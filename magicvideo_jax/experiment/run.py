@@ -59,7 +59,7 @@ def run(
         # Followers write what people look at to a folder that nobody looks at.
         visible = stack.enter_context(_leaders_folder(workdir))
         log = stack.enter_context(closing(_metrics_log(experiment, visible, first)))
-        held_out = open_held_out(experiment, stage_of(experiment).frames(experiment))
+        held_out = open_held_out(experiment, stage_of(experiment).held_out_frames(experiment))
         evaluator = _evaluator(experiment, setup, held_out)
         step = CompiledStep(setup.abstract.step, setup.state)
         with step_out_of_memory_in_one_line(setup.abstract):

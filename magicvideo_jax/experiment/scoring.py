@@ -48,7 +48,7 @@ def evaluate_weights(
     check_stage(experiment)
 
     stage = stage_of(experiment)
-    held_out = open_held_out(experiment, stage.frames(experiment))
+    held_out = open_held_out(experiment, stage.held_out_frames(experiment))
     if held_out is None:
         raise UserError(
             f"{name}: its data set {experiment.data.sources[0].path} has no validation split "

@@ -67,7 +67,7 @@ def set_up_or_resume(
     if done is not None:
         experiment = folder.continued(experiment, done=done)
     else:
-        initial = initial_of(experiment)
+        initial = initial_of(experiment, stage_of(experiment).task)
         experiment = replace(experiment, model=initial.fitted(experiment.model))
         experiment = _with_tokenizer(experiment, initial, folder)
         initial = initial.without(experiment.model.reinitialize)
@@ -172,6 +172,8 @@ def _save_frozen_again(
         f"frozen networks are not in the run folder: reading them from "
         f"config.init_from={experiment.init_from} again"
     )
-    initial = initial_of(experiment).without(experiment.model.reinitialize)
+    initial = initial_of(experiment, stage_of(experiment).task).without(
+        experiment.model.reinitialize
+    )
     params, _ = _initial_params(experiment, networks, initial, mesh)
     checkpoints.save_frozen(split_trained(params, experiment)[1])

@@ -49,7 +49,7 @@ class AbstractRun:
 def fit_to_weights(experiment: Experiment) -> Experiment:
     """The experiment with the network sizes of the weights in `init_from`, checked."""
     if experiment.init_from:
-        initial = initial_of(experiment)
+        initial = initial_of(experiment, stage_of(experiment).task)
         experiment = replace(experiment, model=initial.fitted(experiment.model))
     check_fitted(experiment)
     return experiment

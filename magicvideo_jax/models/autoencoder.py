@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.bind import Keys
+from magicvideo_jax.models.pixel_autoencoder import PixelAutoencoder
 from magicvideo_jax.models.taesd import TAESDDecoder, TAESDEncoder
 from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig, VAEKind
 from magicvideo_jax.models.video_vae import TemporalCache
@@ -20,9 +21,13 @@ DETERMINISTIC_LOG_VARIANCE = -30.0
 
 def autoencoder(config: VAEConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32) -> nnx.Module:
     """Auto-encoder with fresh parameters."""
-    if config.kind is VAEKind.TAESD:
-        return TAESDAutoencoder(config, keys=keys, dtype=dtype)
-    return AutoencoderKL(config, keys=keys, dtype=dtype)
+    match config.kind:
+        case VAEKind.KL:
+            return AutoencoderKL(config, keys=keys, dtype=dtype)
+        case VAEKind.TAESD:
+            return TAESDAutoencoder(config, keys=keys, dtype=dtype)
+        case VAEKind.PIXELS:
+            return PixelAutoencoder(config)
 
 
 class TAESDAutoencoder(nnx.Module):

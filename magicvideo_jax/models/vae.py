@@ -4,6 +4,7 @@ All leading axes are batch axes: clips are encoded frame by frame, and also deco
 unless the configuration adds the temporal layers of a VideoVAE (`video_vae.py`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +15,15 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from magicvideo_jax.core.checks import at_least, divides, named, not_empty, positive, refused
+from magicvideo_jax.core.checks import (
+    FieldError,
+    at_least,
+    divides,
+    named,
+    not_empty,
+    positive,
+    refused,
+)
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Attention, Downsampler, ResnetBlock, Upsampler
@@ -35,6 +44,9 @@ class VAEKind(Enum):
     TAESD = "taesd"
     """TAESD, a tiny auto-encoder of fixed size for Stable Diffusion's latents. Its encoder is
     deterministic."""
+    PIXELS = "pixels"
+    """Pixels themselves, those of a square as the channels of one latent: exact, and without
+    parameters (`pixel_autoencoder.py`)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,12 @@ class VAEConfig:
         if self.kind is VAEKind.KL:
             for i, width in enumerate(self.widths):
                 divides(width, self, "groups", of=f"widths[{i}]")
+        if self.kind is VAEKind.PIXELS:
+            if self.channels * self.factor**2 != self.latent_channels:
+                advice = f"give {self.channels} times a square, as 48 for RGB and a factor of 4"
+                raise refused(self, "latent_channels", advice)
+            if self.temporal is not None:
+                raise FieldError("temporal: pixels need no decoder: leave it out")
         if self.temporal is not None:
             with named("temporal."):
                 self.temporal.check(self.decoder_widths)
@@ -76,8 +94,15 @@ class VAEConfig:
         return self.widths[-1], *reversed(self.widths)
 
     @property
+    def has_parameters(self) -> bool:
+        """Whether there is anything to learn, and to read from a file."""
+        return self.kind is not VAEKind.PIXELS
+
+    @property
     def factor(self) -> int:
         """Pixels per latent along h and w."""
+        if self.kind is VAEKind.PIXELS:
+            return math.isqrt(self.latent_channels // self.channels)
         return 2 ** (len(self.widths) - 1)
 
 

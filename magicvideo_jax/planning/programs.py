@@ -93,26 +93,34 @@ def _sample(
         experiment,
         networks,
         arbitrary_ids(experiment.model.text.tokens),
-        frames=stage.frames(experiment),
+        frames=stage.held_out_frames(experiment),
         size=experiment.sample.size,
         as_images=stage.trains_single_images,
+        starts=networks.start,
     )
     shapes = networks.shapes(stage.components(experiment))
     params = with_shardings(shapes, mesh, min_size=experiment.mesh.fsdp_min_size)
     clips = generator.clips_at_once(mesh)
-    request = SampleRequest(prompts=[""] * clips, fps=[experiment.sample.fps] * clips)
+    request = SampleRequest(
+        prompts=[""] * clips,
+        fps=[experiment.sample.fps] * clips,
+        clips=stage.sample_clips(experiment, clips),
+    )
 
-    ids, null_ids, fps, keys, _ = generator.batch(request, 0, clips)
+    ids, null_ids, fps, keys, start = generator.batch(request, 0, clips)
     inputs = {
         "ids": with_sharding(ids, sharded_over_all(mesh)),
         "fps": with_sharding(fps, sharded_over_all(mesh)),
         "keys": with_sharding(keys, sharded_over_all(mesh)),
     }
+    start = jax.tree.map(lambda x: with_sharding(x, sharded_over_all(mesh)), start)
+    if start is not None:
+        inputs |= start._asdict()
     null_ids = with_sharding(null_ids, replicated(mesh))
 
     def trace() -> Any:
         assert isinstance(mesh, Mesh)
-        arguments = (inputs["ids"], null_ids, inputs["fps"], inputs["keys"], None)
+        arguments = (inputs["ids"], null_ids, inputs["fps"], inputs["keys"], start)
         return generator.program(mesh).trace(params, *arguments, generator.settings())
 
     sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]

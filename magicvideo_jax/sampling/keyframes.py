@@ -36,6 +36,7 @@ from magicvideo_jax.diffusion.solvers import (
     with_noise,
 )
 from magicvideo_jax.sampling.feature_cache import with_feature_cache
+from magicvideo_jax.sampling.frame_noise import FrameNoise, draw_frame_noise
 from magicvideo_jax.sampling.free_init import (
     FreeInit,
     FreeInitConfig,
@@ -43,6 +44,8 @@ from magicvideo_jax.sampling.free_init import (
     with_free_init,
 )
 from magicvideo_jax.sampling.free_noise import free_noise
+from magicvideo_jax.sampling.super_resolution import NOISE_LEVEL
+from magicvideo_jax.sampling.tiles import TileConfig, tiled_denoiser
 from magicvideo_jax.sampling.windows import (
     ContextConfig,
     ContextWindows,
@@ -94,12 +97,18 @@ class SampleConfig:
     strength: float = 1.0
     """Share of the steps, those of less noise, that a clip which is edited goes through (SDEdit, Meng et al.
     2108.01073): it stays as it is at 0 and is forgotten at 1."""
+    frame_noise: FrameNoise = FrameNoise.OWN
+    """Whether all frames of a clip have the same noise, for networks that see them one by one."""
+    tiles: TileConfig = field(default_factory=TileConfig)
+    """Tiles in which frames are denoised that do not fit a device."""
+    picture_noise: int = NOISE_LEVEL
+    """Level of the noise on the small pictures that an upscaler enlarges; more hides what is wrong with them."""
     size: tuple[int, ...] = ()
     """Height and width in pixels; empty: those of the clips that the model was trained on."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "steps", "feature_cache")
-        at_least(0, self, "guidance")
+        at_least(0, self, "guidance", "picture_noise")
         at_most(MOST_GUIDANCE, self, "guidance")
         share(self, "guidance_rescale", "eta", "strength")
         if self.eta and self.sampler is not Sampler.DDIM:
@@ -111,8 +120,9 @@ class SampleConfig:
             raise refused(
                 self, "guidance_interval", "give two numbers from 0 to 1, the smaller first"
             )
-        if self.feature_cache > 1 and (interval != (0.0, 1.0) or self.context.frames is not None):
-            advice = "give 1; with guidance_interval or context.frames nothing is reused"
+        is_whole = self.context.frames is None and not self.tiles.side
+        if self.feature_cache > 1 and not (interval == (0.0, 1.0) and is_whole):
+            advice = "give 1; with guidance_interval, context.frames or tiles nothing is reused"
             raise refused(self, "feature_cache", advice)
         if len(self.size) not in (0, 2) or min(self.size, default=1) < 1:
             raise refused(self, "size", "give a height and a width in pixels")
@@ -140,6 +150,9 @@ class SamplerInputs(NamedTuple):
     """None: the network sees the whole clip at once."""
     free_init: FreeInit | None = None
     """None: clips are sampled once."""
+    frame_noise: FrameNoise = FrameNoise.OWN
+    tiles: TileConfig = TileConfig()
+    """Neither are numbers, as `context` is none."""
     feature_cache: Any = None
     """Steps from one evaluation of deep features to the next; None: they are evaluated at every step."""
 
@@ -161,6 +174,8 @@ def make_sampler_inputs(
         context=config.context.for_clip(shape[0]),
         windows=context_windows(config.context, frames=shape[0], steps=config.steps),
         free_init=make_free_init(config.free_init, noise, shape=shape),
+        frame_noise=config.frame_noise,
+        tiles=config.tiles,
         feature_cache=np.int32(config.feature_cache) if config.feature_cache > 1 else None,
     )
 
@@ -223,7 +238,7 @@ def sample_keyframes(
     which guidance leads away; without guidance it is not used. A network that `embeds_guidance` is told
     the scale, and evaluated once a step. `goes_on` is that of `run_sampler`.
     """
-    table, guidance, context, windows, free_init, feature_cache = sampler
+    table, guidance, context, windows, free_init, frame_noise, tiles, feature_cache = sampler
     if guidance is not None and embeds_guidance:
         condition = condition._replace(guidance=jnp.broadcast_to(guidance.scale, keys.shape))
 
@@ -243,6 +258,7 @@ def sample_keyframes(
             interval=guidance.interval,
         )
 
+    network = tiled_denoiser(network, tiles)
     if windows is not None:
         network = windowed(network, windows, table.steps.time, select=_condition_of_window)
 
@@ -254,12 +270,20 @@ def sample_keyframes(
             assert reusing is not None
             unet = partial(reusing, params)
             steps = with_feature_cache(unet, feature_cache, z, condition, wrapped=with_guidance)
-        return run_sampler(steps, z, condition, table=table, keys=keys, goes_on=goes_on)
+        return run_sampler(
+            steps,
+            z,
+            condition,
+            table=table,
+            keys=keys,
+            shares_noise=frame_noise is FrameNoise.SHARED,
+            goes_on=goes_on,
+        )
 
     def draw(key: PRNGKeyArray) -> Array:
         if context.frames is not None and context.reuse_noise:
             return free_noise(key, shape, context=context.frames)
-        return jax.random.normal(subkey(key, "noise"), shape)
+        return draw_frame_noise(subkey(key, "noise"), shape, frame_noise)
 
     sample = sample_once if free_init is None else with_free_init(sample_once, free_init)
     return sample(jax.vmap(draw)(keys), keys)

@@ -83,40 +83,58 @@ def denoising_objective(
 
     `null_ids` are the token ids of the empty prompt.
     """
-    schedule = schedule_of(noise)
 
     def objective(
         params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Array, Metrics]:
         del step
         z0 = clean_latents(networks, params, batch, key)
-        b = z0.shape[0]
-        is_conditional = jax.random.uniform(subkey(key, "caption"), (b,)) >= config.caption_dropout
-        text = text_states(networks, params, batch, null_ids, is_kept=is_conditional)
+        text = draw_text_states(networks, params, batch, key, null_ids, config)
         condition = Condition(text, batch.get("fps"))
         if config.known_frames.total and not as_images:
             is_known = draw_known_frames(
-                subkey(key, "known frames"), config.known_frames, examples=b, frames=z0.shape[1]
+                subkey(key, "known frames"),
+                config.known_frames,
+                examples=len(z0),
+                frames=z0.shape[1],
             )
             condition = condition._replace(given=known_frame_channels(z0, is_known))
-        time = stratified_times(subkey(key, "time"), b, len(schedule), shift=config.time_shift)
-        eps = jax.random.normal(subkey(key, "noise"), z0.shape)
-        alpha, sigma = schedule.alpha(time), schedule.sigma(time)
-        output = networks.denoise(
-            params,
-            corrupt(z0, eps, alpha, sigma),
-            time.astype(jnp.float32),
-            condition,
-            as_images=as_images,
+        return denoising_loss(
+            networks, params, z0, condition, key, noise, config, as_images=as_images
         )
-        kind = noise.prediction_type
-        losses = per_example_mse(output, target(kind, z0, eps, alpha=alpha, sigma=sigma))
-        weighted = losses
-        if config.min_snr is not None:
-            weighted = losses * min_snr_weight(kind, alpha=alpha, sigma=sigma, gamma=config.min_snr)
-        return weighted.mean(), losses_by_time_bin(losses, time, len(schedule))
 
     return objective
+
+
+def denoising_loss(
+    networks: DenoisingNetworks,
+    params: Params,
+    z0: Float[Array, "b t h w c"],
+    condition: Condition,
+    key: PRNGKeyArray,
+    noise: NoiseScheduleConfig,
+    config: DenoisingConfig,
+    *,
+    as_images: bool = False,
+) -> tuple[Array, Metrics]:
+    """Eq. 1 for clean latents and their condition, and the losses by diffusion time."""
+    schedule = schedule_of(noise)
+    time = stratified_times(subkey(key, "time"), len(z0), len(schedule), shift=config.time_shift)
+    eps = jax.random.normal(subkey(key, "noise"), z0.shape)
+    alpha, sigma = schedule.alpha(time), schedule.sigma(time)
+    output = networks.denoise(
+        params,
+        corrupt(z0, eps, alpha, sigma),
+        time.astype(jnp.float32),
+        condition,
+        as_images=as_images,
+    )
+    kind = noise.prediction_type
+    losses = per_example_mse(output, target(kind, z0, eps, alpha=alpha, sigma=sigma))
+    weighted = losses
+    if config.min_snr is not None:
+        weighted = losses * min_snr_weight(kind, alpha=alpha, sigma=sigma, gamma=config.min_snr)
+    return weighted.mean(), losses_by_time_bin(losses, time, len(schedule))
 
 
 def clean_latents(
@@ -129,6 +147,20 @@ def clean_latents(
         else networks.encode(params, to_float(batch["pixels"]), subkey(key, "vae"))
     )
     return jax.lax.stop_gradient(z0).astype(jnp.float32)
+
+
+def draw_text_states(
+    networks: DenoisingNetworks,
+    params: Params,
+    batch: Mapping[str, Array],
+    key: PRNGKeyArray,
+    null_ids: Int[np.ndarray, "l"],
+    config: DenoisingConfig,
+) -> Float[Array, "b l d"]:
+    """Text states of a batch with caption dropout."""
+    b = len(jax.tree.leaves(batch)[0])
+    is_kept = jax.random.uniform(subkey(key, "caption"), (b,)) >= config.caption_dropout
+    return text_states(networks, params, batch, null_ids, is_kept=is_kept)
 
 
 def text_states(

@@ -7,11 +7,12 @@ networks cannot do is refused by name, never skipped.
 from collections.abc import Mapping
 from typing import Any
 
+from magicvideo_jax.core.checks import named
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.clip_text import Activation, TextConfig
 from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig
-from magicvideo_jax.models.vae import VAEConfig
+from magicvideo_jax.models.vae import VAEConfig, VAEKind
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.weights.json_fields import Fields
 
@@ -31,6 +32,7 @@ _UNET = {
     "cross_attention_dim": 1280,
     "attention_head_dim": 8,
     "use_linear_projection": False,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
     "only_cross_attention": False,
     "num_class_embeds": None,
     "time_cond_proj_dim": None,
@@ -40,7 +42,6 @@ _UNET_ONLY = {
     "center_input_sample": (False,),
     "flip_sin_to_cos": (True,),
     "freq_shift": (0,),
-    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
     "downsample_padding": (1,),
     "mid_block_scale_factor": (1,),
     "dropout": (0.0,),
@@ -72,6 +73,13 @@ _UNET_ONLY = {
 }
 # They change nothing here: attention always has float32 scores, any size is computed.
 _UNET_FREE = ("sample_size", "upcast_attention", "addition_embed_type_num_heads")
+
+_PLAIN_MIDDLE = "UNetMidBlock2DOfResnets"
+"""Middle of two residual blocks without attention, which diffusers does not have and refuses."""
+
+PIXEL_AUTOENCODER = "PixelAutoencoder"
+"""Name that diffusers refuses as well: pixels in a VAE's place."""
+_PIXELS = {"in_channels": 3, "latent_channels": 48, "scaling_factor": 1.0}
 
 _VAE = {
     "in_channels": 3,
@@ -130,6 +138,9 @@ def unet_config(content: Json, *, where: str, temporal: TemporalConfig | None = 
             raise fields.refused("attention_head_dim", f"numbers of heads that divide {width}")
         if width % groups:
             raise fields.refused("norm_num_groups", f"a number that divides {width}")
+    middle = fields.get("mid_block_type")
+    if middle not in (_UNET["mid_block_type"], _PLAIN_MIDDLE):
+        raise fields.refused("mid_block_type", repr(_UNET["mid_block_type"]))
     text_only = fields.switches("only_cross_attention", length=len(widths))
     if fields.get("only_cross_attention") is True:  # diffusers' middle would follow one switch
         raise fields.refused("only_cross_attention", "a list, with a switch for each level")
@@ -138,7 +149,7 @@ def unet_config(content: Json, *, where: str, temporal: TemporalConfig | None = 
             UNetLevelConfig(w, n if a else 0, text_only=a and only)
             for w, n, a, only in zip(widths, heads, attends, text_only, strict=True)
         ),
-        middle_heads=heads[-1],
+        middle_heads=0 if middle == _PLAIN_MIDDLE else heads[-1],
         blocks=fields.integer("layers_per_block"),
         channels_in=fields.integer("in_channels"),
         channels_out=fields.integer("out_channels"),
@@ -157,11 +168,11 @@ def unet_json(config: UNetConfig, *, sample_size: int = 64) -> dict[str, Any]:
     """The inverse of `unet_config`, without the temporal parts; `sample_size` is the side of a
     pipeline's latents."""
     last = config.levels[-1].heads
-    if config.middle_heads < 1 or last not in (0, config.middle_heads):
+    if last not in (0, config.middle_heads):
         raise UserError(
             f"middle_heads={config.middle_heads}: diffusers' U-Net has the last level's number there"
         )
-    heads = [level.heads or config.middle_heads for level in config.levels]
+    heads = [level.heads or config.middle_heads or 1 for level in config.levels]
     attends = [level.heads > 0 for level in config.levels]
     text_only = [level.text_only for level in config.levels]
     return {
@@ -178,6 +189,7 @@ def unet_json(config: UNetConfig, *, sample_size: int = 64) -> dict[str, Any]:
         "cross_attention_dim": config.context,
         "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,
         "use_linear_projection": config.linear_projection,
+        "mid_block_type": _UNET["mid_block_type"] if config.middle_heads else _PLAIN_MIDDLE,
         "only_cross_attention": text_only if any(text_only) else False,
         "num_class_embeds": config.noise_levels or None,
         "time_cond_proj_dim": config.guidance_channels or None,
@@ -187,7 +199,9 @@ def unet_json(config: UNetConfig, *, sample_size: int = 64) -> dict[str, Any]:
 def vae_config(
     content: Json, *, where: str, temporal: TemporalDecoderConfig | None = None
 ) -> VAEConfig:
-    """AutoencoderKL."""
+    """AutoencoderKL, or pixels in its place."""
+    if content.get("_class_name") == PIXEL_AUTOENCODER:
+        return _pixels_config(Fields(content, _PIXELS, where=where))
     fields = Fields(
         content, _VAE | {field: values[0] for field, values in _VAE_ONLY.items()}, where=where
     )
@@ -219,6 +233,14 @@ def vae_config(
 def vae_json(config: VAEConfig, *, sample_size: int = 512) -> dict[str, Any]:
     """The inverse of `vae_config`, without the temporal parts; `sample_size` is the side of a
     pipeline's images."""
+    if config.kind is VAEKind.PIXELS:
+        return {
+            "_class_name": PIXEL_AUTOENCODER,
+            "in_channels": config.channels,
+            "latent_channels": config.latent_channels,
+            "sample_size": sample_size,
+            "scaling_factor": config.scaling,
+        }
     return {
         "_class_name": "AutoencoderKL",
         "_diffusers_version": DIFFUSERS_VERSION,
@@ -234,6 +256,17 @@ def vae_json(config: VAEConfig, *, sample_size: int = 512) -> dict[str, Any]:
         "sample_size": sample_size,
         "scaling_factor": config.scaling,
     }
+
+
+def _pixels_config(fields: Fields) -> VAEConfig:
+    fields.known(_PIXELS, _VAE_FREE)
+    with named(f"{fields.where}: "):
+        return VAEConfig(
+            kind=VAEKind.PIXELS,
+            channels=fields.integer("in_channels"),
+            latent_channels=fields.integer("latent_channels"),
+            scaling=fields.number("scaling_factor"),
+        )
 
 
 def is_whole_clip(content: Json) -> bool:

@@ -22,9 +22,9 @@ Fingerprint = dict[str, Any]
 
 def vae_fingerprint(vae: Params, config: VAEConfig) -> Fingerprint:
     """Fingerprint of a VAE's latent space: its encoder. TAESD has no norms, as its latents
-    approximate any SD VAE's."""
-    if config.kind is VAEKind.TAESD:
-        return _numbers(config) | {"kind": "taesd"}
+    approximate any SD VAE's, and pixels have none."""
+    if config.kind is not VAEKind.KL:
+        return _numbers(config) | {"kind": config.kind.value}
     return _numbers(config) | {
         "kind": "vae",
         "norms": parameter_norms({name: vae[name] for name in ("encoder", "quant_conv")}),

@@ -19,7 +19,9 @@ class UNetTask(Enum):
     """A small picture for each frame, and its level of noise (Stable Diffusion's x4 upscaler)."""
 
 
-_PICTURE_CHANNELS = 3
+PICTURE_CHANNELS = 3
+"""Channels of the small picture that an upscaler is given."""
+
 _MORE_CHANNELS = {
     1: "depth-to-image: its U-Net also takes a depth map",
     3: "an upscaler: its U-Net also takes a small image",
@@ -34,7 +36,7 @@ def task_of(unet: UNetConfig) -> UNetTask | None:
     given = unet.channels_in - unet.channels_out
     if given == 0:
         return UNetTask.GENERATE
-    if given == _PICTURE_CHANNELS and unet.noise_levels:
+    if given == PICTURE_CHANNELS and unet.noise_levels:
         return UNetTask.UPSCALE
     takes_keyframes = unet.temporal is not None and unet.temporal.first_and_previous
     return UNetTask.INTERPOLATE if given == unet.channels_out and takes_keyframes else None

@@ -18,11 +18,16 @@ from magicvideo_jax.weights.components import (
     ComponentWeights,
     Weights,
 )
-from magicvideo_jax.weights.config_json import is_whole_clip
+from magicvideo_jax.weights.config_json import PIXEL_AUTOENCODER, is_whole_clip
 from magicvideo_jax.weights.formats.weight_format import OpenOptions
 from magicvideo_jax.weights.jax_params import CheckpointParams
 from magicvideo_jax.weights.motion_json import MOTION_UNET
-from magicvideo_jax.weights.param_sources import TensorParams, with_current_keys, without_extras
+from magicvideo_jax.weights.param_sources import (
+    GivenParams,
+    TensorParams,
+    with_current_keys,
+    without_extras,
+)
 from magicvideo_jax.weights.scheduler_json import noise_json, noise_settings
 from magicvideo_jax.weights.tables.vae_keys import ATTENTION_WEIGHT
 from magicvideo_jax.weights.tensor_files import (
@@ -122,6 +127,8 @@ def open_torch_part(
     `variant` has its plain files taken.
     """
     config, json, added = _configured(kind, folder, temporal)
+    if not getattr(config, "has_parameters", True):
+        return _without_parameters(kind, config, json, folder), ()
     if variant not in variants_in(folder, kind.stem, kind.older):
         variant = ""
     file = find_weights(folder, kind.stem, kind.older, variant=variant)
@@ -139,7 +146,15 @@ def open_jax_part(kind: ComponentSpec[Any], path: Path) -> ComponentWeights[Any]
     """Open a network of one of our folders."""
     folder = path / kind.folder
     config, json, _ = _configured(kind, folder, path / kind.temporal_folder)
+    if not getattr(config, "has_parameters", True):
+        return _without_parameters(kind, config, json, folder)
     return ComponentWeights(kind, config, json, CheckpointParams(folder / PARAMS))
+
+
+def _without_parameters(
+    kind: ComponentSpec[Any], config: Any, json: Mapping[str, Any], folder: Path
+) -> ComponentWeights[Any]:
+    return ComponentWeights(kind, config, json, GivenParams({}, dict, str(folder)))
 
 
 def temporal_of(folder: Path | None, kind: ComponentSpec[Any]) -> Any:
@@ -175,6 +190,7 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
         )
     known = {kind.folder: [kind.library[1]] for kind in PIPELINE_PARTS}
     known[UNET.folder].append(MOTION_UNET)
+    known[VAE.folder].append(PIXEL_AUTOENCODER)
     for name, value in index.items():
         if (
             name.startswith("_")

@@ -18,11 +18,10 @@ from magicvideo_jax.models.vae import AutoencoderKL, VAEConfig
 from magicvideo_jax.sampling.decoding import (
     DecodeConfig,
     StreamingDecode,
-    blending_weights,
     decode_clips,
-    tile_starts,
     tiled,
 )
+from magicvideo_jax.sampling.tiles import blending_weights, tile_starts
 
 BOTH = pytest.mark.parametrize(
     "config", [LEAST, replace(LEAST, temporal=None)], ids=["video", "image"]

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, UInt8
 
-from magicvideo_jax.core.types import Clip, KnownFrames, Params
+from magicvideo_jax.core.types import Clip, KnownFrames, Params, SmallClips
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
@@ -92,11 +92,11 @@ class ClipRefiner:
 
     def starts(self, params: Params, clips: Any, keys: Key[Array, "b"]) -> SampleStart:
         """Channels that the network reads beside its latents, and the level of their noise."""
-        raise NotImplementedError
+        return self.networks.start(params, clips, keys)
 
     def refine_at_once(
         self,
-        clips: UInt8[np.ndarray, "b t h w 3"] | KnownFrames,
+        clips: UInt8[np.ndarray, "b t h w 3"] | KnownFrames | SmallClips,
         prompts: Sequence[str],
         *,
         frames: int,

@@ -1,28 +1,32 @@
-"""Super-resolution: clips of four times the height and width, by LaVie's network or Stable Diffusion's x4 upscaler."""
+"""Super-resolution: clips of larger height and width, by a network of `configs/super_resolution.py`, LaVie's, or Stable
+Diffusion's x4 upscaler."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import UInt8
 
-from magicvideo_jax.core.pixels import to_float
-from magicvideo_jax.core.types import Params
-from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
 from magicvideo_jax.experiment.config import Component
-from magicvideo_jax.experiment.networks import SampleStart
 from magicvideo_jax.experiment.opening.initial_weights import (
     InitialWeights,
     initial_from,
     initial_weights,
 )
 from magicvideo_jax.experiment.opening.weight_additions import with_unet_of
+from magicvideo_jax.experiment.stages.super_resolution_evaluator import small_clips
+from magicvideo_jax.sampling.frame_noise import FrameNoise
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import SUPER_RESOLUTION_SAMPLE
-from magicvideo_jax.sampling.super_resolution import NOISE_LEVEL, noisy_pictures, parts_of
+from magicvideo_jax.sampling.super_resolution import parts_of
+from magicvideo_jax.sampling.tiles import TileConfig
 from magicvideo_jax.weights.fitting import UNetTask, check_task
+
+LEAST_TILE = 8
+"""Pixels; smaller parts are mostly overlap."""
 
 
 class ClipUpscaling(ClipRefiner):
@@ -32,9 +36,14 @@ class ClipUpscaling(ClipRefiner):
     sample = SUPER_RESOLUTION_SAMPLE
     negative_prompt = "blur, worst quality"
 
-    def __init__(self, initial: InitialWeights, name: str):
-        """See `ClipRefiner`."""
-        self._noise = initial.weights.low_resolution or LOW_RESOLUTION_NOISE
+    def __init__(self, initial: InitialWeights, name: str, *, tile: int | None = None):
+        """See `ClipRefiner`. `tile` is the side in pixels of the parts of small frames that are enlarged at once; 0:
+        whole frames; None: as the weights say."""
+        if (own := initial.sample(name)) is not None:
+            self.sample, self.negative_prompt = own, ""
+        if tile is not None:
+            tiles = TileConfig(tile, min(self.sample.tiles.overlap, tile // 2))
+            self.sample = replace(self.sample, tiles=tiles)
         super().__init__(initial, name)
 
     def many(
@@ -46,40 +55,43 @@ class ClipUpscaling(ClipRefiner):
         sample: SampleConfig | None = None,
     ) -> UInt8[np.ndarray, "b t h2 w2 3"]:
         """Clips of as many frames."""
+        sample = sample or self.sample
         factor = self.experiment.model.vae.factor
         size = (clips.shape[2] * factor, clips.shape[3] * factor)
+        is_shared = sample.frame_noise is FrameNoise.SHARED
         parts = [
             self.refine_at_once(
-                clips[:, part],
+                small_clips(clips[:, part], sample),
                 prompts,
                 frames=part.stop - part.start,
                 size=size,
                 seed=seed,
                 sample=sample,
-                purpose=f"frames from {part.start}",
+                purpose="all frames" if is_shared else f"frames from {part.start}",
             )
             for part in parts_of(clips.shape[1])
         ]
         return np.concatenate(parts, axis=1)
 
-    def starts(
-        self, params: Params, clips: UInt8[Array, "b t h w 3"], keys: Key[Array, "b"]
-    ) -> SampleStart:
-        """The small frames with noise, and its level."""
-        del params
-        pictures = noisy_pictures(to_float(clips), keys, self._noise, level=NOISE_LEVEL)
-        return SampleStart(pictures, jnp.full(len(clips), NOISE_LEVEL, jnp.int32))
 
+def load_upscaling(
+    path: str | Path, *, unet: str | Path = "", tile: int | None = None
+) -> ClipUpscaling:
+    """Super-resolution with a model of `configs/super_resolution.py`, with Stable Diffusion's x4 upscaler, or with
+    LaVie's network (`lavie_vsr.pt`) on the latter.
 
-def load_upscaling(path: str | Path, *, unet: str | Path = "") -> ClipUpscaling:
-    """Super-resolution with LaVie's network (`lavie_vsr.pt`) on Stable Diffusion's x4 upscaler.
-
-    `path` is the upscaler's pipeline; without `unet` its own network upscales every frame by itself.
-    Errors: `UserError` naming the argument of `sample`.
+    `path` is a work folder, or the pipeline of an upscaler; without `unet` its own network upscales every frame by
+    itself. `tile` is that of `ClipUpscaling`. Errors: `UserError` naming the argument of `sample`.
     """
     name, task = f"--upscaler={path}", UNetTask.UPSCALE
     initial = initial_weights(str(path), argument="--upscaler")
     if Component.UNET in initial.parts:
         check_task(initial.parts[Component.UNET].config, task, name)
     weights = with_unet_of(initial.weights, str(unet), argument="--super_resolution", task=task)
-    return ClipUpscaling(initial_from(weights), name)
+    initial = initial_from(weights)
+    if Component.UNET not in initial.parts:
+        raise UserError(
+            f"{name}: holds no U-Net: give a work folder of configs/super_resolution.py, or Stable Diffusion's x4 "
+            "upscaler"
+        )
+    return ClipUpscaling(initial, name, tile=tile)

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.types import KnownFrames, Params
+from magicvideo_jax.core.types import KnownFrames
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
-from magicvideo_jax.experiment.networks import SampleStart
 from magicvideo_jax.experiment.opening.initial_weights import InitialWeights
 from magicvideo_jax.sampling.interpolation import FRAMES_PER_KEYFRAME, interpolated_frames
 from magicvideo_jax.sampling.keyframes import SampleConfig
@@ -60,10 +59,6 @@ class PairwiseInterpolation(ClipRefiner):
         for i in range(1, FRAMES_PER_KEYFRAME):
             frames[:, i::FRAMES_PER_KEYFRAME] = between[:, :, i]
         return frames
-
-    def starts(self, params: Params, clips: KnownFrames, keys: Key[Array, "b"]) -> SampleStart:
-        """The ends of each pair, as frames that are known."""
-        return self.networks.start(params, clips, keys)
 
 
 def _pairs(clips: UInt8[np.ndarray, "b t h w 3"]) -> KnownFrames:

@@ -90,6 +90,8 @@ class InitialWeights:
             model = replace(model, vae=replace(vae, temporal=model.vae.temporal or vae.temporal))
         if Component.TEXT in self.parts:
             model = replace(model, text=self.parts[Component.TEXT].config)
+        if self.weights.low_resolution is not None:
+            model = replace(model, low_resolution_noise=self.weights.low_resolution)
         return model if noise is None else replace(model, noise=noise)
 
     def without(self, components: Sequence[Component]) -> "InitialWeights":
@@ -141,9 +143,11 @@ def initial_from(weights: Weights, motion_norm: MotionNorm = MotionNorm.AUTO) ->
     return InitialWeights(weights, motion_norm)
 
 
-def initial_of(experiment: Experiment) -> InitialWeights:
+def initial_of(experiment: Experiment, task: UNetTask = UNetTask.GENERATE) -> InitialWeights:
     """The first weights that a config names: those of `init_from`, with the VAE of `vae_from` and
     the U-Net of `unet_from`, the motion modules of `motion_from`, and the LoRA files of `lora`.
+
+    `task` is that of the U-Net that shall train.
 
     Errors: also `UserError` for weights that are not whole and would leave a network untrained.
     """
@@ -161,7 +165,7 @@ def initial_of(experiment: Experiment) -> InitialWeights:
     name = f"{argument}={experiment.init_from}"
     if Component.UNET in initial.parts:
         unet = initial.parts[Component.UNET].config
-        check_task(unet, UNetTask.GENERATE, name)
+        check_task(unet, task, name)
         check_lavie_layers(unet.temporal, experiment.model.unet.temporal, name)
     check_whole(initial, name, vae="set config.vae_from")
     check_halves(initial, ("encoder", "decoder"), name)

@@ -11,6 +11,7 @@ from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.weights.components import TEXT, UNET, VAE, ComponentWeights, Weights
+from magicvideo_jax.weights.fitting import UNetTask, task_of
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.open import open_weights
@@ -55,7 +56,7 @@ class RunFolderFormat:
         folder = RunFolder(path)
         experiment = folder.experiment()
         model, size = experiment.model, experiment.data.size
-        params = trained_params(folder, Networks(model), experiment)
+        params = {VAE.folder: {}} | trained_params(folder, Networks(model), experiment)
         vae = TAESD if model.vae.kind is VAEKind.TAESD else VAE
 
         def part(kind: Any, config: Any, **fields: int) -> ComponentWeights[Any]:
@@ -69,9 +70,14 @@ class RunFolderFormat:
             return RunWeights(parts, is_ours=True, experiment=experiment)
         parts[UNET.folder] = part(UNET, model.unet, sample_size=size // model.vae.factor)
         parts[TEXT.folder] = part(TEXT, model.text)
+        low_resolution = None
+        if task_of(model.unet) is UNetTask.UPSCALE:
+            low_resolution = model.low_resolution_noise
         return RunWeights(
             parts,
             noise=model.noise,
+            low_resolution=low_resolution,
+            low_resolution_json=None if low_resolution is None else noise_json(low_resolution),
             noise_json=noise_json(model.noise),
             sample_json=to_plain(experiment.sample),
             tokenizer=folder.tokenizer,

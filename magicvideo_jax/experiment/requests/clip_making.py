@@ -12,7 +12,7 @@ from magicvideo_jax.core.keys import check_seed
 from magicvideo_jax.core.types import KnownFrames
 from magicvideo_jax.experiment import pipeline
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
-from magicvideo_jax.experiment.cascade.clip_upscaling import load_upscaling
+from magicvideo_jax.experiment.cascade.clip_upscaling import LEAST_TILE, load_upscaling
 from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
 from magicvideo_jax.experiment.continuation import KNOWN_FRAMES, sample_onwards
 from magicvideo_jax.experiment.requests.clip_request import (
@@ -63,6 +63,9 @@ def check_model_request(request: ModelRequest) -> None:
     """Check all that can be checked before weights are read. Errors: `UserError`."""
     with named("--decode_"):
         DecodeConfig(frames=1 if request.decode_frames is None else request.decode_frames)
+    tile = request.upscaler_tile
+    if tile is not None and tile != 0 and tile < LEAST_TILE:
+        raise UserError(f"--upscaler_tile={tile}: give 0 (whole frames), or at least {LEAST_TILE}")
 
 
 def load_model(request: ModelRequest) -> pipeline.Pipeline:
@@ -86,13 +89,18 @@ def open_refiners(request: ModelRequest) -> list[ClipRefiner]:
     if request.interpolation:
         refiners.append(load_interpolation(request.workdir, unet=request.interpolation))
     if request.upscaler:
-        refiners.append(load_upscaling(request.upscaler, unet=request.super_resolution))
+        refiners.append(_upscaling(request))
     elif request.super_resolution:
         raise UserError(
             f"--super_resolution={request.super_resolution}: give the folder of Stable Diffusion's x4 "
             "upscaler, whose VAE and text encoder it uses, as --upscaler"
         )
     return refiners
+
+
+def _upscaling(request: ModelRequest) -> ClipRefiner:
+    tile = request.upscaler_tile
+    return load_upscaling(request.upscaler, unet=request.super_resolution, tile=tile)
 
 
 def sample_clips(

@@ -101,6 +101,8 @@ class ModelRequest:
     interpolation: str = ""
     upscaler: str = ""
     super_resolution: str = ""
+    upscaler_tile: int | None = None
+    """Side in pixels of the parts of small frames that are enlarged at once."""
 
 
 def parse_interval(text: str | None) -> tuple[float, ...] | None:

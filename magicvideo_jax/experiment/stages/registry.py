@@ -7,6 +7,7 @@ from magicvideo_jax.experiment.stages.consistency_distillation import Consistenc
 from magicvideo_jax.experiment.stages.image_vae import ImageVAE
 from magicvideo_jax.experiment.stages.interpolation_stage import FrameInterpolationStage
 from magicvideo_jax.experiment.stages.stage import Stage
+from magicvideo_jax.experiment.stages.super_resolution_stage import SuperResolutionStage
 from magicvideo_jax.experiment.stages.text_to_image import TextToImage
 from magicvideo_jax.experiment.stages.text_to_video import TextToVideo
 from magicvideo_jax.experiment.stages.video_vae_stage import VideoVAE
@@ -18,6 +19,7 @@ STAGES: dict[str, Stage] = {
         TextToImage(),
         TextToVideo(),
         FrameInterpolationStage(),
+        SuperResolutionStage(),
         VideoVAE(),
         ConsistencyDistillation(),
     )
@@ -37,7 +39,7 @@ def check_fitted(experiment: Experiment) -> None:
     check_experiment(experiment)
     check_stage(experiment)
     if stage_of(experiment).reads_captions:
-        check_networks(experiment.model)
+        check_networks(experiment.model, given=stage_of(experiment).given_channels)
 
 
 def check_stage(experiment: Experiment) -> None:

@@ -6,13 +6,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.types import Params
+from magicvideo_jax.core.types import Params, SmallClips
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.evaluation.metrics import Scores
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.held_out import HeldOut
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.training.step import Objective
+from magicvideo_jax.weights.fitting import UNetTask
 
 PreviewRows = list[tuple[str, UInt8[np.ndarray, "t h w 3"]]]
 """Clips and the captions under which a contact sheet shows them."""
@@ -46,6 +47,11 @@ class Stage:
     default_metrics: tuple[str, ...] = ()
     """Metrics of `evaluation/metrics.py` for a config that names none."""
 
+    task = UNetTask.GENERATE
+    """Task of its U-Net, if it has one: that of the weights it may begin with."""
+    given_channels = 0
+    """Channels that its U-Net always reads beside the latents."""
+
     def metrics_of(self, experiment: Experiment) -> tuple[str, ...]:
         """Names of the metrics that a run is evaluated by: those of its config, or the stage's."""
         return experiment.evaluate.metrics or self.default_metrics
@@ -58,8 +64,16 @@ class Stage:
         """Frames of an example."""
         return 1 if self.trains_single_images else experiment.data.frames
 
+    def held_out_frames(self, experiment: Experiment) -> int:
+        """Frames of what it is evaluated on."""
+        return self.frames(experiment)
+
     def known_frames(self, experiment: Experiment) -> tuple[bool, ...] | None:
         """Frames of held-out clips that samples of them are told; None: none are."""
+        return None
+
+    def sample_clips(self, experiment: Experiment, number: int) -> SmallClips | None:
+        """What requests to sample are made of beside prompts, in the right shape; None: of nothing else."""
         return None
 
     def check(self, experiment: Experiment) -> None:

@@ -30,6 +30,7 @@ from magicvideo_jax.weights.components import (
     ComponentWeights,
     Weights,
 )
+from magicvideo_jax.weights.config_json import PIXEL_AUTOENCODER
 from magicvideo_jax.weights.folders import (
     CONFIG,
     FORMAT,
@@ -97,7 +98,8 @@ def write_jax(weights: Weights, folder: Path, *, progress: ProgressFactory = no_
         place = folder if part.kind is TAESD else folder / part.kind.folder
         params = load_with_progress(part, progress)
         with progress(f"{part.kind.folder}: writing", size_in_bytes(params)) as tick:
-            save_params(place / PARAMS, params)
+            if params:
+                save_params(place / PARAMS, params)
             tick(size_in_bytes(params))
         del params
         if part.kind is TAESD:
@@ -185,7 +187,8 @@ def _write_weights(
     theirs = {path: name for path, name in names.items() if name.leaves is NamingStyle.PYTORCH}
     constants = diffusers_positions(part) if has_motion(part) else {}
     for file, group in _files_of(part, theirs).items():
-        write_named(folder / file, group, flat, constants, dtype=dtype, tick=tick)
+        if group:
+            write_named(folder / file, group, flat, constants, dtype=dtype, tick=tick)
     # What a video network adds: float32, in a folder of its own.
     if added := {path: name for path, name in names.items() if name.leaves is NamingStyle.OURS}:
         file = folder / part.kind.temporal_folder / f"{part.kind.stem}{SAFETENSORS}"
@@ -251,6 +254,8 @@ def _write_rest(weights: Weights, folder: Path, mark: Mapping[str, str]) -> None
             ) from error
     has_tokenizer = weights.tokenizer is not None
     classes = {kind.folder: list(kind.library) for kind in (TEXT, UNET, VAE)}
+    if weights.parts[VAE.folder].json.get("_class_name") == PIXEL_AUTOENCODER:
+        classes[VAE.folder] = [JAX, PIXEL_AUTOENCODER]
     pipeline = "StableDiffusionPipeline"
     if low_resolution is not None:
         pipeline = "StableDiffusionUpscalePipeline"
