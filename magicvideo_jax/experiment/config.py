@@ -287,7 +287,7 @@ def check_networks(model: ModelConfig, *, given: int = 0) -> None:
     unet, vae, text = model.unet, model.vae, model.text
     if vae.channels != 3:
         raise UserError(f"config.model.vae.channels={vae.channels}: give 3, frames are RGB")
-    beside = f" with {given} more for small pictures" if given else ""
+    beside = f" + {given}" if given else ""
     for name, value, of, there in (
         (
             "channels_in",

@@ -46,6 +46,7 @@ PRESETS = [
     *(("lavie", preset) for preset in ("", "temporal")),
     *(("t2v", preset) for preset in ("", "long", "scratch", "few", "emoji", "emoji_all", "sd15")),
     ("lcm", ""),
+    *(("interpolation", ""), ("super_resolution", "")),
     *(("animatediff", preset) for preset in ("", "all", "lora", "minutes")),
 ]
 
@@ -71,7 +72,7 @@ def test_every_preset_is_an_experiment_with_the_fields_that_people_rely_on(name,
 
 
 def test_an_unknown_preset_is_named():
-    for name in ("vae", "t2i", "t2v", "video_vae", "animatediff"):
+    for name in ("vae", "t2i", "t2v", "video_vae", "animatediff", "super_resolution"):
         with pytest.raises(UserError, match=rf"configs/{name}\.py:nope"):
             config_of(name, "nope")
 
@@ -193,6 +194,8 @@ BAD_VALUES = {
     "denoising.time_shift": (0.5, "inf"),
     "denoising.image_share": (2,),
     "autoencoding.kl": (-1e-6, "nan"),
+    "super_resolution.crop": (-1,),
+    "super_resolution.most_noise": (-1,),
     "video_vae.frame_difference_weight": (-1,),
     "video_vae.adversarial": ("inf",),
     "video_vae.frames_per_clip": (0,),
@@ -220,6 +223,9 @@ BAD_VALUES = {
     "sample.guidance_rescale": (-0.1, 1.1, "nan"),
     "sample.guidance_interval": ((0.5, 0.2), (-0.1, 1.0), (0.0, 2.0)),
     "sample.eta": (2, "nan"),
+    "sample.picture_noise": (-1,),
+    "sample.frame_noise": ("none",),
+    "sample.tiles.side": (-1, 20),
     "sample.fps": (0, -8, 61, "nan"),
     "decode.frames": (0,),
     "decode.tile": (-1, 8),
