@@ -17,8 +17,8 @@ from magicvideo_jax.core.types import EditedClips, KnownFrames
 from magicvideo_jax.data.drawn.shape_clips import draw_clip, held_out_scenes
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.evaluation.psnr import psnr
-from magicvideo_jax.experiment.continuation import KNOWN_FRAMES, sample_onwards
 from magicvideo_jax.experiment.pipeline import load
+from magicvideo_jax.experiment.requests.continuation import KNOWN_FRAMES, sample_onwards
 
 LONG, STRENGTHS = 48, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
