@@ -27,7 +27,7 @@ from magicvideo_jax.diffusion.known_frames import known_frame_channels
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import corrupt, min_snr_weight, per_example_mse, target
 from magicvideo_jax.diffusion.schedule import schedule_of
-from magicvideo_jax.training.known_frames import KnownFramesConfig, draw_known_frames
+from magicvideo_jax.training.known_frame_patterns import KnownFramesConfig, draw_known_frames
 from magicvideo_jax.training.step import Metrics, Objective, StepNumber
 
 TIME_BINS = 10

@@ -20,7 +20,7 @@ from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.stages.registry import check_stage
 from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
-from magicvideo_jax.training.known_frames import KnownFramesConfig
+from magicvideo_jax.training.known_frame_patterns import KnownFramesConfig
 from magicvideo_jax.training.objectives import DenoisingConfig
 
 pytestmark = pytest.mark.usefixtures("one_device")

@@ -29,7 +29,7 @@ from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.stages.registry import check_stage
 from magicvideo_jax.media.clip_files import save_video
 from magicvideo_jax.models.temporal import TemporalConfig
-from magicvideo_jax.training.known_frames import KnownFramesConfig
+from magicvideo_jax.training.known_frame_patterns import KnownFramesConfig
 from magicvideo_jax.training.objectives import DenoisingConfig
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -46,7 +46,7 @@ POLICY = KnownFramesConfig(first=0.5, beginning=0.5)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
-    """Of a text-to-video network that is told of no frames."""
+    """Weights of a text-to-video network that is told of no frames."""
     place = tmp_path_factory.mktemp("weights")
     build_vocabulary(["a", "red", "circle"], place / "tokenizer", length=MODEL.text.tokens)
     size = CaptionTokenizer(place / "tokenizer", length=MODEL.text.tokens).vocabulary_size

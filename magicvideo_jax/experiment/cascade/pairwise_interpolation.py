@@ -17,7 +17,7 @@ MOST_PAIRS = 16
 
 
 class PairwiseInterpolation(ClipRefiner):
-    """Between two neighbours a network of `configs/interpolation.py` samples what it is told the ends of.
+    """A network of `configs/interpolation.py` samples what lies between two neighbours, told both.
 
     The frames of the source come through as they are.
     """

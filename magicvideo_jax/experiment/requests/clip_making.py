@@ -14,7 +14,6 @@ from magicvideo_jax.experiment import pipeline
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
 from magicvideo_jax.experiment.cascade.clip_upscaling import LEAST_TILE, load_upscaling
 from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
-from magicvideo_jax.experiment.continuation import KNOWN_FRAMES, sample_onwards
 from magicvideo_jax.experiment.requests.clip_request import (
     NO_SOURCE,
     ClipRequest,
@@ -22,6 +21,7 @@ from magicvideo_jax.experiment.requests.clip_request import (
     SourceRequest,
 )
 from magicvideo_jax.experiment.requests.clip_sources import check_source, read_source
+from magicvideo_jax.experiment.requests.continuation import KNOWN_FRAMES, sample_onwards
 from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.sampling.decoding import DecodeConfig
 from magicvideo_jax.sampling.keyframes import MOST_FPS, SampleConfig, Sampler

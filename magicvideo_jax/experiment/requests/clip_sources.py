@@ -9,8 +9,8 @@ from magicvideo_jax.core.checks import FieldError
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.core.types import EditedClips, KnownFrames
-from magicvideo_jax.experiment.continuation import KNOWN_FRAMES, known_beginning
 from magicvideo_jax.experiment.requests.clip_request import ClipRequest, SourceRequest
+from magicvideo_jax.experiment.requests.continuation import KNOWN_FRAMES, known_beginning
 from magicvideo_jax.media.decoder_pool import DecodeJob, decode_alone
 from magicvideo_jax.media.frame_reader import ENDINGS
 from magicvideo_jax.media.framing import FrameSize

@@ -9,7 +9,7 @@ from magicvideo_jax.experiment.held_out import HeldOut
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.stages.prompt_evaluator import PromptEvaluator
 from magicvideo_jax.experiment.stages.stage import Evaluator, Stage
-from magicvideo_jax.training.known_frames import KnownFramesConfig
+from magicvideo_jax.training.known_frame_patterns import KnownFramesConfig
 from magicvideo_jax.training.objectives import denoising_objective
 from magicvideo_jax.training.optimizer import Freeze
 from magicvideo_jax.training.step import Objective

@@ -32,6 +32,7 @@ def sample_onwards(
     *,
     frames: int,
     overlap: int = KNOWN_FRAMES,
+    fps: Sequence[float] | None = None,
     seed: int = 0,
     negative_prompt: str = "",
     batch_size: int = 1,
@@ -46,6 +47,7 @@ def sample_onwards(
         more = pipe.many(
             prompts,
             sample,
+            fps=fps,
             seed=seed,
             frames=start.pixels.shape[1],
             negative_prompt=negative_prompt,

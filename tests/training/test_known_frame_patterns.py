@@ -8,7 +8,7 @@ import pytest
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.diffusion.known_frames import known_frame_channels
-from magicvideo_jax.training.known_frames import KnownFramesConfig, draw_known_frames
+from magicvideo_jax.training.known_frame_patterns import KnownFramesConfig, draw_known_frames
 
 T = 8
 EVERY = KnownFramesConfig(first=0.25, first_and_last=0.125, beginning=0.25, every_fourth=0.125)
