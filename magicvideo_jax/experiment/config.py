@@ -27,7 +27,7 @@ from magicvideo_jax.training.consistency import ConsistencyConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
 from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, check_optimizer
-from magicvideo_jax.training.super_resolution import SuperResolutionConfig
+from magicvideo_jax.training.super_resolution_objective import SuperResolutionConfig
 from magicvideo_jax.training.video_autoencoding import VideoAutoencodingConfig
 
 DRAWN = "shapes"

@@ -34,7 +34,7 @@ from magicvideo_jax.sampling.frame_noise import FrameNoise
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.tiles import TileConfig
 from magicvideo_jax.training.optimizer import OptimConfig
-from magicvideo_jax.training.super_resolution import SuperResolutionConfig
+from magicvideo_jax.training.super_resolution_objective import SuperResolutionConfig
 
 pytestmark = pytest.mark.usefixtures("one_device")
 

@@ -60,7 +60,7 @@ def test_no_side_is_no_tiles():
 
 
 def test_memory_is_that_of_a_tile():
-    """Of a network whose inside is thirty times as wide as its latents."""
+    """The network is inside thirty times as wide as its latents."""
 
     def wide(z, time, condition):
         inside = jnp.sin(jnp.concatenate([z] * 32, axis=-1) + time.mean())

@@ -20,7 +20,7 @@ from magicvideo_jax.sampling.frame_noise import FrameNoise
 from magicvideo_jax.sampling.keyframes import SampleConfig
 
 UPSCALER, BICUBIC = "upscaler", "bicubic"
-PREVIEW_SOURCES = 2
+COMPARED_CLIPS = 2
 """Clips of a preview, each in three rows: bicubic, the upscaler's, the source."""
 
 Pixels = UInt8[np.ndarray, "n t h w 3"]
@@ -56,7 +56,7 @@ class SuperResolutionEvaluator:
 
     def preview(self, params: Params) -> PreviewRows:
         """Rows for each clip: enlarged both ways, and the source."""
-        source = self._source(PREVIEW_SOURCES)
+        source = self._source(COMPARED_CLIPS)
         rows = {**self._enlarged(params, source, label="preview"), "source": source}
         prompts = self._held_out.prompts(len(source))
         return [

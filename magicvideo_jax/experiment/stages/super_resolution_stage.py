@@ -15,7 +15,7 @@ from magicvideo_jax.experiment.stages.super_resolution_evaluator import (
     small_clips,
 )
 from magicvideo_jax.training.step import Objective
-from magicvideo_jax.training.super_resolution import super_resolution_objective
+from magicvideo_jax.training.super_resolution_objective import super_resolution_objective
 from magicvideo_jax.weights.fitting import PICTURE_CHANNELS, UNetTask
 
 

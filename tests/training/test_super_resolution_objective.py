@@ -16,7 +16,7 @@ from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.training.objectives import DenoisingConfig, DenoisingNetworks
-from magicvideo_jax.training.super_resolution import (
+from magicvideo_jax.training.super_resolution_objective import (
     SuperResolutionConfig,
     super_resolution_objective,
 )
