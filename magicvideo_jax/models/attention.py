@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from magicvideo_jax.models.attend_head import attend_head
 from magicvideo_jax.models.attend_heads import attend_heads, attend_heads_narrow
 from magicvideo_jax.runtime.traced_gpu import compute_capability
 
@@ -103,9 +104,8 @@ def _in_pieces(
 ) -> Float[Array, "l d"]:
     """Attention of one head, in equal pieces of queries whose scores number at most `MAX_SCORES`."""
     pieces = math.ceil(len(q) * len(k) / MAX_SCORES)
-    attend_piece = jax.checkpoint(attend_heads)
     if pieces == 1:
-        return attend_piece(q, k, v, mask)
+        return attend_head(q, k, v, mask)
     piece = math.ceil(len(q) / pieces)
     padding = piece * pieces - len(q)  # queries of zeros, dropped below
 
@@ -113,7 +113,7 @@ def _in_pieces(
         return jnp.pad(x, ((0, padding), (0, 0))).reshape(pieces, piece, -1)
 
     parts = (split(q), None if mask is None else split(mask))
-    return jax.lax.map(lambda part: attend_piece(part[0], k, v, part[1]), parts).reshape(
+    return jax.lax.map(lambda part: attend_head(part[0], k, v, part[1]), parts).reshape(
         -1, q.shape[-1]
     )[: len(q)]
 
