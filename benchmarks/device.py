@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
     size = Size.TINY if asked.rehearse else Size.FULL
     if asked.rehearse:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     if asked.slot:
         (slot,) = (slot for slot in SLOTS if slot.name in asked.slot)
         run_in_this_process(slot, size)

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from device_slots.slot import READY, Line, Lines, Slot
@@ -32,32 +32,73 @@ def measure_all(
             lines.write({"slot": slot.name, "skipped": f"{' and '.join(missing)} not installed"})
         else:
             present.append(slot)
-    names = {slot.name for slot in present}
-    at_work: dict[str, Turn] = {}
     with tempfile.TemporaryDirectory() as folder:
-
-        def at_work_on(slot: Slot) -> Turn:
-            if slot.name not in at_work:
-                at_work[slot.name] = Turn(slot, command, Path(folder), lines)
-            return at_work[slot.name]
-
+        work = _Work(present, command, Path(folder), lines)
         try:
-            compiling = [
-                at_work_on(slot) for slot in present if slot.prepares and slot.after not in names
-            ]
+            work.start_compiling()
             for slot in present:
                 if not slot.prepares:
-                    _take_turn(at_work_on(slot), end)
-            for turn in compiling:
-                turn.wait_until_ready(began + PREPARING * seconds)
+                    _take_turn(work.on(slot), end)
+            late = work.not_ready_at(began + PREPARING * seconds)
             # Whoever is late has another chance after the others.
-            late = {turn.slot.name for turn in compiling if not turn.is_ready}
             for slot in sorted(present, key=lambda slot: slot.name in late):
                 if slot.prepares:
-                    _take_turn(at_work_on(slot), end)
+                    _take_turn(work.on(slot), end)
         finally:
-            for turn in at_work.values():
-                turn.stop()
+            work.stop()
+
+
+class _Work:
+    """The processes of all slots, of which as many compile at once as every second core."""
+
+    def __init__(self, slots: Sequence[Slot], command: Sequence[str], folder: Path, lines: Lines):
+        names = {slot.name for slot in slots}
+        self._compiling = [slot for slot in slots if slot.prepares and slot.after not in names]
+        self._command, self._folder, self._lines = command, folder, lines
+        self._turns: dict[str, Turn] = {}
+        self._lock = threading.Lock()
+        self._places = threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
+        self._is_over = False
+        self._starter = threading.Thread(target=self._start_one_by_one, daemon=True)
+
+    def start_compiling(self) -> None:
+        """Start the slots that compile, in their order, as places are free."""
+        self._starter.start()
+
+    def on(self, slot: Slot) -> "Turn":
+        """The slot's process, started if it was not."""
+        with self._lock:
+            if slot.name not in self._turns:
+                turn = Turn(slot, self._command, self._folder, self._lines)
+                if slot in self._compiling:
+                    turn.when_settled(self._places.release)
+                self._turns[slot.name] = turn
+            return self._turns[slot.name]
+
+    def not_ready_at(self, until: float) -> set[str]:
+        """Wait until all are ready, or a time has come; names of those that are not."""
+        self._starter.join(max(0.0, until - time.monotonic()))
+        with self._lock:
+            turns = dict(self._turns)
+        for turn in turns.values():
+            turn.wait_until_ready(until)
+        started = {name for name, turn in turns.items() if turn.is_ready}
+        return {slot.name for slot in self._compiling} - started
+
+    def stop(self) -> None:
+        """End all processes."""
+        self._is_over = True
+        self._places.release()
+        self._starter.join()
+        for turn in self._turns.values():
+            turn.stop()
+
+    def _start_one_by_one(self) -> None:
+        for slot in self._compiling:
+            self._places.acquire()
+            if self._is_over:
+                return
+            self.on(slot)
 
 
 def _take_turn(turn: "Turn", end: float) -> None:
@@ -72,7 +113,13 @@ def _take_turn(turn: "Turn", end: float) -> None:
 class Turn:
     """A slot's process, and the thread that passes its lines on."""
 
-    def __init__(self, slot: Slot, command: Sequence[str], folder: Path, lines: Lines):
+    def __init__(
+        self,
+        slot: Slot,
+        command: Sequence[str],
+        folder: Path,
+        lines: Lines,
+    ):
         self.slot, self._lines = slot, lines
         self._began = time.monotonic()
         self._errors = folder / f"{slot.name}.txt"
@@ -87,7 +134,8 @@ class Turn:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=os.environ
+                env={"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+                | os.environ
                 | {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
                 | {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"},
                 start_new_session=True,
@@ -113,6 +161,10 @@ class Turn:
     def wait_until_ready(self, until: float) -> None:
         """Wait until it is ready, has ended, or a time has come."""
         self._ready.wait(max(0.0, until - time.monotonic()))
+
+    def when_settled(self, act: Callable[[], None]) -> None:
+        """Call a function when it is ready, or has ended before."""
+        threading.Thread(target=lambda: (self._ready.wait(), act()), daemon=True).start()
 
     def finish(self, until: float) -> None:
         """Let it measure; stop it at a time."""

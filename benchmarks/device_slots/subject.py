@@ -31,7 +31,7 @@ from magicvideo_jax.training.optimizer import OptimConfig
 FRAMES, PIXELS = 16, 256
 _TINY = ModelConfig(
     unet=UNetConfig(
-        levels=(UNetLevelConfig(8, 2), UNetLevelConfig(16, 0)),
+        levels=(UNetLevelConfig(8, 2),),
         middle_heads=2,
         blocks=1,
         context=8,

@@ -41,7 +41,9 @@ class _Shapes:
 
         torch.manual_seed(0)
         with torch.device(self.device):
-            return TorchVideoUNet(self.widths, heads=HEADS, frames=self.frames)
+            return TorchVideoUNet(
+                self.widths, heads=HEADS, frames=self.frames, blocks=1 if self.is_tiny else 2
+            )
 
     def compiled(self, network: "TorchVideoUNet") -> Any:
         """The network in channels-last layout, as torch.compile has it; a rehearsal only traces it."""

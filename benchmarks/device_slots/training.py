@@ -106,7 +106,7 @@ class Steps:
 def train(variant: Variant, size: Size) -> Iterator[Line]:
     """A variant's time, after three steps whose losses are compared."""
     steps = Steps(size, variant.clips)
-    flops = 3 * variant.clips * forward_flops(steps.experiment)
+    flops = 3 * steps.clips * forward_flops(steps.experiment)
     yield READY
     steps.begin()
     losses = steps.losses(WARM_UP)
@@ -114,10 +114,10 @@ def train(variant: Variant, size: Size) -> Iterator[Line]:
     seconds = float(np.median([steps.seconds(count) for _ in range(ROUNDS)]))
     yield {
         "variant": variant.about,
-        "clips": variant.clips,
+        "clips": steps.clips,
         "parameters": steps.parameters,
         "seconds": round(seconds, 4),
-        "clips_per_second": round(variant.clips / seconds, 3),
+        "clips_per_second": round(steps.clips / seconds, 3),
         **share_of_peak(flops, seconds),
         "peak_gib": peak_gib(),
         "compile_seconds": steps.compiled_in,
