@@ -20,7 +20,7 @@ CLIPS, FRAMES, SIDE, TOKENS = 12, 16, 32, 77
 WIDTHS, HEADS = (320, 640, 1280, 1280), 8
 STEPS = 20
 _TFLOP_A_CLIP = 3.045
-"""Of one pass, as this project counts its own (`subject.forward_flops`)."""
+"""One pass of a clip, as this project counts its own (`subject.forward_flops`)."""
 
 
 class _Shapes:
