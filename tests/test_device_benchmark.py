@@ -94,7 +94,7 @@ def test_losses_of_variants_are_compared_with_equal_clips():
 
 
 def test_a_rehearsal_prints_json_lines(tmp_path):
-    """Slots run in processes of their own, as on a device; training variants are rehearsed by hand, which takes minutes."""
+    """Slots run in processes of their own, as on a device. Training variants, which take minutes, are left out."""
     out = tmp_path / "lines"
     assert main(["--rehearse", "--only=versions,rates", f"--out={out}"]) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
