@@ -51,7 +51,7 @@ class Costs:
     """Size of the executable."""
     flops_compiled: float = 0.0
     """FLOPs of the compiled program, what is recomputed included: as XLA counts them (a loop's body
-    once), or of the kernels of a program for GPUs."""
+    once) and of its Pallas kernels, or of the kernels of a program for GPUs."""
     collectives: dict[str, Any] = field(default_factory=dict)
     """`operations` and `bytes_sent` by kind of collective."""
     largest: tuple[LargeArray, ...] = ()
