@@ -12,8 +12,8 @@ python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --conf
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Component, Experiment, config_dict
+from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, TemporalMask
-from magicvideo_jax.models.unet import Remat
 
 
 def get_config(preset: str = ""):

@@ -97,6 +97,13 @@ class ProgramPlan:
         """Lower bound of the memory: all bytes before activations."""
         return sum(self.parts.values())
 
+    @property
+    def fits(self) -> bool:
+        """Whether the compiled program fits the memory that JAX takes unless it is told otherwise."""
+        if self.costs is None or not self.costs.fits:
+            return False
+        return self.costs.total <= self.preallocated * self.memory
+
 
 def quick_plan(
     experiment: Experiment, on: Topology, what: ProgramKind = ProgramKind.STEP
