@@ -36,9 +36,11 @@ def rematerialised(block: Callable[..., Any], remat: Remat) -> Callable[..., Any
 
 
 def _is_product(primitive: Any, *operands: Any, **params: Any) -> bool:
+    """Whether an operation is a convolution or a product with a parameter."""
     if primitive is jax.lax.dot_general_p:
-        _, (batch, _) = params["dimension_numbers"]
-        return not batch  # queries by keys have batch axes: images and heads
+        (axes, _), (batch, _) = params["dimension_numbers"]
+        # Attention's products have batch axes, images and heads; copies of rows contract nothing.
+        return len(axes) > 0 and not batch
     return primitive is jax.lax.conv_general_dilated_p
 
 
