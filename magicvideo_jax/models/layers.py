@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.group_norm import Elementwise, group_norm
 from magicvideo_jax.models.layer_norm import layer_norm
+from magicvideo_jax.models.remat import keep_product
 from magicvideo_jax.models.rows import add_bias, broadcast_channels
 from magicvideo_jax.parallel.constraints import cast_kernel, gather_parameter
 
@@ -48,7 +49,7 @@ class Linear(nnx.Module):
         y = rows @ gather_parameter(self.kernel[...].astype(x.dtype))[:, columns]
         if hasattr(self, "bias"):
             y = y + broadcast_channels(self.bias[columns], y)
-        return y.reshape(*x.shape[:-1], -1)
+        return keep_product(y, inputs=x.shape[-1]).reshape(*x.shape[:-1], -1)
 
 
 class Padding(Enum):
@@ -93,7 +94,7 @@ class Conv(nnx.Module):
         )
         if hasattr(self, "bias"):
             y = add_bias(y, self.bias[...])
-        return y.reshape(*x.shape[:-3], *y.shape[-3:])
+        return keep_product(y, inputs=x.shape[-1]).reshape(*x.shape[:-3], *y.shape[-3:])
 
 
 class FrameConv(nnx.Module):
@@ -117,7 +118,8 @@ class FrameConv(nnx.Module):
             padding=((around, around), (0, 0)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return (y + broadcast_channels(self.bias[...], y)).reshape(b, t, h, w, -1)
+        y = y + broadcast_channels(self.bias[...], y)
+        return keep_product(y, inputs=c).reshape(b, t, h, w, -1)
 
 
 class GroupNorm(nnx.Module):

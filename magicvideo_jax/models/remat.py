@@ -1,33 +1,40 @@
 """Rematerialisation: which activations of a block are kept for the backward pass.
 
-What is dear to compute and small is kept first: results of convolutions and of products with
-parameters. Norms, activations and attention are recomputed from them.
+Products with parameters and convolutions are dear to compute, and their results are a sixth of all
+activations. Norms, activations and attention are recomputed from them.
 """
 
-import math
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
 
 
 class Remat(Enum):
-    """Activations of a block that are kept; all others are recomputed. The least recomputed comes
-    first."""
+    """Activations of a block that are kept; all others are recomputed. The kind that recomputes
+    least comes first.
+    """
 
     NONE = "none"
     """All activations: nothing is recomputed."""
     DOTS = "dots"
-    """Results of convolutions and of matrix products with parameters."""
+    """Results of convolutions and of products with parameters."""
     LARGE = "large"
-    """As DOTS, without results that are more than twice as wide as their input: the feed-forward's
+    """As DOTS, without results that are more than twice as wide as their input: a feed-forward's
     hidden layer, a third of what DOTS keeps."""
     FULL = "full"
     """Only the inputs of blocks: least memory, about a third more computation."""
 
 
-_MOST_WIDENED = 2
+_NARROW, _WIDE = "narrow product", "wide product"
+_POLICY = {
+    Remat.DOTS: jax.checkpoint_policies.save_only_these_names(_NARROW, _WIDE),
+    Remat.LARGE: jax.checkpoint_policies.save_only_these_names(_NARROW),
+    Remat.FULL: jax.checkpoint_policies.nothing_saveable,
+}
 
 
 def rematerialised(block: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
@@ -35,28 +42,9 @@ def rematerialised(block: Callable[..., Any], remat: Remat) -> Callable[..., Any
     return block if remat is Remat.NONE else jax.checkpoint(block, policy=_POLICY[remat])
 
 
-def _is_product(primitive: Any, *operands: Any, **params: Any) -> bool:
-    """Whether an operation is a convolution or a product with a parameter."""
-    if primitive is jax.lax.dot_general_p:
-        (axes, _), (batch, _) = params["dimension_numbers"]
-        # Attention's products have batch axes, images and heads; copies of rows contract nothing.
-        return len(axes) > 0 and not batch
-    return primitive is jax.lax.conv_general_dilated_p
+def keep_product(y: Float[Array, "*b o"], *, inputs: int) -> Float[Array, "*b o"]:
+    """Mark the result of a product or convolution of `inputs` channels for `Remat`.
 
-
-def _is_narrow_product(primitive: Any, *operands: Any, **params: Any) -> bool:
-    if not _is_product(primitive, *operands, **params):
-        return False
-    if primitive is jax.lax.conv_general_dilated_p:
-        return True
-    (axes, _), _ = params["dimension_numbers"]
-    x, kernel = operands
-    inputs = math.prod(x.shape[axis] for axis in axes)
-    return kernel.size <= _MOST_WIDENED * inputs**2
-
-
-_POLICY = {
-    Remat.DOTS: _is_product,
-    Remat.LARGE: _is_narrow_product,
-    Remat.FULL: jax.checkpoint_policies.nothing_saveable,
-}
+    Marked by name and not by operation: attention's products, in any of its forms, are not kept.
+    """
+    return checkpoint_name(y, _WIDE if y.shape[-1] > 2 * inputs else _NARROW)
