@@ -6,6 +6,7 @@ not by us.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ def splash_attention(
     keys = k.shape[-3]
     of_queries, of_keys = _largest(_QUERY_BLOCKS, queries), _largest(_KEY_BLOCKS, keys)
     computed = min(of_keys, _COMPUTED_KEYS)
-    attend = kernels.make_splash_mha(
+    attend: Any = kernels.make_splash_mha(
         masks.MultiHeadMask([masks.FullMask((queries, keys))] * heads),
         head_shards=1,
         q_seq_shards=1,
