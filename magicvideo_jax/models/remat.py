@@ -23,7 +23,7 @@ class Remat(Enum):
     DOTS = "dots"
     """Results of convolutions and of products with parameters."""
     LARGE = "large"
-    """As DOTS, without results that are more than twice as wide as their input: a feed-forward's
+    """The same without results that are more than twice as wide as their input: a feed-forward's
     hidden layer, a third of what DOTS keeps."""
     FULL = "full"
     """Only the inputs of blocks: least memory, about a third more computation."""
