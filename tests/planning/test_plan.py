@@ -225,7 +225,7 @@ def test_the_verb_writes_what_it_says(tmp_path):
     ("first_that_fits", "rows"), [(Remat.NONE, 1), (Remat.LARGE, 3), (Remat.FULL, 4)]
 )
 def test_the_first_remat_that_fits_is_chosen(first_that_fits, rows):
-    """In the order of what they recompute; nothing is compiled beyond it."""
+    """What recomputes least comes first, and nothing is compiled beyond what fits."""
     kinds = list(Remat)
     before, on = experiment_of(), parse_topology("v5e:2x4")
 
