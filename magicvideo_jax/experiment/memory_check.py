@@ -115,7 +115,10 @@ def suggest_smaller_step(run: AbstractRun) -> Iterator[str]:
     if train.batch_size % (2 * train.accumulate * shards) == 0:
         yield f"--config.train.accumulate={2 * train.accumulate} (half the activations, same step)"
     if experiment.model.remat is not Remat.FULL:
-        yield "--config.model.remat=full (a third more arithmetic, same step; dots and large recompute less and keep more)"
+        yield (
+            "--config.model.remat=full (a third more arithmetic, same step; dots and large recompute "
+            "less and keep more)"
+        )
     if mesh.shape["fsdp"] < shards:
         yield f"--config.mesh.fsdp={shards} (the state sharded over all devices)"
     if train.batch_size > shards:
