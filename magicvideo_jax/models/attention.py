@@ -156,7 +156,7 @@ def _is_for_splash(q: Array, k: Array, mask: Array | None, bias: Array | None) -
     queries, keys, d = q.shape[-3], k.shape[-3], q.shape[-1]
     is_plain = mask is None and bias is None
     is_long = keys >= LONG_KEYS_ON_TPU and has_blocks(queries, keys, d)
-    return is_plain and is_long and has_own_shards(q)
+    return is_plain and is_long and has_own_shards(q.shape[:-3])
 
 
 def _splash(

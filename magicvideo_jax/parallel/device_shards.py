@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 from magicvideo_jax.parallel.constraints import BATCH_AXES, FRAMES_AXIS, is_sharded
 
 
-def has_own_shards(x: Float[Array, "b *rest"]) -> bool:
-    """Whether each device can compute on its own shard of activations: their first axis is clips,
-    and where devices share a clip, their second is frames.
+def has_own_shards(batch: tuple[int, ...]) -> bool:
+    """Whether each device can compute on its own shard of activations with these batch axes: clips
+    first, and where devices share a clip, frames second.
 
     Without a mesh in a process of several devices the shards are not known.
     """
@@ -23,8 +23,8 @@ def has_own_shards(x: Float[Array, "b *rest"]) -> bool:
     if not is_sharded():
         return not mesh.empty or jax.device_count() == 1
     clips, frames = math.prod(mesh.shape[axis] for axis in BATCH_AXES), mesh.shape[FRAMES_AXIS]
-    has_frames = frames == 1 or (x.ndim > 1 and x.shape[1] % frames == 0)
-    return x.shape[0] % clips == 0 and has_frames
+    has_frames = frames == 1 or (len(batch) > 1 and batch[1] % frames == 0)
+    return len(batch) > 0 and batch[0] % clips == 0 and has_frames
 
 
 def on_own_shards(

@@ -108,20 +108,28 @@ def test_tpus_have_it_where_keys_are_many_and_blocks_divide_them(queries, keys, 
         ((4, 1), MeshConfig(fsdp=4, data=1, frames=2), False),
         ((4,), MeshConfig(fsdp=4, data=1, frames=2), False),
         ((8,), MeshConfig(), True),
+        ((), MeshConfig(), False),
     ],
 )
 def test_shards_are_clips_and_frames(shape, mesh, divides):
-    x = jnp.zeros(shape)
     with jax.set_mesh(make_mesh(mesh)):
-        assert has_own_shards(x) is divides
+        assert has_own_shards(shape) is divides
         alone = jax.shard_map(
-            lambda x: jnp.full(x.shape, has_own_shards(x)),
+            lambda x: jnp.full(x.shape, has_own_shards(shape)),
             in_specs=jax.P(),
             out_specs=jax.P(),
             check_vma=False,
         )
-        assert alone(x).all()  # a device that computes alone
-    assert not has_own_shards(x)  # eight devices, and nobody says which holds what
+        assert alone(jnp.zeros(1)).all()  # a device that computes alone
+    assert not has_own_shards(shape)  # eight devices, and nobody says which holds what
+
+
+def test_tokens_are_never_sharded():
+    """Without an axis of frames, devices that share clips would hold parts of the keys."""
+    q, k, v, _ = draw(4, queries=1024, keys=1024, n=1, d=8)
+    with jax.set_mesh(make_mesh(MeshConfig(data=4, frames=2))):
+        assert kernels_on_tpu(q, k, v) == 0
+        assert kernels_on_tpu(*(x[:, None].repeat(2, 1) for x in (q, k, v))) == 2
 
 
 def test_with_it_for_tpus_eight_devices_still_equal_one_elsewhere():
