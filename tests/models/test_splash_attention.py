@@ -125,7 +125,7 @@ def test_shards_are_clips_and_frames(shape, mesh, divides):
 
 
 def test_tokens_are_never_sharded():
-    """Without an axis of frames, devices that share clips would hold parts of the keys."""
+    """Devices that share clips would hold parts of the keys where a batch has no axis of frames."""
     q, k, v, _ = draw(4, queries=1024, keys=1024, n=1, d=8)
     with jax.set_mesh(make_mesh(MeshConfig(data=4, frames=2))):
         assert kernels_on_tpu(q, k, v) == 0
