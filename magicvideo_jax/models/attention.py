@@ -7,6 +7,9 @@
 
 All implementations compute scores, softmax and its sum in float32, whatever the dtype, like
 `attend_heads`.
+
+Attention over the at most 32 frames of a clip, in bfloat16 or float16, is one kernel on CUDA from
+compute capability 8.0 on (`frame_kernel`), and plain elsewhere.
 """
 
 import functools
@@ -19,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from magicvideo_jax.models.attend_heads import attend_heads, attend_heads_narrow
+from magicvideo_jax.parallel.device_shards import has_own_shards, on_own_shards
 from magicvideo_jax.runtime.traced_gpu import compute_capability
 
 # Temporal attention over 16 frames: a fused kernel would pad to its tile of 64 or 128 and save
@@ -60,6 +64,58 @@ def attend(
     if on_cuda is on_cpu is _plain:
         return _plain(q, k, v, mask, bias)
     return jax.lax.platform_dependent(q, k, v, mask, bias, cpu=on_cpu, cuda=on_cuda, default=_plain)
+
+
+def attend_frames(
+    q: Float[Array, "b t p n d"],
+    k: Float[Array, "b f p n d"],
+    v: Float[Array, "b f p n d"],
+    mask: Bool[Array, "#t #f"] | None = None,
+    bias: Float[Array, "n t f"] | None = None,
+) -> Float[Array, "b t p n d"]:
+    """Attention of each pixel from `t` to `f` frames of its clip, with arguments as for `attend`."""
+    if not _fits_frame_kernel(q, k):
+        return _attend_by_pixel(q, k, v, mask, bias)
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (q.shape[1], k.shape[1]))
+    return jax.lax.platform_dependent(
+        q, k, v, mask, bias, cuda=_frame_kernel, default=_attend_by_pixel
+    )
+
+
+def _attend_by_pixel(
+    q: Float[Array, "b t p n d"],
+    k: Float[Array, "b f p n d"],
+    v: Float[Array, "b f p n d"],
+    mask: Bool[Array, "#t #f"] | None,
+    bias: Float[Array, "n t f"] | None,
+) -> Float[Array, "b t p n d"]:
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    return jnp.swapaxes(attend(q, k, v, mask, bias), 1, 2)
+
+
+def _fits_frame_kernel(q: Array, k: Array) -> bool:
+    capability = compute_capability()
+    return (
+        capability is not None
+        and float(capability) >= 8
+        and q.dtype in (jnp.bfloat16, jnp.float16)
+        and max(q.shape[1], k.shape[1]) <= SHORT_KEYS
+        and has_own_shards(q, shared_axis=2)
+    )
+
+
+def _frame_kernel(
+    q: Float[Array, "b t p n d"],
+    k: Float[Array, "b f p n d"],
+    v: Float[Array, "b f p n d"],
+    mask: Bool[Array, "t f"] | None,
+    bias: Float[Array, "n t f"] | None,
+) -> Float[Array, "b t p n d"]:
+    # Pallas takes a fifth of a second to import: programs for GPUs alone need it.
+    from magicvideo_jax.models.frame_kernel import attend_frames_in_kernel
+
+    return on_own_shards(attend_frames_in_kernel, q, k, v, shared_axis=2, replicated=(mask, bias))
 
 
 def _plain(
