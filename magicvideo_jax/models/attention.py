@@ -100,7 +100,7 @@ def _fits_frame_kernel(q: Array, k: Array) -> bool:
         capability is not None
         and float(capability) >= 8
         and q.dtype in (jnp.bfloat16, jnp.float16)
-        and max(q.shape[1], k.shape[1]) <= SHORT_KEYS
+        and q.shape[1] == k.shape[1] <= SHORT_KEYS
         and has_own_shards(q, shared_axis=2)
     )
 
@@ -115,7 +115,9 @@ def _frame_kernel(
     # Pallas takes a fifth of a second to import: programs for GPUs alone need it.
     from magicvideo_jax.models.frame_kernel import attend_frames_in_kernel
 
-    return on_own_shards(attend_frames_in_kernel, q, k, v, shared_axis=2, replicated=(mask, bias))
+    # Where one product computed all three (`layers.project`), XLA sees that this is its result.
+    qkv = jnp.stack([q, k, v], axis=3)
+    return on_own_shards(attend_frames_in_kernel, qkv, shared_axis=2, replicated=(mask, bias))
 
 
 def _plain(

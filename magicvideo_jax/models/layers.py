@@ -17,6 +17,7 @@ from magicvideo_jax.models.group_norm import Elementwise, group_norm
 from magicvideo_jax.models.layer_norm import layer_norm
 from magicvideo_jax.models.rows import add_bias, broadcast_channels
 from magicvideo_jax.parallel.constraints import cast_kernel, gather_parameter
+from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
 
 
 class Linear(nnx.Module):
@@ -49,6 +50,22 @@ class Linear(nnx.Module):
         if hasattr(self, "bias"):
             y = y + broadcast_channels(self.bias[columns], y)
         return y.reshape(*x.shape[:-1], -1)
+
+
+def project(x: Float[Array, "*b i"], *layers: Linear) -> tuple[Float[Array, "*b o"], ...]:
+    """Outputs of linear layers of one width without biases.
+
+    For GPUs they are slices of one product, which reads x once, as does its gradient: for kernels
+    that read that product whole. XLA would copy the slices for others.
+    """
+    if x.dtype == jnp.float32 or not is_traced_for_gpu():
+        return tuple(layer(x) for layer in layers)
+    kernels = [gather_parameter(layer.kernel[...].astype(x.dtype)) for layer in layers]
+    outputs = x.reshape(-1, x.shape[-1]) @ jnp.concatenate(kernels, axis=1)
+    outputs = outputs.reshape(*x.shape[:-1], len(layers), -1)
+    return tuple(
+        jnp.squeeze(one, -2) for one in jax.lax.split(outputs, [1] * len(layers), axis=x.ndim - 1)
+    )
 
 
 class Padding(Enum):

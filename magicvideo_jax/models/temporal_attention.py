@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from magicvideo_jax.models.attention import attend_frames
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear
+from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear, project
 from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, TemporalMask
 from magicvideo_jax.parallel.constraints import shard_activations
 
@@ -52,14 +52,11 @@ class TemporalAttention(nnx.Module):
         tokens = self.norm(shard_activations(flat, axis=2))
         if self.position is PositionEncoding.LEARNED:
             tokens = tokens + self.positions[None, :count, None].astype(tokens.dtype)
-        q, k, v = (
-            rearrange(projected, "b f p (n d) -> b f p n d", n=self.heads)
-            for projected in (
-                self.to_q(tokens[:, count - t :]),
-                self.to_k(tokens),
-                self.to_v(tokens),
-            )
-        )
+        if t == count:
+            projected = project(tokens, self.to_q, self.to_k, self.to_v)
+        else:
+            projected = self.to_q(tokens[:, count - t :]), self.to_k(tokens), self.to_v(tokens)
+        q, k, v = (rearrange(y, "b f p (n d) -> b f p n d", n=self.heads) for y in projected)
         if self.position is PositionEncoding.ROPE:
             q, k = apply_rope(q, first=count - t), apply_rope(k)
         attended = (

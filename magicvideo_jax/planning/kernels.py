@@ -197,10 +197,11 @@ def _flops(one: Instruction, results: dict[str, str], target: str, body: list[In
         products = 5 if "Backward" in target else 2
         return 2 * products * math.prod(map(int, json.loads(scores[1]))) * _sides(one.result)[-1]
     if _FRAME_KERNEL in target:
-        # Queries are (b, t, p, n, d) and keys (b, f, p, n, d). Only gradients are several results.
-        products = 5 if one.result.startswith("(") else 2
-        queries, keys = (_sides(_type_of(name, results)) for name in one.operands[:2])
-        return 2 * products * math.prod(queries) * keys[1]
+        # Queries, keys and values, (b, t, p, 3, n, d), what is added to scores, and between them
+        # the gradient of the values.
+        products = 5 if len(one.operands) == 3 else 2
+        b, t, p, _, n, d = _sides(_type_of(one.operands[0], results))
+        return 2 * products * b * t * t * p * n * d
     dots = [each for each in (*body, one) if each.kind == "dot"]
     types = results | {each.name: each.result for each in body}
     return sum(
