@@ -52,20 +52,19 @@ class Linear(nnx.Module):
         return y.reshape(*x.shape[:-1], -1)
 
 
-def project(x: Float[Array, "*b i"], *layers: Linear) -> tuple[Float[Array, "*b o"], ...]:
-    """Outputs of linear layers of one width without biases.
+def project(x: Float[Array, "*b i"], *layers: Linear, heads: int) -> list[Float[Array, "*b n d"]]:
+    """Outputs of linear layers of one width without biases, divided into heads.
 
     For GPUs they are slices of one product, which reads x once, as does its gradient: for kernels
     that read that product whole. XLA would copy the slices for others.
     """
     if x.dtype == jnp.float32 or not is_traced_for_gpu():
-        return tuple(layer(x) for layer in layers)
+        return [layer(x).reshape(*x.shape[:-1], heads, -1) for layer in layers]
     kernels = [gather_parameter(layer.kernel[...].astype(x.dtype)) for layer in layers]
     outputs = x.reshape(-1, x.shape[-1]) @ jnp.concatenate(kernels, axis=1)
-    outputs = outputs.reshape(*x.shape[:-1], len(layers), -1)
-    return tuple(
-        jnp.squeeze(one, -2) for one in jax.lax.split(outputs, [1] * len(layers), axis=x.ndim - 1)
-    )
+    outputs = outputs.reshape(*x.shape[:-1], len(layers), heads, -1)
+    parts = jax.lax.split(outputs, [1] * len(layers), axis=x.ndim - 1)
+    return [jnp.squeeze(part, -3) for part in parts]
 
 
 class Padding(Enum):

@@ -53,10 +53,10 @@ class TemporalAttention(nnx.Module):
         if self.position is PositionEncoding.LEARNED:
             tokens = tokens + self.positions[None, :count, None].astype(tokens.dtype)
         if t == count:
-            projected = project(tokens, self.to_q, self.to_k, self.to_v)
+            q, k, v = project(tokens, self.to_q, self.to_k, self.to_v, heads=self.heads)
         else:
-            projected = self.to_q(tokens[:, count - t :]), self.to_k(tokens), self.to_v(tokens)
-        q, k, v = (rearrange(y, "b f p (n d) -> b f p n d", n=self.heads) for y in projected)
+            (q,) = project(tokens[:, count - t :], self.to_q, heads=self.heads)
+            k, v = project(tokens, self.to_k, self.to_v, heads=self.heads)
         if self.position is PositionEncoding.ROPE:
             q, k = apply_rope(q, first=count - t), apply_rope(k)
         attended = (
