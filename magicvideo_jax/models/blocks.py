@@ -244,5 +244,10 @@ class Upsampler(nnx.Module):
     def __call__(
         self, z: Float[Array, "*b h w c"], size: tuple[int, int] | None = None
     ) -> Float[Array, "*b h2 w2 c"]:
-        doubled = upsample(z)
-        return self.conv(doubled if size is None else doubled[..., : size[0], : size[1], :])
+        # The backward pass keeps z, not the convolution's input, which is four times as large.
+        @jax.checkpoint
+        def convolve(z: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
+            doubled = upsample(z)
+            return self.conv(doubled if size is None else doubled[..., : size[0], : size[1], :])
+
+        return convolve(z)

@@ -59,7 +59,7 @@ class _Traits:
 
 
 _FRAME_KERNEL = "gpu.triton"
-"""Within the target of Pallas' kernels: `models.frame_kernel` is the only one."""
+"""Part of the target of Pallas' kernels, of which `models.frame_kernel` has the only ones."""
 
 OPERATIONS: tuple[tuple[str, Callable[[_Traits], bool]], ...] = (
     ("collective", lambda k: k.kind in COLLECTIVE_KINDS),
