@@ -54,14 +54,13 @@ def evaluate(asked: argparse.Namespace) -> None:
 def _sampler_settings(asked: argparse.Namespace) -> ClipRequest:
     """The request whose settings every caption is sampled with. Errors: `UserError` naming the argument."""
     with named("--"):
-        interval = asked.guidance_interval
         return ClipRequest(
             prompt="the held-out captions",
             sampler=asked.sampler,
             steps=asked.steps,
             guidance=asked.guidance,
             guidance_rescale=asked.guidance_rescale,
-            guidance_interval=None if interval is None else parse_interval(interval),
+            guidance_interval=parse_interval(asked.guidance_interval),
             feature_cache=asked.feature_cache,
             eta=asked.eta,
         )

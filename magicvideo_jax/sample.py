@@ -44,9 +44,7 @@ def sample(asked: argparse.Namespace) -> None:
     """Load the weights, sample clips and write them."""
     processes.refuse_several("sample")
     with named("--"):
-        size = None if asked.size is None else parse_size(asked.size)
-        given = asked.guidance_interval
-        interval = None if given is None else parse_interval(given)
+        size, interval = parse_size(asked.size), parse_interval(asked.guidance_interval)
         requests = [
             _request(ClipRequest, asked, size=size, guidance_interval=interval, prompt=prompt)
             for prompt in asked.prompt

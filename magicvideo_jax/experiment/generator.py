@@ -107,7 +107,7 @@ class Generator:
                 null,
                 keys,
                 denoise=partial(networks.denoise, as_images=as_images),
-                reusing=None if as_images else networks.denoise_reusing,
+                reusing=partial(networks.denoise_reusing, as_images=as_images),
                 sampler=sampler,
                 shape=self._shape,
                 embeds_guidance=experiment.model.unet.embeds_guidance,

@@ -132,14 +132,8 @@ class Networks:
 
         With an `attention_window`, AnimateDiff's motion modules attend in windows of so many frames.
         """
-        config, unet = self._model.unet, params[Component.UNET.value]
-        if as_images:
-            config = replace(config, temporal=None)
-            unet = select_like(unet, self._unet(config).shapes)
-        elif attention_window is not None and config.temporal is not None:
-            temporal = config.temporal.in_attention_windows(attention_window)
-            config = replace(config, temporal=temporal)
-        return self._unet(config).apply(unet, *_unet_inputs(z, time, condition))
+        unet, params = self._unet_and_params(params, as_images, attention_window)
+        return unet.apply(params, *_unet_inputs(z, time, condition))
 
     def denoise_reusing(
         self,
@@ -148,10 +142,25 @@ class Networks:
         time: Float[Array, "b"],
         condition: Condition,
         deep: Float[Array, "b t h w c2"] | None,
+        *,
+        as_images: bool = False,
     ) -> tuple[Float[Array, "b t h w c"], Float[Array, "b t h w c2"]]:
         """The U-Net with the deep features of another step (None: its own), and these features."""
-        unet = self._unet(self._model.unet).method(lambda unet, *inputs: unet.reusing(*inputs))
-        return unet(params[Component.UNET.value], *_unet_inputs(z, time, condition), deep)
+        unet, params = self._unet_and_params(params, as_images)
+        reusing = unet.method(lambda unet, *inputs: unet.reusing(*inputs))
+        return reusing(params, *_unet_inputs(z, time, condition), deep)
+
+    def _unet_and_params(
+        self, params: Params, as_images: bool, attention_window: int | None = None
+    ) -> tuple[Network, Params]:
+        config, unet = self._model.unet, params[Component.UNET.value]
+        if as_images:
+            network = self._unet(replace(config, temporal=None))
+            return network, select_like(unet, network.shapes)
+        if attention_window is not None and config.temporal is not None:
+            temporal = config.temporal.in_attention_windows(attention_window)
+            config = replace(config, temporal=temporal)
+        return self._unet(config), unet
 
     def teach(
         self,

@@ -213,8 +213,8 @@ def sample_keyframes(
     """Scaled latents of `shape` (t h w c) for each text of a condition.
 
     All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition,
-    attention_window=)` is the network, and `reusing(params, z, time, condition, deep)` the same for a
-    cache of features. `null_text` is the unconditional or negative prompt, from
+    attention_window=)` is the network, and `reusing(params, z, time, condition, deep)` the same, which a
+    sampler with a cache of features needs. `null_text` is the unconditional or negative prompt, from
     which guidance leads away; without guidance it is not used. A network that `embeds_guidance` is told
     the scale, and evaluated once a step. `goes_on` is that of `run_sampler`.
     """
@@ -243,9 +243,10 @@ def sample_keyframes(
 
     def sample_once(eps: Array, keys: Array, /) -> Array:
         z = initial_latents(table, eps)
-        if feature_cache is None or reusing is None:
+        if feature_cache is None:
             steps = with_guidance(network)
         else:
+            assert reusing is not None
             unet = partial(reusing, params)
             steps = with_feature_cache(unet, feature_cache, z, condition, wrapped=with_guidance)
         return run_sampler(steps, z, condition, table=table, keys=keys, goes_on=goes_on)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from magicvideo_jax.core.dataclass_dict import to_plain
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.requests.clip_request import ClipRequest, ModelRequest
 from magicvideo_jax.serving.request_text import ModelChoice, settings_text
 from magicvideo_jax.serving.result_folder import ResultFolder
@@ -88,7 +89,7 @@ class ClipMaker:
             "out": str(self.results.path / name),
             "comment": comment,
         }
-        async with aclosing(self.sampler.answers(job)) as answers:
+        async with aclosing(self._answers(job)) as answers:
             async for answer in answers:
                 if "done" in answer:
                     yield StepsDone(answer["done"], answer["total"])
@@ -106,3 +107,12 @@ class ClipMaker:
                     has_link=has_link,
                     **numbers,
                 )
+
+    async def _answers(self, job: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Answers of the process, whose refusals name files by their paths."""
+        async with aclosing(self.sampler.answers(job)) as answers:
+            try:
+                async for answer in answers:
+                    yield answer
+            except UserError as error:
+                raise UserError(self.models.with_names(str(error))) from None

@@ -106,7 +106,7 @@ def _flag(_: str, value: Any) -> bool:
     return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
 
 
-def _size(_: str, value: Any) -> tuple[int, ...]:
+def _size(_: str, value: Any) -> tuple[int, ...] | None:
     return parse_size(value if isinstance(value, str) else "x".join(map(str, value)))
 
 

@@ -69,6 +69,13 @@ class ServedModels:
             request = replace(request, motion=str(path))
         return request
 
+    def with_names(self, text: str) -> str:
+        """A text with the page's names of weight files in place of their paths on the server."""
+        for files in (self.files.loras, self.files.motions):
+            for name, path in files.items():
+                text = text.replace(str(path), name)
+        return text
+
 
 _LARGEST_SCALE = 100
 

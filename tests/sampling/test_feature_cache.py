@@ -4,12 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import quick, random_params
+from tiny_experiment import tiny
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for, subkey
 from magicvideo_jax.core.types import Condition
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import Prediction
+from magicvideo_jax.experiment.config import Component
+from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.sampling.keyframes import SampleConfig, make_sampler_inputs, sample_keyframes
 from magicvideo_jax.sampling.windows import ContextConfig
 
@@ -88,3 +92,20 @@ def test_a_cache_of_one_step_is_none():
 def test_what_evaluates_the_network_in_parts_has_no_cache(others):
     with pytest.raises(UserError, match="feature_cache=2"):
         SampleConfig(feature_cache=2, **others)
+
+
+def test_the_image_network_in_a_video_network_has_a_cache_too():
+    model = tiny("video").model
+    networks = Networks(model)
+    params = random_params(networks.by_component[Component.UNET].shapes)
+    z = jax.random.normal(KEYS[0], (1, 2, 8, 8, 4))
+    condition = Condition(jax.random.normal(KEYS[1], (1, 3, model.unet.context)), jnp.ones(1))
+
+    def both(unet):
+        inputs = {"unet": unet}, z, jnp.array([7.0]), condition
+        reusing = networks.denoise_reusing(*inputs, None, as_images=True)
+        return networks.denoise(*inputs, as_images=True), reusing[0], networks.denoise(*inputs)
+
+    images, with_cache, clips = quick(both)(params)
+    np.testing.assert_allclose(with_cache, images, atol=1e-5)
+    assert abs(clips - images).max() > 1e-2

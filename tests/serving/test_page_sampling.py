@@ -141,6 +141,7 @@ def test_files_of_the_weight_folder_are_put_into_a_model(at, expect):
     choose(at, "LoRA", "ink.safetensors")
     sample(at, Steps="1")
     expect(refusal(at)).to_contain_text("ink.safetensors does not fit", timeout=180_000)
+    assert "files/ink.safetensors" not in refusal(at).inner_text()  # its place on the server
 
     choose(at, "Model", "pictures")
     expect(motion).to_be_enabled()

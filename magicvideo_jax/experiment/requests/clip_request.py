@@ -81,8 +81,10 @@ class ModelRequest:
     super_resolution: str = ""
 
 
-def parse_interval(text: str) -> tuple[float, ...]:
-    """Both numbers of `0.2,0.8`. Errors: `FieldError` for anything else."""
+def parse_interval(text: str | None) -> tuple[float, ...] | None:
+    """Both numbers of `0.2,0.8`; None of None. Errors: `FieldError` for anything else."""
+    if text is None:
+        return None
     try:
         low, high = map(float, text.split(","))
     except ValueError:
@@ -90,8 +92,10 @@ def parse_interval(text: str) -> tuple[float, ...]:
     return low, high
 
 
-def parse_size(text: str) -> tuple[int, ...]:
-    """Height and width of `320x512`. Errors: `FieldError` for anything else."""
+def parse_size(text: str | None) -> tuple[int, ...] | None:
+    """Height and width of `320x512`; None of None. Errors: `FieldError` for anything else."""
+    if text is None:
+        return None
     sides = text.lower().split("x")
     if len(sides) != 2 or not all(
         side.isascii() and side.isdecimal() and len(side) < 6 and int(side) for side in sides
