@@ -83,11 +83,11 @@ def test_bfloat16_is_no_further_from_float32_than_in_the_plain_form(case):
         assert distance(seen, true) < 1.02 * distance(other, true)
 
 
-@pytest.mark.parametrize("pixels", [4, 5])
-def test_devices_compute_their_own_pixels(pixels):
+@pytest.mark.parametrize(("pixels", "biased"), [(4, True), (4, False), (5, True)])
+def test_devices_compute_their_own_pixels(pixels, biased):
     """With clips and pixels over devices, also what all of them share has its whole gradient."""
     q, k, v = (draw(4, 3, pixels, 2, 8, seed=i) for i in range(3))
-    mask, bias = jnp.tril(jnp.ones((3, 3), bool)), draw(2, 3, 3)
+    mask, bias = jnp.tril(jnp.ones((3, 3), bool)), draw(2, 3, 3) if biased else None
     expected = outputs_and_gradients(plain, (q, k, v, bias), mask)
 
     def form(q, k, v, mask, bias):
