@@ -33,11 +33,11 @@ _MASKED = -1e30
 """Score of what is masked: finite, so that a row without keys, which is padding, is not NaN."""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def attend_frames_in_kernel(
     qkv: Float[Array, "b t p 3 n d"],
     mask: Bool[Array, "t t"] | None = None,
     bias: Float[Array, "n t t"] | None = None,
+    *,
     interpret: bool = False,
 ) -> Float[Array, "b t p n d"]:
     """Attention of each pixel from each to all of its at most 64 frames; `qkv` are queries, keys
@@ -46,6 +46,16 @@ def attend_frames_in_kernel(
     Softmax and sums are in float32; products are of the inputs' dtype, to which P and the
     gradients of scores are rounded. `interpret` computes on any platform, slowly.
     """
+    return _with_own_gradient(qkv, mask, bias, interpret)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _with_own_gradient(
+    qkv: Float[Array, "b t p 3 n d"],
+    mask: Bool[Array, "t t"] | None,
+    bias: Float[Array, "n t t"] | None,
+    interpret: bool,
+) -> Float[Array, "b t p n d"]:
     return _forward(qkv, mask, bias, interpret)[0]
 
 
@@ -82,7 +92,7 @@ def _backward(interpret: bool, kept, g):
     return of_qkv, None, of_bias[0].sum((0, 1))[:, :t, :t].astype(bias.dtype)
 
 
-attend_frames_in_kernel.defvjp(_forward, _backward)
+_with_own_gradient.defvjp(_forward, _backward)
 
 
 @dataclass(frozen=True)
