@@ -5,6 +5,7 @@ python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     th
 python -m magicvideo_jax.train --config=configs/t2v.py:scratch --workdir=DIR  the ablation: its U-Net from nothing
 python -m magicvideo_jax.train --config=configs/t2v.py:few --workdir=DIR --config.data.sources="({'path': SET},)"
                                                                               the embedded video model, on ten clips
+python -m magicvideo_jax.train --config=configs/t2v.py:known_frames --workdir=DIR   the same, for clips of pictures
 python -m magicvideo_jax.train --config=configs/t2v.py:emoji --workdir=DIR --config.init_from=T2I_DIR    examples
 python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --config.init_from=SD_WEIGHTS
 """
@@ -41,6 +42,18 @@ def get_config(preset: str = ""):
             config.optim.update(lr=5e-4, temporal_lr=5e-3)
             config.sample.guidance = 5.0
             config.evaluate.update(clips=4, batch_size=1)  # of ten clips, one is held out
+        case "known_frames":
+            minutes(config)
+            config.init_from = "embedded_video"
+            config.model.trained = (Component.UNET.value,)
+            config.model.unet.temporal.known_frames = True
+            config.denoising.known_frames.update(
+                first=0.25, beginning=0.2, first_and_last=0.1, every_fourth=0.1
+            )
+            config.data.precompute_examples = 8192
+            config.train.update(steps=4000, save_every=1000, preview_every=1000)
+            config.optim.update(lr=1e-3, temporal_lr=5e-3, ema_decay=0.998)
+            config.sample.guidance = 5.0
         case "emoji" | "emoji_all":
             minutes(config)
             config.vae_from = ""  # the VAE of --config.init_from knows the pictures
@@ -53,8 +66,8 @@ def get_config(preset: str = ""):
             stable_diffusion(config)
         case _:
             raise UserError(
-                f"--config=configs/t2v.py:{preset}: the presets are long, scratch, few, emoji, emoji_all and sd15, "
-                "or none"
+                f"--config=configs/t2v.py:{preset}: the presets are long, scratch, few, known_frames, emoji, "
+                "emoji_all and sd15, or none"
             )
     return config
 

@@ -105,6 +105,8 @@ class DataConfig:
     """Pixels along h and w."""
     uncaptioned_fraction: float = 0.0
     """Share of drawn clips without a caption, which are trained with the empty prompt."""
+    frame_rate_ratio: float = 1.0
+    """Frame rate of drawn clips over the usual one: 4 for a network that inserts three frames between two."""
     motions: tuple[Motion, ...] = tuple(Motion)
     """Motions that drawn clips show, those held out too."""
     precompute_examples: int = 0
@@ -121,6 +123,7 @@ class DataConfig:
         at_least(1, self, "frames", "size")
         at_least(0, self, "precompute_examples", "workers")
         share(self, "uncaptioned_fraction")
+        positive(self, "frame_rate_ratio")
         for source in (*self.sources, *self.image_sources):
             if self.precompute_examples and source.path != DRAWN:
                 advice = f"give 0; only drawn examples are encoded, not {source.path}"

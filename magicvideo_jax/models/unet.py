@@ -145,6 +145,10 @@ class VideoUNet(nnx.Module):
             ResnetTransformerBlock, config, layers=layers, keys=keys, text_by_frame=text_by_frame
         )
         self.conv_in = Conv(config.channels_in, first, keys=keys)
+        if temporal and temporal.known_frames:
+            # A `conv_in` of more channels in two parts: without known frames the second adds zeros.
+            known = config.channels_out + 1
+            self.known_frames = Conv(known, first, keys=keys, bias=False, zero=True)
         self.time_embedding = EmbeddingMLP(
             first, config.embedding, keys=keys, condition=config.guidance_channels
         )
@@ -193,7 +197,7 @@ class VideoUNet(nnx.Module):
         )
         self.conv_out = Conv(first, config.channels_out, keys=keys, zero=True)
         self.dtype, self.remat = dtype, remat
-        self.guidance_channels = config.guidance_channels
+        self.guidance_channels, self.channels_in = config.guidance_channels, config.channels_in
 
     def __call__(
         self,
@@ -218,7 +222,8 @@ class VideoUNet(nnx.Module):
     ) -> tuple[Float[Array, "b t h w c2"], Float[Array, "b t h w c3"]]:
         """The output, and the features below the first level as the last block receives them.
 
-        With those of another step as `deep`, only the first level is evaluated.
+        With those of another step as `deep`, only the first level is evaluated. A network of
+        `known_frames` may read `channels_out + 1` channels more, beside `z`.
         """
         embedded_guidance = None
         if guidance is not None:
@@ -239,7 +244,11 @@ class VideoUNet(nnx.Module):
                 return forward(h, emb, text)
             return jax.checkpoint(forward, policy=_POLICY[self.remat])(h, emb, text)
 
-        skips = [self.conv_in(shard_activations(z).astype(self.dtype))]
+        z = shard_activations(z).astype(self.dtype)
+        h = self.conv_in(z[..., : self.channels_in])
+        if z.shape[-1] > self.channels_in:
+            h = h + self.known_frames(z[..., self.channels_in :])
+        skips = [h]
 
         def down(block: Any, h: Float[Array, "..."]) -> Float[Array, "..."]:
             for stage in block.stages:
