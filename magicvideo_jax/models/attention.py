@@ -101,7 +101,7 @@ def _fits_frame_kernel(q: Array, k: Array) -> bool:
         and float(capability) >= 8
         and q.dtype in (jnp.bfloat16, jnp.float16)
         and q.shape[1] == k.shape[1] <= SHORT_KEYS
-        and has_own_shards(q, shared_axis=2)
+        and has_own_shards(q.shape[:3], shared_axis=2)
     )
 
 

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 from magicvideo_jax.parallel.constraints import BATCH_AXES, FRAMES_AXIS, is_sharded
 
 
-def has_own_shards(x: Float[Array, "b *rest"], *, shared_axis: int = 1) -> bool:
-    """Whether each device can compute on its own shard of activations: their first axis is clips,
-    and where devices share a clip, they share `shared_axis`, frames or pixels.
+def has_own_shards(batch: tuple[int, ...], *, shared_axis: int = 1) -> bool:
+    """Whether each device can compute on its own shard of activations with these batch axes: clips
+    first, and where devices share a clip, frames or pixels as `shared_axis`.
 
     Without a mesh in a process of several devices the shards are not known.
     """
@@ -24,8 +24,8 @@ def has_own_shards(x: Float[Array, "b *rest"], *, shared_axis: int = 1) -> bool:
     if not is_sharded():
         return not mesh.empty or jax.device_count() == 1
     clips, ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES), mesh.shape[FRAMES_AXIS]
-    is_shared = ways == 1 or (x.ndim > shared_axis and x.shape[shared_axis] % ways == 0)
-    return x.shape[0] % clips == 0 and is_shared
+    is_shared = ways == 1 or (len(batch) > shared_axis and batch[shared_axis] % ways == 0)
+    return len(batch) > 0 and batch[0] % clips == 0 and is_shared
 
 
 def on_own_shards(
@@ -44,6 +44,7 @@ def on_own_shards(
     axes = PartitionSpec(BATCH_AXES, *(None,) * (shared_axis - 1), FRAMES_AXIS)
     whole = jax.tree.map(lambda _: PartitionSpec(), replicated)
     specs = *(axes for _ in arrays), *whole
+    # What is replicated is not checked: its gradients are summed over devices.
     return jax.shard_map(function, in_specs=specs, out_specs=axes, check_vma=False)(
         *arrays, *replicated
     )

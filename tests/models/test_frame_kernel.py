@@ -94,7 +94,7 @@ def test_devices_compute_their_own_pixels(pixels, biased):
         return on_own_shards(in_interpreter, q, k, v, shared_axis=2, replicated=(mask, bias))
 
     with jax.set_mesh(make_mesh(MeshConfig(data=2, frames=4))):
-        assert has_own_shards(q, shared_axis=2) == (pixels == 4)
+        assert has_own_shards(q.shape[:3], shared_axis=2) == (pixels == 4)
         if pixels != 4:
             return
         seen = outputs_and_gradients(form, (q, k, v, bias), mask)
