@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, GroupNorm, LayerNorm, Linear, Padding, gelu, upsample
+from magicvideo_jax.models.remat import keep_product
 from magicvideo_jax.models.rows import broadcast_pixels, materialise
 from magicvideo_jax.models.temporal_places import Place, Site, TemporalLayer, WithPlaces
 
@@ -250,4 +251,4 @@ class Upsampler(nnx.Module):
             doubled = upsample(z)
             return self.conv(doubled if size is None else doubled[..., : size[0], : size[1], :])
 
-        return convolve(z)
+        return keep_product(convolve(z), inputs=z.shape[-1])
