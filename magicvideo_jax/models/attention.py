@@ -8,6 +8,9 @@
 
 All implementations compute scores, softmax and its sum in float32, whatever the dtype, like
 `attend_heads`.
+
+Attention over the at most 32 frames of a clip, in bfloat16 or float16, is one kernel on CUDA from
+compute capability 8.0 on (`frame_kernel`), and plain elsewhere.
 """
 
 import functools
@@ -68,6 +71,60 @@ def attend(
     return jax.lax.platform_dependent(
         q, k, v, mask, bias, cpu=on_cpu, cuda=on_cuda, tpu=on_tpu, default=_plain
     )
+
+
+def attend_frames(
+    q: Float[Array, "b t p n d"],
+    k: Float[Array, "b f p n d"],
+    v: Float[Array, "b f p n d"],
+    mask: Bool[Array, "#t #f"] | None = None,
+    bias: Float[Array, "n t f"] | None = None,
+) -> Float[Array, "b t p n d"]:
+    """Attention of each pixel from `t` to `f` frames of its clip, with arguments as for `attend`."""
+    if not _fits_frame_kernel(q, k):
+        return _attend_by_pixel(q, k, v, mask, bias)
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (q.shape[1], k.shape[1]))
+    return jax.lax.platform_dependent(
+        q, k, v, mask, bias, cuda=_frame_kernel, default=_attend_by_pixel
+    )
+
+
+def _attend_by_pixel(
+    q: Float[Array, "b t p n d"],
+    k: Float[Array, "b f p n d"],
+    v: Float[Array, "b f p n d"],
+    mask: Bool[Array, "#t #f"] | None,
+    bias: Float[Array, "n t f"] | None,
+) -> Float[Array, "b t p n d"]:
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    return jnp.swapaxes(attend(q, k, v, mask, bias), 1, 2)
+
+
+def _fits_frame_kernel(q: Array, k: Array) -> bool:
+    capability = compute_capability()
+    return (
+        capability is not None
+        and float(capability) >= 8
+        and q.dtype in (jnp.bfloat16, jnp.float16)
+        and q.shape[1] == k.shape[1] <= SHORT_KEYS
+        and has_own_shards(q.shape[:3], shared_axis=2)
+    )
+
+
+def _frame_kernel(
+    q: Float[Array, "b t p n d"],
+    k: Float[Array, "b f p n d"],
+    v: Float[Array, "b f p n d"],
+    mask: Bool[Array, "t f"] | None,
+    bias: Float[Array, "n t f"] | None,
+) -> Float[Array, "b t p n d"]:
+    # Pallas takes a fifth of a second to import: programs for GPUs alone need it.
+    from magicvideo_jax.models.frame_kernel import attend_frames_in_kernel
+
+    # Where one product computed all three (`layers.project`), XLA sees that this is its result.
+    qkv = jnp.stack([q, k, v], axis=3)
+    return on_own_shards(attend_frames_in_kernel, qkv, shared_axis=2, replicated=(mask, bias))
 
 
 def _plain(

@@ -18,6 +18,7 @@ from magicvideo_jax.models.layer_norm import layer_norm
 from magicvideo_jax.models.remat import keep_product
 from magicvideo_jax.models.rows import add_bias, broadcast_channels
 from magicvideo_jax.parallel.constraints import cast_kernel, gather_parameter
+from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
 
 
 class Linear(nnx.Module):
@@ -50,6 +51,23 @@ class Linear(nnx.Module):
         if hasattr(self, "bias"):
             y = y + broadcast_channels(self.bias[columns], y)
         return keep_product(y, inputs=x.shape[-1]).reshape(*x.shape[:-1], -1)
+
+
+def project(x: Float[Array, "*b i"], *layers: Linear, heads: int) -> list[Float[Array, "*b n d"]]:
+    """Outputs of linear layers of one width without biases, divided into heads.
+
+    For GPUs they are slices of one product, which reads x once, as does its gradient: for kernels
+    that read that product whole. XLA would copy the slices for others.
+    """
+    if x.dtype == jnp.float32 or not is_traced_for_gpu():
+        return [layer(x).reshape(*x.shape[:-1], heads, -1) for layer in layers]
+    kernels = [gather_parameter(layer.kernel[...].astype(x.dtype)) for layer in layers]
+    outputs = x.reshape(-1, x.shape[-1]) @ jnp.concatenate(kernels, axis=1)
+    outputs = outputs.reshape(*x.shape[:-1], len(layers), -1)
+    outputs = keep_product(outputs, inputs=x.shape[-1])
+    outputs = outputs.reshape(*outputs.shape[:-1], heads, -1)
+    parts = jax.lax.split(outputs, [1] * len(layers), axis=x.ndim - 1)
+    return [jnp.squeeze(part, -3) for part in parts]
 
 
 class Padding(Enum):

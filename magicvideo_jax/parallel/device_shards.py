@@ -5,6 +5,7 @@ Like `constraints`, this reads the mesh of `jax.set_mesh` around tracing: networ
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
@@ -13,28 +14,37 @@ from jaxtyping import Array, Float
 from magicvideo_jax.parallel.constraints import BATCH_AXES, FRAMES_AXIS, is_sharded
 
 
-def has_own_shards(batch: tuple[int, ...]) -> bool:
+def has_own_shards(batch: tuple[int, ...], *, shared_axis: int = 1) -> bool:
     """Whether each device can compute on its own shard of activations with these batch axes: clips
-    first, and where devices share a clip, frames second.
+    first, and where devices share a clip, frames or pixels as `shared_axis`.
 
     Without a mesh in a process of several devices the shards are not known.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if not is_sharded():
         return not mesh.empty or jax.device_count() == 1
-    clips, frames = math.prod(mesh.shape[axis] for axis in BATCH_AXES), mesh.shape[FRAMES_AXIS]
-    has_frames = frames == 1 or (len(batch) > 1 and batch[1] % frames == 0)
-    return len(batch) > 0 and batch[0] % clips == 0 and has_frames
+    clips, ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES), mesh.shape[FRAMES_AXIS]
+    is_shared = ways == 1 or (len(batch) > shared_axis and batch[shared_axis] % ways == 0)
+    return len(batch) > 0 and batch[0] % clips == 0 and is_shared
 
 
 def on_own_shards(
-    function: Callable[..., Array], *arrays: Float[Array, "b ..."]
+    function: Callable[..., Array],
+    *arrays: Float[Array, "b ..."],
+    shared_axis: int = 1,
+    replicated: tuple[Any, ...] = (),
 ) -> Float[Array, "b ..."]:
-    """Result of a function of activations that computes clips and frames independently, each
-    device on its own shard (`has_own_shards`).
+    """Result of a function of activations that computes clips, and what `shared_axis` counts,
+    independently, each device on its own shard (`has_own_shards`).
+
+    `replicated` are further arguments (arrays or None), which all devices have whole.
     """
     if not is_sharded():
-        return function(*arrays)
-    axes = PartitionSpec(BATCH_AXES, FRAMES_AXIS)
-    # Replication need not be checked: nothing is replicated that a gradient would be summed of.
-    return jax.shard_map(function, in_specs=axes, out_specs=axes, check_vma=False)(*arrays)
+        return function(*arrays, *replicated)
+    axes = PartitionSpec(BATCH_AXES, *(None,) * (shared_axis - 1), FRAMES_AXIS)
+    whole = jax.tree.map(lambda _: PartitionSpec(), replicated)
+    specs = *(axes for _ in arrays), *whole
+    # What is replicated is not checked: its gradients are summed over devices.
+    return jax.shard_map(function, in_specs=specs, out_specs=axes, check_vma=False)(
+        *arrays, *replicated
+    )

@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.planning.chip import CompileJob
@@ -46,6 +48,8 @@ def lower(job: CompileJob, devices: list[Any]) -> LoweredProgram:
     clock.lap("trace")
     flops = count_flops(traced.jaxpr)
     kernel_flops = count_kernel_flops(traced.jaxpr, platform)
-    lowered = traced.lower()
+    # Pallas asks for the GPU that it makes a kernel for.
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        lowered = traced.lower()
     clock.lap("lower")
     return LoweredProgram(lowered, flops, kernel_flops, clock)
