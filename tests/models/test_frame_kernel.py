@@ -85,7 +85,7 @@ def test_bfloat16_is_no_further_from_float32_than_in_the_plain_form(case):
 
 @pytest.mark.parametrize(("pixels", "biased"), [(4, True), (4, False), (5, True)])
 def test_devices_compute_their_own_pixels(pixels, biased):
-    """With clips and pixels over devices, also what all of them share has its whole gradient."""
+    """Clips and pixels lie over devices; what all of them share has its whole gradient, too."""
     q, k, v = (draw(4, 3, pixels, 2, 8, seed=i) for i in range(3))
     mask, bias = jnp.tril(jnp.ones((3, 3), bool)), draw(2, 3, 3) if biased else None
     expected = outputs_and_gradients(plain, (q, k, v, bias), mask)
