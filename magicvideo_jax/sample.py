@@ -24,6 +24,7 @@ from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.experiment.requests.clip_request import (
     ClipRequest,
     ModelRequest,
+    SourceRequest,
     parse_interval,
     parse_size,
 )
@@ -32,7 +33,7 @@ from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.runtime import processes
 from magicvideo_jax.runtime.exit import exit_with
 
-Request = TypeVar("Request", ClipRequest, ModelRequest)
+Request = TypeVar("Request", ClipRequest, ModelRequest, SourceRequest)
 
 
 def main() -> None:
@@ -49,6 +50,7 @@ def sample(asked: argparse.Namespace) -> None:
             _request(ClipRequest, asked, size=size, guidance_interval=interval, prompt=prompt)
             for prompt in asked.prompt
         ]
+        source = _request(SourceRequest, asked)
     model = _request(ModelRequest, asked, lora=tuple(asked.lora))
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.experiment.requests import clip_making
@@ -56,7 +58,7 @@ def sample(asked: argparse.Namespace) -> None:
     from magicvideo_jax.media.contact_sheet import moving_sheet
 
     for request in requests:
-        clip_making.check_clip_request(request)
+        clip_making.check_clip_request(request, source)
     clip_making.check_model_request(model)
     targets = _targets(asked.out, 1 if asked.sheet else len(requests) * asked.num)
     for target in targets:
@@ -67,7 +69,7 @@ def sample(asked: argparse.Namespace) -> None:
     )
     pipe = clip_making.load_model(model)
     refiners = clip_making.open_refiners(model)
-    sampled = [clip_making.sample_clips(pipe, request) for request in requests]
+    sampled = [clip_making.sample_clips(pipe, request, source) for request in requests]
     del pipe  # one network at a time is on the devices
     for refiner in refiners:
         sampled = [
@@ -159,6 +161,7 @@ def _arguments() -> argparse.Namespace:
         metavar="HEIGHTxWIDTH",
         help="pixels, multiples of 8 (default: those of the clips that the model was trained on)",
     )
+    _add_sources(parser.add_argument_group("clips from pictures and clips"))
     _add_long_clips(parser.add_argument_group("long clips"))
     _add_refiners(parser.add_argument_group("more frames and pixels"))
     parser.add_argument(
@@ -184,6 +187,28 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--negative_prompt", default="", help="prompt to steer away from")
     parser.add_argument("--num", type=int, default=1, help="number of clips, each from other noise")
     return parser.parse_args()
+
+
+def _add_sources(group: argparse._ArgumentGroup) -> None:
+    """Arguments for what a clip starts from."""
+    group.add_argument(
+        "--image", metavar="FILE", default="", help="a picture that shall be the first frame"
+    )
+    group.add_argument(
+        "--video",
+        metavar="FILE",
+        default="",
+        help="a clip that goes on, or with --strength one that is edited",
+    )
+    group.add_argument(
+        "--strength", type=float, help="0 to 1: how much --video is changed; 1 leaves nothing of it"
+    )
+    group.add_argument(
+        "--known_frames",
+        type=int,
+        help="frames at the end of --video that the clip begins with, and that each window of a longer clip "
+        "takes over from the last (default: 4)",
+    )
 
 
 def _add_long_clips(group: argparse._ArgumentGroup) -> None:

@@ -8,7 +8,7 @@ embedding, `n` head. `time` is diffusion time, never frames. Latents are `z`, pi
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 Params = dict[str, Any]
 """Parameters of a network: nested plain dicts of arrays, keyed by strings."""
@@ -20,13 +20,27 @@ Clips = Shaped[np.ndarray, "b t h w c"]
 """A batch of clips on the host, as levels 0..255 of any type."""
 
 
+class KnownFrames(NamedTuple):
+    """Clips of which some frames are known beforehand."""
+
+    pixels: UInt8[Any, "b t h w 3"]
+    """Whatever stands where no frame is known is not read."""
+    is_known: Bool[Any, "b t"]
+
+
+class EditedClips(NamedTuple):
+    """Clips that sampling starts from, instead of noise alone."""
+
+    pixels: UInt8[Any, "b t h w 3"]
+
+
 class Condition(NamedTuple):
     """Conditioning of a denoiser besides `z_t` and `t`. Every leaf has a leading batch axis."""
 
     text: Float[Array, "b l d"]
     fps: Float[Array, "b"] | None = None
     given: Float[Array, "b t h w c"] | None = None
-    """Channels that the network reads beside `z_t`: latents of keyframes, or small pictures."""
+    """Channels that the network reads beside `z_t`: latents of known frames, or small pictures."""
     noise_level: Int[Array, "b"] | None = None
     """Time of the noise in `given`, for an upscaler."""
     guidance: Float[Array, "b"] | None = None

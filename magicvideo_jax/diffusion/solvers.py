@@ -34,6 +34,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
+from magicvideo_jax.core.checks import FieldError
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig, Spacing
 from magicvideo_jax.diffusion.process import Prediction
@@ -232,12 +233,12 @@ def image_to_image_table(table: SolverTable, strength: float) -> SolverTable:
     `strength` in (0, 1] is the fraction of the steps to keep, as in diffusers' image-to-image
     pipelines. A step has the same noise as in the full table.
 
-    Errors: `UserError` where no step is left.
+    Errors: `FieldError` where no step is left.
     """
     count = len(table.steps.time)
     kept = int(count * strength)
     if not (strength <= 1 and kept >= 1):
-        raise UserError(
+        raise FieldError(
             f"strength={strength}: give {1 / count:.3g} to 1, to keep at least one of {count} steps"
         )
     rest = SolverRows(*(column[count - kept :].copy() for column in table.steps))

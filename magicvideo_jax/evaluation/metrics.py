@@ -15,6 +15,7 @@ from magicvideo_jax.core.types import Clips
 from magicvideo_jax.data.drawn.scene import Truth
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
 from magicvideo_jax.evaluation.difference_error import difference_error
+from magicvideo_jax.evaluation.inserted_frames import inserted_frames
 from magicvideo_jax.evaluation.motion import motion_metrics
 from magicvideo_jax.evaluation.perceptual_distance import lpips_per_clip
 from magicvideo_jax.evaluation.psnr import psnr
@@ -34,7 +35,7 @@ class MetricInput:
 
     samples: Clips
     reference: Clips | None = None
-    """The clips that `samples` are reconstructions of."""
+    """The clips that `samples` are reconstructions of, or that they know some frames of."""
     truths: Sequence[Truth] | None = None
     """What the caption of each clip says, where that is known: drawn shapes."""
     held_out_loss: Callable[[], dict[str, float]] | None = None
@@ -74,6 +75,12 @@ def _motion(measured: MetricInput) -> dict[str, float] | None:
     return dict(motion_metrics(measured.samples)) or None
 
 
+def _inserted_frames(measured: MetricInput) -> dict[str, float] | None:
+    if measured.reference is None or measured.samples.shape[1] < 3:
+        return None
+    return inserted_frames(measured.samples, measured.reference)
+
+
 def _held_out_loss(measured: MetricInput) -> dict[str, float] | None:
     return None if measured.held_out_loss is None else measured.held_out_loss()
 
@@ -105,6 +112,7 @@ METRICS: dict[str, Metric] = {
     "caption_accuracy": _caption_accuracy,
     "motion": _motion,
     "held_out_loss": _held_out_loss,
+    "inserted_frames": _inserted_frames,
     "psnr": _mean(psnr),
     "ssim": _mean(ssim),
     "lpips": _lpips,

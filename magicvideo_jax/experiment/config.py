@@ -16,8 +16,9 @@ from magicvideo_jax.data.drawn.scene import Motion
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
+from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.models.temporal import MotionNorm
-from magicvideo_jax.models.unet import Remat, UNetConfig
+from magicvideo_jax.models.unet import UNetConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.parallel.mesh import MeshConfig
 from magicvideo_jax.sampling.decoding import DecodeConfig
@@ -105,6 +106,8 @@ class DataConfig:
     """Pixels along h and w."""
     uncaptioned_fraction: float = 0.0
     """Share of drawn clips without a caption, which are trained with the empty prompt."""
+    frame_rate_ratio: float = 1.0
+    """Frame rate of drawn clips over the usual one: 4 for a network that inserts three frames between two."""
     motions: tuple[Motion, ...] = tuple(Motion)
     """Motions that drawn clips show, those held out too."""
     precompute_examples: int = 0
@@ -121,6 +124,7 @@ class DataConfig:
         at_least(1, self, "frames", "size")
         at_least(0, self, "precompute_examples", "workers")
         share(self, "uncaptioned_fraction")
+        positive(self, "frame_rate_ratio")
         for source in (*self.sources, *self.image_sources):
             if self.precompute_examples and source.path != DRAWN:
                 advice = f"give 0; only drawn examples are encoded, not {source.path}"

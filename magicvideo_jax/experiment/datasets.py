@@ -106,6 +106,7 @@ def drawn_source(experiment: Experiment, frames: int, *, field: str = CLIPS) -> 
         seed,
         frames=frames,
         size=data.size,
+        rate_ratio=data.frame_rate_ratio,
         uncaptioned_fraction=data.uncaptioned_fraction,
         motions=data.motions,
     )

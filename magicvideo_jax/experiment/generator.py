@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
-from jaxtyping import Float, Int, Key, UInt8
+from jaxtyping import Key, UInt8
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import Experiment
-from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.networks import Networks, SampleStart
 from magicvideo_jax.parallel.batch import fetch_to_host
 from magicvideo_jax.parallel.mesh import sharded_over_all
 from magicvideo_jax.runtime.compilation import jit, out_of_memory_in_one_line
@@ -41,17 +41,14 @@ class SampleRequest:
     fps: Sequence[float]
     negative: str = ""
     seed: int = 0
-    clips: UInt8[np.ndarray, "b t h w 3"] | None = None
-    """Clips that the new ones are made of, for a network that is given frames."""
+    clips: Any = None
+    """Clips that the new ones are made of, as the `starts` of a `Generator` reads them."""
     purpose: str = "clip"
     """Name of the noise: another one gives other noise for the same seed."""
 
 
-Given = Callable[
-    [Params, UInt8[Any, "b t h w 3"], Key[Any, "b"]],
-    tuple[Float[Any, "b t2 h2 w2 c"], Int[Any, "b"] | None],
-]
-"""`given(params, clips, keys)` returns `given` and `noise_level` of a `Condition`."""
+Starts = Callable[[Params, Any, Key[Any, "b"]], SampleStart]
+"""`starts(params, clips, keys)`, of the clips of a request."""
 
 
 class Generator:
@@ -72,11 +69,11 @@ class Generator:
         size: tuple[int, ...] = (),
         as_images: bool = False,
         batch_size: int | None = None,
-        given: Given | None = None,
+        starts: Starts | None = None,
         watch: StepWatch | None = None,
     ):
         """`size` is height and width of the clips in pixels; empty: those of the experiment. `as_images` leaves out
-        all temporal layers. `given` makes the channels that the network reads beside its latents of a request's clips.
+        all temporal layers. `starts` is asked where sampling starts for a request that has clips.
         A `watch` puts calls of the host into the program, which JAX's cache of compiled programs then does not keep.
         """
         if frames < 1:
@@ -92,20 +89,20 @@ class Generator:
             null_ids: jax.Array,
             fps: jax.Array,
             keys: jax.Array,
-            clips: jax.Array | None,
+            clips: Any,
             sampler: SamplerInputs,
         ) -> jax.Array:
             text = networks.encode_text(params, ids)
             null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
-            condition = Condition(text, fps)
-            if given is not None and clips is not None:
-                channels, level = given(params, clips, keys)
-                condition = condition._replace(given=channels, noise_level=level)
+            start = SampleStart()
+            if starts is not None and clips is not None:
+                start = starts(params, clips, keys)
             z = sample_keyframes(
                 params,
-                condition,
+                Condition(text, fps, start.given, start.noise_level),
                 null,
                 keys,
+                z0=start.z0,
                 denoise=partial(networks.denoise, as_images=as_images),
                 reusing=partial(networks.denoise_reusing, as_images=as_images),
                 sampler=sampler,
@@ -158,7 +155,7 @@ class Generator:
         fps = padded(np.asarray(request.fps[first : first + size], np.float32))
         number = jnp.arange(first, first + size)
         keys = jax.vmap(lambda i: key_for(request.seed, i, request.purpose))(number)
-        clips = None if request.clips is None else padded(request.clips[first : first + size])
+        clips = jax.tree.map(lambda rows: padded(rows[first : first + size]), request.clips)
         return ids, self._tokenize([request.negative])[0], fps, keys, clips
 
     def settings(

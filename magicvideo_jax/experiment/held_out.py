@@ -69,6 +69,15 @@ class HeldOut:
             for i, record in enumerate(records)
         ]
 
+    def clips(self, number: int) -> UInt8[np.ndarray, "n t h w 3"] | None:
+        """The clips of the first captions; None for a set of latents, which has no pixels."""
+        if self._records is None:
+            return np.stack([self._draw(scene).pixels for scene in self._scenes(number)])
+        records = [self._records[i] for i in range(min(number, len(self._records)))]
+        if "latents" in records[0]:
+            return None
+        return np.stack([pixels_of(record, slice(0, self.frames)) for record in records])
+
     def images(self, number: int) -> UInt8[np.ndarray, "n 1 h w 3"]:
         """Single frames, one of each of the first clips."""
         if self._records is None:
@@ -105,10 +114,11 @@ class HeldOut:
         return draw_clip(scene, frames=self.frames, size=size)
 
     def _scenes(self, number: int) -> list[Scene]:
-        seed = self._experiment.evaluate.seed
+        seed, data = self._experiment.evaluate.seed, self._experiment.data
         if self.frames == 1:
             return held_out_image_scenes(seed, number)
-        return held_out_scenes(seed, number, self._experiment.data.motions)
+        scenes = held_out_scenes(seed, number, data.motions)
+        return [replace(scene, fps=scene.fps * data.frame_rate_ratio) for scene in scenes]
 
 
 def open_held_out(experiment: Experiment, frames: int) -> HeldOut | None:

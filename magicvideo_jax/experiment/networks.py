@@ -5,15 +5,18 @@ Parameters are one dict: `params[component.value]` are those of a network.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.keys import subkey
+from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.tree import merge, select_like, split_by_path
-from magicvideo_jax.core.types import Condition, Params
+from magicvideo_jax.core.types import Condition, EditedClips, KnownFrames, Params
+from magicvideo_jax.diffusion.known_frames import known_frame_channels
 from magicvideo_jax.experiment.config import Component, Compute, Experiment, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import Network, bind
@@ -27,6 +30,17 @@ from magicvideo_jax.training.optimizer import Freeze, is_trained
 
 PIPELINE = (Component.UNET, Component.VAE, Component.TEXT)
 """The networks of a pipeline from text to clips."""
+
+
+class SampleStart(NamedTuple):
+    """What sampling has beside a text and noise."""
+
+    given: Float[Array, "b t h w c"] | None = None
+    """Channels that the network reads beside its latents: known frames, or small pictures."""
+    noise_level: Int[Array, "b"] | None = None
+    """Time of the noise in `given`, for an upscaler."""
+    z0: Float[Array, "b t h w c"] | None = None
+    """Clean latents to which the first noise is added, of clips that are edited (SDEdit, Meng et al. 2108.01073)."""
 
 
 def compute_dtype(model: ModelConfig, platform: str | None = None) -> Any:
@@ -88,6 +102,25 @@ class Networks:
         mean, log_variance = self.moments(params, x)
         z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
         return z * self._model.vae.scaling
+
+    def encode_each(
+        self, params: Params, clips: UInt8[Array, "b t h w 3"], keys: Key[Array, "b"]
+    ) -> Float[Array, "b t h2 w2 c"]:
+        """The same for clips on which new ones depend, each with a key of its own."""
+
+        def encode(clip: Array, key: Array) -> Array:
+            return self.encode(params, to_float(clip)[None], subkey(key, "keyframes"))[0]
+
+        return jax.vmap(encode)(clips, keys)
+
+    def start(
+        self, params: Params, clips: KnownFrames | EditedClips, keys: Key[Array, "b"]
+    ) -> SampleStart:
+        """Where sampling starts for clips that have frames beforehand."""
+        z = self.encode_each(params, clips.pixels, keys)
+        if isinstance(clips, KnownFrames):
+            return SampleStart(given=known_frame_channels(z, clips.is_known))
+        return SampleStart(z0=z)
 
     def decode(
         self, params: Params, z: Float[Array, "*b h w c"], *, as_images: bool = False

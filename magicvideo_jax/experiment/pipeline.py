@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.types import Params
+from magicvideo_jax.core.types import EditedClips, KnownFrames, Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
@@ -128,8 +128,15 @@ class Pipeline:
         frames: int | None = None,
         negative_prompt: str = "",
         batch_size: int = 1,
+        start: KnownFrames | EditedClips | None = None,
+        purpose: str = "clip",
     ) -> UInt8[np.ndarray, "b t h w 3"]:
-        """A clip for each prompt, `batch_size` at once; `fps` is a rate for each (None: the sample's for all)."""
+        """A clip for each prompt, `batch_size` at once; `fps` is a rate for each (None: the sample's for all).
+
+        Sampling starts from noise or, with a `start`, also from frames or clips. `purpose` names the noise: another
+        gives other noise for the same seed.
+        Errors: `UserError` for known frames that the model cannot read.
+        """
         for i, prompt in enumerate(prompts):
             if not prompt.strip():
                 raise UserError(f"--prompt: prompt {i} is empty: describe what the clip shows")
@@ -137,6 +144,16 @@ class Pipeline:
         for rate in rates:
             if not 0 < rate <= 60:
                 raise UserError(f"--fps={rate}: give more than 0 and at most 60 frames per second")
+        temporal = self.experiment.model.unet.temporal
+        if isinstance(start, KnownFrames) and not (temporal and temporal.known_frames):
+            raise UserError(
+                "--image, --video: this model cannot be told of frames: give one that was trained with "
+                "config.model.unet.temporal.known_frames=True, or edit the video (--strength=0.6)"
+            )
+        if isinstance(start, EditedClips):
+            if sample.strength == 0:
+                return start.pixels
+            start = start if sample.strength < 1 else None
         stage = stage_of(self.experiment)
         frames = stage.frames(self.experiment) if frames is None else frames
         key = (frames, batch_size, sample.size)
@@ -149,9 +166,10 @@ class Pipeline:
                 size=sample.size,
                 as_images=stage.trains_single_images,
                 batch_size=batch_size,
+                starts=self._networks.start,
                 watch=self._watch,
             )
-        request = SampleRequest(list(prompts), rates, negative_prompt, seed)
+        request = SampleRequest(list(prompts), rates, negative_prompt, seed, start, purpose)
         return self._generators[key].generate(self.params, request, sample)
 
 

@@ -26,7 +26,7 @@ from jaxtyping import UInt8
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.media.frame_reader import read_frames, read_timeline
 from magicvideo_jax.media.framing import FrameSize
-from magicvideo_jax.media.timeline import choose_frames
+from magicvideo_jax.media.timeline import ClipPart, choose_frames
 
 _MEMORY = 8 * 2**30
 """Bytes of address space of a worker."""
@@ -45,6 +45,7 @@ class DecodeJob:
     sizes: tuple[FrameSize, ...]
     """Target sizes; the clip gets the one with the nearest aspect ratio."""
     fps_range: tuple[float, float]
+    part: ClipPart = ClipPart.ANY
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,12 +215,23 @@ def _start() -> "subprocess.Popen[bytes]":
     )
 
 
+def decode_alone(job: DecodeJob, name: str, *, timeout: float = 60.0) -> DecodedClip:
+    """Decode one clip in a process of its own. Errors: `UserError` that begins with `name`."""
+    with DecoderPool(1, timeout=timeout) as pool:
+        (decoded,) = pool.clips([job])
+    if isinstance(decoded, SkippedClip):
+        raise UserError(f"{name}: {decoded.reason}")
+    return decoded
+
+
 def decode(job: DecodeJob) -> DecodedClip | SkippedClip:
     """Decode a clip in this process; whatever its decoder raises becomes `SkippedClip`."""
     try:
         timeline = read_timeline(job.path)
         rng = np.random.default_rng(job.seed)
-        which, fps = choose_frames(timeline, rng, frames=job.frames, fps_range=job.fps_range)
+        which, fps = choose_frames(
+            timeline, rng, frames=job.frames, fps_range=job.fps_range, part=job.part
+        )
         return DecodedClip(read_frames(job.path, timeline, which, job.sizes), fps)
     except UserError as error:
         return SkippedClip(str(error))
@@ -257,6 +269,7 @@ def _job_of(fields: dict[str, Any]) -> DecodeJob:
         frames=fields["frames"],
         sizes=tuple((height, width) for height, width in fields["sizes"]),
         fps_range=tuple(fields["fps_range"]),
+        part=ClipPart(fields["part"]),
     )
 
 

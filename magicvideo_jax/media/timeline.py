@@ -1,11 +1,20 @@
 """When the frames of a file are shown, and which of them MagicVideo trains on."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from magicvideo_jax.core.errors import UserError
+
+
+class ClipPart(StrEnum):
+    """Part of a clip from which frames are taken."""
+
+    ANY = "any"
+    START = "start"
+    END = "end"
 
 
 @dataclass(frozen=True)
@@ -26,9 +35,14 @@ class Timeline:
 
 
 def choose_frames(
-    timeline: Timeline, rng: np.random.Generator, *, frames: int, fps_range: tuple[float, float]
+    timeline: Timeline,
+    rng: np.random.Generator,
+    *,
+    frames: int,
+    fps_range: tuple[float, float],
+    part: ClipPart = ClipPart.ANY,
 ) -> tuple[Int[np.ndarray, "t"], float]:
-    """Indices of `frames` frames, evenly spaced in a random part of the clip, and their rate.
+    """Indices of `frames` frames, evenly spaced in a part of the clip, and their rate.
 
     The rate lies in `fps_range` and never exceeds the clip's own, which would repeat frames. A clip
     that is slower than the range keeps its own rate. Errors: `UserError` for a clip that is too
@@ -38,7 +52,8 @@ def choose_frames(
     if count < frames:
         raise UserError(f"too short: {count} frames, and {frames} are wanted")
     if frames == 1:
-        return rng.integers(count, size=1), timeline.rate
+        only = {ClipPart.START: 0, ClipPart.END: count - 1}
+        return np.array([only.get(part, rng.integers(count))]), timeline.rate
     slowest = min(last, (frames - 1) / fps_range[0])
     quickest = max((frames - 1) / fps_range[1], (frames - 1) * last / (count - 1))
     if quickest > last * (1 + 1e-9):
@@ -47,7 +62,8 @@ def choose_frames(
             f"take {quickest:.2f} s"
         )
     length = min(last, rng.uniform(quickest, max(quickest, slowest)))
-    start = rng.uniform(0, last - length)
+    starts = {ClipPart.START: 0.0, ClipPart.END: last - length}
+    start = starts.get(part, rng.uniform(0, last - length))
     wanted = start + length * np.arange(frames) / (frames - 1)
     which = np.searchsorted(timeline.moments, wanted + 1e-6, side="right") - 1
     return which, (frames - 1) / length

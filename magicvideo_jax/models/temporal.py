@@ -12,6 +12,7 @@ VIDEO_PARTS = (
     "adaptor",
     "temporal",
     "fps_embedding",
+    "known_frames",
     "motion_module",
     "temporal_resnet",
     "temporal_block",
@@ -122,6 +123,9 @@ class TemporalConfig:
     """Whether residual blocks with convolutions over frames stand before each transformer and
     after each level (LaVie's super-resolution network)."""
     motion: MotionModuleConfig | None = None
+    known_frames: bool = False
+    """Whether the network reads, beside noisy latents, those of frames that are known and which
+    these are (`diffusion/known_frames.py`): for clips that start from pictures."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "frames")

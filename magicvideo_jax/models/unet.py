@@ -8,7 +8,6 @@ by frame; only norms over frames (`TemporalConfig.norm_over_frames`) change it a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from magicvideo_jax.core.checks import at_least, divides, not_empty
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Downsampler, ResnetBlock, SpatialTransformer, Upsampler
 from magicvideo_jax.models.layers import Conv, Embedding, EmbeddingMLP, GroupNorm, Padding
+from magicvideo_jax.models.remat import Remat, rematerialised
 from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.models.temporal_layers import temporal_layers
 from magicvideo_jax.models.temporal_places import Place, Site, TemporalLayer, WithPlaces
@@ -105,23 +105,6 @@ SD2 = UNetConfig(
 _EPS = 1e-5
 
 
-class Remat(Enum):
-    """Activations of a block that are kept for the backward pass. All others are recomputed."""
-
-    NONE = "none"
-    """All activations."""
-    DOTS = "dots"
-    """Results of matrix products."""
-    FULL = "full"
-    """Only the inputs of blocks: least memory, about a third more computation."""
-
-
-_POLICY = {
-    Remat.DOTS: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    Remat.FULL: jax.checkpoint_policies.nothing_saveable,
-}
-
-
 class VideoUNet(nnx.Module):
     """Denoising network eps_theta(z_t, t, text, fps).
 
@@ -145,6 +128,10 @@ class VideoUNet(nnx.Module):
             ResnetTransformerBlock, config, layers=layers, keys=keys, text_by_frame=text_by_frame
         )
         self.conv_in = Conv(config.channels_in, first, keys=keys)
+        if temporal and temporal.known_frames:
+            # A `conv_in` of more channels in two parts: without known frames the second adds zeros.
+            known = config.channels_out + 1
+            self.known_frames = Conv(known, first, keys=keys, bias=False, zero=True)
         self.time_embedding = EmbeddingMLP(
             first, config.embedding, keys=keys, condition=config.guidance_channels
         )
@@ -193,7 +180,7 @@ class VideoUNet(nnx.Module):
         )
         self.conv_out = Conv(first, config.channels_out, keys=keys, zero=True)
         self.dtype, self.remat = dtype, remat
-        self.guidance_channels = config.guidance_channels
+        self.guidance_channels, self.channels_in = config.guidance_channels, config.channels_in
 
     def __call__(
         self,
@@ -218,7 +205,8 @@ class VideoUNet(nnx.Module):
     ) -> tuple[Float[Array, "b t h w c2"], Float[Array, "b t h w c3"]]:
         """The output, and the features below the first level as the last block receives them.
 
-        With those of another step as `deep`, only the first level is evaluated.
+        With those of another step as `deep`, only the first level is evaluated. A network of
+        `known_frames` may read `channels_out + 1` channels more, beside `z`.
         """
         embedded_guidance = None
         if guidance is not None:
@@ -235,11 +223,13 @@ class VideoUNet(nnx.Module):
             def forward(*inputs: Float[Array, "..."]) -> Float[Array, "..."]:
                 return shard_activations(stage(*inputs))
 
-            if self.remat is Remat.NONE:
-                return forward(h, emb, text)
-            return jax.checkpoint(forward, policy=_POLICY[self.remat])(h, emb, text)
+            return rematerialised(forward, self.remat)(h, emb, text)
 
-        skips = [self.conv_in(shard_activations(z).astype(self.dtype))]
+        z = shard_activations(z).astype(self.dtype)
+        h = self.conv_in(z[..., : self.channels_in])
+        if z.shape[-1] > self.channels_in:
+            h = h + self.known_frames(z[..., self.channels_in :])
+        skips = [h]
 
         def down(block: Any, h: Float[Array, "..."]) -> Float[Array, "..."]:
             for stage in block.stages:

@@ -31,6 +31,7 @@ from magicvideo_jax.diffusion.solvers import (
     ddpm,
     dpm_solver,
     euler,
+    image_to_image_table,
     uni_pc,
     with_noise,
 )
@@ -90,6 +91,9 @@ class SampleConfig:
     """Windows for clips longer than those that the model was trained on."""
     free_init: FreeInitConfig = field(default_factory=FreeInitConfig)
     """Repeated sampling against flicker."""
+    strength: float = 1.0
+    """Share of the steps, those of less noise, that a clip which is edited goes through (SDEdit, Meng et al.
+    2108.01073): it stays as it is at 0 and is forgotten at 1."""
     size: tuple[int, ...] = ()
     """Height and width in pixels; empty: those of the clips that the model was trained on."""
 
@@ -97,7 +101,7 @@ class SampleConfig:
         at_least(1, self, "steps", "feature_cache")
         at_least(0, self, "guidance")
         at_most(MOST_GUIDANCE, self, "guidance")
-        share(self, "guidance_rescale", "eta")
+        share(self, "guidance_rescale", "eta", "strength")
         if self.eta and self.sampler is not Sampler.DDIM:
             raise refused(
                 self, "eta", "give 0, or sampler=ddim: the others have a noise of their own"
@@ -148,7 +152,7 @@ def make_sampler_inputs(
     Its table is marked as stochastic, so that all samplers share a program.
     """
     return SamplerInputs(
-        table=with_noise(make_solver_table(config, noise)),
+        table=with_noise(image_to_image_table(make_solver_table(config, noise), config.strength)),
         guidance=Guidance(
             np.float32(config.guidance),
             np.float32(config.guidance_rescale),
@@ -207,10 +211,11 @@ def sample_keyframes(
     reusing: Callable[..., tuple[Array, Array]] | None = None,
     sampler: SamplerInputs,
     shape: tuple[int, int, int, int],
+    z0: Float[Array, "b t h w c"] | None = None,
     embeds_guidance: bool = False,
     goes_on: Callable[[], bool] | None = None,
 ) -> Float[Array, "b t h w c"]:
-    """Scaled latents of `shape` (t h w c) for each text of a condition.
+    """Scaled latents of `shape` (t h w c) for each text of a condition, from noise, or from clips `z0` with noise.
 
     All noise of clip i is drawn from `keys[i]`. `denoise(params, z, time, condition,
     attention_window=)` is the network, and `reusing(params, z, time, condition, deep)` the same, which a
@@ -242,7 +247,7 @@ def sample_keyframes(
         network = windowed(network, windows, table.steps.time, select=_condition_of_window)
 
     def sample_once(eps: Array, keys: Array, /) -> Array:
-        z = initial_latents(table, eps)
+        z = initial_latents(table, eps, z0)
         if feature_cache is None:
             steps = with_guidance(network)
         else:

@@ -5,11 +5,17 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.requests.clip_request import ClipRequest, ModelRequest
+from magicvideo_jax.experiment.requests.clip_request import (
+    NO_SOURCE,
+    ClipRequest,
+    ModelRequest,
+    SourceRequest,
+)
 from magicvideo_jax.serving.request_text import ModelChoice, settings_text
 from magicvideo_jax.serving.result_folder import ResultFolder
 from magicvideo_jax.serving.sampler_process import SamplerProcess
@@ -61,10 +67,13 @@ class ClipMaker:
     sampler: SamplerProcess
     results: ResultFolder
 
-    def sample(self, choice: ModelChoice, request: ClipRequest) -> Making:
+    def sample(
+        self, choice: ModelChoice, request: ClipRequest, source: SourceRequest = NO_SOURCE
+    ) -> Making:
         """A clip in the making. Errors: `UserError` for names that are not here."""
-        job = {"kind": "sample", "model": to_plain(self.models.request(choice))}
-        return self._make(job, choice, request)
+        model = to_plain(self.models.request(choice))
+        job = {"kind": "sample", "model": model, "source": to_plain(source)}
+        return self._make(job, choice, request, has_link=source == NO_SOURCE)
 
     def refine(
         self, model: ModelRequest, request: ClipRequest, *, frames: str, fps: float
@@ -115,4 +124,7 @@ class ClipMaker:
                 async for answer in answers:
                     yield answer
             except UserError as error:
-                raise UserError(self.models.with_names(str(error))) from None
+                words = self.models.with_names(str(error))
+                for path in filter(None, job.get("source", {}).values()):
+                    words = words.replace(path, Path(path).name)
+                raise UserError(words) from None

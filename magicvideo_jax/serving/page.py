@@ -30,7 +30,7 @@ def build_page(
             elem_classes="mv-title",
         )
         with gr.Tab("Sample"):
-            sampling = SamplingTab(maker)
+            sampling = SamplingTab(maker, uploads)
         with gr.Tab("Compare"):
             comparing = ComparingTab(maker)
         if refiners:

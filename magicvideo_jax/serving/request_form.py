@@ -74,6 +74,8 @@ FIELDS: dict[str, Callable[[ServedModels], Any]] = {
     "context_loop": lambda _: gr.Checkbox(False, label="Loop", min_width=NARROW),
     "context_reuse_noise": lambda _: gr.Checkbox(False, label="Reuse noise", min_width=NARROW),
     "free_init": number("FreeInit rounds"),
+    "strength": number("Strength"),
+    "known_frames": number("Known frames"),
 }
 
 

@@ -32,7 +32,7 @@ from magicvideo_jax.experiment.requests.clip_making import (
     refine_clips,
     sample_clips,
 )
-from magicvideo_jax.experiment.requests.clip_request import ClipRequest, ModelRequest
+from magicvideo_jax.experiment.requests.clip_request import ClipRequest, ModelRequest, SourceRequest
 from magicvideo_jax.media.clip_comment import write_png_archive
 from magicvideo_jax.media.clip_files import save_video
 from magicvideo_jax.sampling.step_watch import SamplingCancelled
@@ -95,9 +95,10 @@ class SamplerWorker:
 
     def _sample(self, job: Job) -> Mapping[str, Any]:
         request = from_plain(ClipRequest, job["clip"], "clip")
-        check_clip_request(request)
+        source = from_plain(SourceRequest, job.get("source", {}), "source")
+        check_clip_request(request, source)
         pipe = self._shelf.pipeline(from_plain(ModelRequest, job["model"], "model"))
-        return self._write(sample_clips(pipe, request), job)
+        return self._write(sample_clips(pipe, request, source), job)
 
     def _refine(self, job: Job) -> Mapping[str, Any]:
         request = from_plain(ClipRequest, job["clip"], "clip")

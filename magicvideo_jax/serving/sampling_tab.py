@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -19,6 +20,7 @@ from magicvideo_jax.serving.sampling_queue import (
     queue_clips,
 )
 from magicvideo_jax.serving.served_models import ServedModel
+from magicvideo_jax.serving.source_fields import SourceFields
 
 SEEDS = {"one clip": 1, "four seeds": 4}
 """Number of clips, by what the page calls it."""
@@ -28,7 +30,8 @@ MOST_RANDOM = 2**32
 class SamplingTab:
     """Components of the tab, and what its buttons do."""
 
-    def __init__(self, maker: ClipMaker):
+    def __init__(self, maker: ClipMaker, uploads: Path):
+        """`uploads` is the folder of uploaded files."""
         self._maker = maker
         form = self._form = RequestForm(maker.models)
         first = maker.models.model("").facts
@@ -68,6 +71,7 @@ class SamplingTab:
                         with gr.Row():
                             form.place("lora", "lora_scale")
                         form.place("motion")
+                self._source = SourceFields(form, uploads)
                 with gr.Accordion("Long clips: overlapping windows", open=False):
                     with gr.Row():
                         form.place("context_frames", "context_overlap", "context_stride")
@@ -83,7 +87,7 @@ class SamplingTab:
             [start.click, form.components["prompt"].submit],
             stop,
             self._ask,
-            inputs=[self._random, self._number, *form.inputs],
+            inputs=[self._random, self._number, *self._source.inputs, *form.inputs],
             results=Results(self._status, clips),
             changed=[form.components["seed"]],
         )
@@ -140,12 +144,15 @@ class SamplingTab:
             self._status: "",
         }
 
-    def _ask(self, random: bool, number: str, *given: Any) -> AskedClips:
+    def _ask(
+        self, random: bool, number: str, file: str | None, use: str, *given: Any
+    ) -> AskedClips:
         """A clip for each seed. Errors: `UserError` naming the argument."""
         values = self._form.values(given)
         if random:
             values["seed"] = secrets.randbelow(MOST_RANDOM)
         choice, first = read_request(values)
         requests = [replace(first, seed=first.seed + i) for i in range(SEEDS[number])]
-        makings = [self._maker.sample(choice, request) for request in requests]
+        source = self._source.read(file, use)
+        makings = [self._maker.sample(choice, request, source) for request in requests]
         return AskedClips(makings, updates={self._form.components["seed"]: str(first.seed)})

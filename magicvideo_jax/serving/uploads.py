@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.media.decoder_pool import DecodeJob, DecoderPool, SkippedClip
+from magicvideo_jax.media.decoder_pool import DecodeJob, decode_alone
 from magicvideo_jax.media.frame_reader import ENDINGS
 from magicvideo_jax.media.framing import FrameSize
 
@@ -26,13 +26,10 @@ class UploadedFrames:
     fps: float
 
 
-@contextlib.contextmanager
-def uploaded_frames(
-    path: str | None, *, within: Path, frames: int, size: FrameSize
-) -> Iterator[UploadedFrames]:
-    """Frames of an upload in the folder `within`, cropped to a size; their file goes with the block.
+def checked_upload(path: str | None, *, within: Path) -> Path:
+    """The file of an upload in the folder `within`.
 
-    Errors: `UserError` for no file, one from elsewhere, and one that cannot be decoded in time.
+    Errors: `UserError` for no file, one from elsewhere, and one that is no video or picture.
     """
     if not path:
         raise UserError("--clip: give a video or a picture")
@@ -41,16 +38,25 @@ def uploaded_frames(
         raise UserError("--clip: this is no upload: give a file of your own")
     if clip.suffix.lower() not in ENDINGS:
         raise UserError(f"--clip={clip.name}: give a file that ends in {', '.join(ENDINGS)}")
+    return clip
+
+
+@contextlib.contextmanager
+def uploaded_frames(
+    path: str | None, *, within: Path, frames: int, size: FrameSize
+) -> Iterator[UploadedFrames]:
+    """Frames of an upload in the folder `within`, cropped to a size; their file goes with the block.
+
+    Errors: those of `checked_upload`; `UserError` for a file that cannot be decoded in time.
+    """
+    clip = checked_upload(path, within=within)
     if not 1 <= frames <= MOST_FRAMES:
         raise UserError(f"--frames={frames}: give 1 to {MOST_FRAMES}")
     if max(size) > MOST_SIDE or any(side % 8 for side in size):
         shown = "x".join(map(str, size))
         raise UserError(f"--size={shown}: give multiples of 8, at most {MOST_SIDE}")
     job = DecodeJob(clip, (0,), frames, (size,), _FPS_RANGE)
-    with DecoderPool(1, timeout=DECODE_SECONDS) as pool:
-        (decoded,) = pool.clips([job])
-    if isinstance(decoded, SkippedClip):
-        raise UserError(f"--clip={clip.name}: {decoded.reason}")
+    decoded = decode_alone(job, f"--clip={clip.name}", timeout=DECODE_SECONDS)
     with tempfile.TemporaryDirectory(prefix="magicvideo_frames_") as folder:
         file = Path(folder) / "frames.npy"
         np.save(file, decoded.frames)

@@ -10,7 +10,7 @@ or precomputed `text` (b l d) and `latents` (b t h w c) in their place; optional
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -23,9 +23,11 @@ from magicvideo_jax.core.checks import at_least, positive, share
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import psnr_of_mse, to_float
 from magicvideo_jax.core.types import Condition, Params
+from magicvideo_jax.diffusion.known_frames import known_frame_channels
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import corrupt, min_snr_weight, per_example_mse, target
 from magicvideo_jax.diffusion.schedule import schedule_of
+from magicvideo_jax.training.known_frame_patterns import KnownFramesConfig, draw_known_frames
 from magicvideo_jax.training.step import Metrics, Objective, StepNumber
 
 TIME_BINS = 10
@@ -48,6 +50,8 @@ class DenoisingConfig:
     decided there."""
     image_share: float = 0.5
     """Weight of the image loss in joint training."""
+    known_frames: KnownFramesConfig = field(default_factory=KnownFramesConfig)
+    """Frames that the network is given, for clips that start from pictures."""
 
     def __post_init__(self) -> None:
         share(self, "caption_dropout", "image_share")
@@ -90,6 +94,11 @@ def denoising_objective(
         is_conditional = jax.random.uniform(subkey(key, "caption"), (b,)) >= config.caption_dropout
         text = text_states(networks, params, batch, null_ids, is_kept=is_conditional)
         condition = Condition(text, batch.get("fps"))
+        if config.known_frames.total and not as_images:
+            is_known = draw_known_frames(
+                subkey(key, "known frames"), config.known_frames, examples=b, frames=z0.shape[1]
+            )
+            condition = condition._replace(given=known_frame_channels(z0, is_known))
         time = stratified_times(subkey(key, "time"), b, len(schedule), shift=config.time_shift)
         eps = jax.random.normal(subkey(key, "noise"), z0.shape)
         alpha, sigma = schedule.alpha(time), schedule.sigma(time)

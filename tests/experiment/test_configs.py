@@ -44,7 +44,9 @@ PRESETS = [
     *(("vae", ""), ("vae", "emoji"), ("t2i", ""), ("t2i", "emoji"), ("t2i", "emoji_all")),
     *(("video_vae", ""), ("video_vae", "sd15")),
     *(("lavie", preset) for preset in ("", "temporal")),
-    *(("t2v", preset) for preset in ("", "long", "scratch", "few", "emoji", "emoji_all", "sd15")),
+    *(("t2v", preset) for preset in ("", "long", "scratch", "few", "known_frames")),
+    *(("t2v", preset) for preset in ("emoji", "emoji_all", "sd15", "sd15_h100", "sd15_v5e")),
+    ("interpolation", ""),
     ("lcm", ""),
     *(("animatediff", preset) for preset in ("", "all", "lora", "minutes")),
 ]
@@ -71,7 +73,7 @@ def test_every_preset_is_an_experiment_with_the_fields_that_people_rely_on(name,
 
 
 def test_an_unknown_preset_is_named():
-    for name in ("vae", "t2i", "t2v", "video_vae", "animatediff"):
+    for name in ("vae", "t2i", "t2v", "video_vae", "animatediff", "interpolation"):
         with pytest.raises(UserError, match=rf"configs/{name}\.py:nope"):
             config_of(name, "nope")
 

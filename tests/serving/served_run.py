@@ -22,6 +22,7 @@ from magicvideo_jax.experiment.datasets import caption_words
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.shapes import abstract_run
+from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.training.checkpoint import Checkpoints
 
@@ -29,8 +30,12 @@ START_SECONDS = 300
 
 
 def untrained_run(workdir: Path) -> Path:
-    """A work folder with a checkpoint of random parameters: nothing is compiled for it."""
+    """A work folder with a checkpoint of random parameters of a model that can be told of frames: nothing is compiled
+    for it."""
     folder, experiment = RunFolder(workdir), tiny()
+    temporal = TemporalConfig(frames=2, known_frames=True)
+    unet = replace(experiment.model.unet, temporal=temporal)
+    experiment = replace(experiment, model=replace(experiment.model, unet=unet))
     folder.create()
     length = experiment.model.text.tokens
     build_vocabulary(caption_words(experiment), folder.tokenizer, length=length)

@@ -1,5 +1,6 @@
 """The page in a browser: a person samples, compares, cancels and is refused, also after a sampler was killed."""
 
+import io
 import json
 import os
 import re
@@ -9,7 +10,9 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import save_file
 from served_run import served, untrained_run
 from tiny_motion import original_keys, random_folder, tiny_adapter
@@ -156,6 +159,25 @@ def test_files_of_the_weight_folder_are_put_into_a_model(at, expect):
     assert facts.startswith("pictures")
     assert "ink.safetensors × 0.5 · walk.safetensors · 2 frames of 16 × 16" in facts
     assert at.locator(".mv-clip").get_attribute("data-compiled") != "0"
+
+
+def picture(name: str) -> dict:
+    data = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(data, "PNG")
+    return {"name": name, "mimeType": "image/png", "buffer": data.getvalue()}
+
+
+def test_a_clip_starts_from_an_uploaded_picture(at, expect):
+    at.get_by_text("Start from a picture or a video", exact=True).click()
+    at.set_input_files("#source input[type=file]", picture("boat.png"))
+    at.locator("#source [aria-label='Clear']").wait_for()
+    sample(at)
+    is_done(at, expect)
+    assert at.get_by_text("Same again").count() == 0  # a link has no picture
+    at.get_by_label("video to edit, or to go on with").check()
+    sample(at, Strength="0.5")
+    expect(refusal(at)).to_have_text("--video=boat.png: too short: 1 frames, and 2 are wanted")
 
 
 def test_two_settings_are_compared_from_one_seed(at, expect):

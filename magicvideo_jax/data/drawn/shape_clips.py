@@ -207,8 +207,8 @@ def image_at(
 class ShapeClips:
     """Clips by index, as a grain data source.
 
-    `fps` overrides the random frame rates. `uncaptioned_fraction` of the clips have an empty
-    caption. Only `motions` are shown.
+    `fps` overrides the random frame rates; either is multiplied by `rate_ratio`.
+    `uncaptioned_fraction` of the clips have an empty caption. Only `motions` are shown.
     """
 
     seed: int
@@ -217,6 +217,7 @@ class ShapeClips:
     frames: int = DEFAULT_FRAMES
     size: int = int(CANVAS)
     fps: float | None = None
+    rate_ratio: float = 1.0
     uncaptioned_fraction: float = 0.0
     motions: tuple[Motion, ...] = tuple(Motion)
 
@@ -225,7 +226,8 @@ class ShapeClips:
 
     def __getitem__(self, index: int) -> DrawnClip:
         scene = scene_at(self.seed, _checked(index, self.length), self.split, self.motions)
-        scene = scene if self.fps is None else replace(scene, fps=self.fps)
+        fps = scene.fps if self.fps is None else self.fps
+        scene = replace(scene, fps=fps * self.rate_ratio)
         clip = draw_clip(scene, frames=self.frames, size=self.size)
         fraction = self.uncaptioned_fraction
         is_uncaptioned = fraction and _rng(self.seed, index, 4).random() < fraction

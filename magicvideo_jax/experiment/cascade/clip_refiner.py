@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Key, UInt8
 
-from magicvideo_jax.core.types import Clip, Params
+from magicvideo_jax.core.types import Clip, KnownFrames, Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
-from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.networks import Networks, SampleStart
 from magicvideo_jax.experiment.opening.initial_weights import InitialWeights, check_whole
 from magicvideo_jax.experiment.pipeline import checked_tokenizer, loaded_params
 from magicvideo_jax.runtime.compilation import enable_compilation_cache
@@ -89,15 +90,13 @@ class ClipRefiner:
         """Refine clips, one on each device at a time, with a prompt for each."""
         raise NotImplementedError
 
-    def given(
-        self, params: Params, clips: UInt8[Array, "b t h w 3"], keys: Key[Array, "b"]
-    ) -> tuple[Float[Array, "b t2 h2 w2 c"], Int[Array, "b"] | None]:
+    def starts(self, params: Params, clips: Any, keys: Key[Array, "b"]) -> SampleStart:
         """Channels that the network reads beside its latents, and the level of their noise."""
         raise NotImplementedError
 
     def refine_at_once(
         self,
-        clips: UInt8[np.ndarray, "b t h w 3"],
+        clips: UInt8[np.ndarray, "b t h w 3"] | KnownFrames,
         prompts: Sequence[str],
         *,
         frames: int,
@@ -105,28 +104,30 @@ class ClipRefiner:
         seed: int,
         sample: SampleConfig | None,
         purpose: str = "clip",
+        batch_size: int = 1,
     ) -> UInt8[np.ndarray, "b t2 h2 w2 3"]:
         """Clips of so many `frames` and pixels in one run of the sampler; noise is named by `purpose`."""
-        if (frames, *size) not in self._generators:
-            self._generators[frames, *size] = Generator(
+        key = (frames, *size, batch_size)
+        if key not in self._generators:
+            self._generators[key] = Generator(
                 self.experiment,
                 self.networks,
                 self._tokenize,
                 frames=frames,
                 size=size,
-                batch_size=1,
-                given=self.given,
+                batch_size=batch_size,
+                starts=self.starts,
                 watch=self._watch,
             )
         request = SampleRequest(
             prompts=[f"{prompt}{self.prompt_suffix}" for prompt in prompts],
-            fps=[self.sample.fps] * len(prompts),
+            fps=[(sample or self.sample).fps] * len(prompts),
             negative=self.negative_prompt,
             seed=seed,
             clips=clips,
             purpose=purpose,
         )
-        generator = self._generators[frames, *size]
+        generator = self._generators[key]
         return generator.generate(self.params, request, sample, label=self.label)
 
     def release(self) -> None:

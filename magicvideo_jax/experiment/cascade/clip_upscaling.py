@@ -5,13 +5,14 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Key, UInt8
 
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
 from magicvideo_jax.experiment.config import Component
+from magicvideo_jax.experiment.networks import SampleStart
 from magicvideo_jax.experiment.opening.initial_weights import (
     InitialWeights,
     initial_from,
@@ -61,13 +62,13 @@ class ClipUpscaling(ClipRefiner):
         ]
         return np.concatenate(parts, axis=1)
 
-    def given(
+    def starts(
         self, params: Params, clips: UInt8[Array, "b t h w 3"], keys: Key[Array, "b"]
-    ) -> tuple[Float[Array, "b t h w 3"], Int[Array, "b"]]:
+    ) -> SampleStart:
         """The small frames with noise, and its level."""
         del params
         pictures = noisy_pictures(to_float(clips), keys, self._noise, level=NOISE_LEVEL)
-        return pictures, jnp.full(len(clips), NOISE_LEVEL, jnp.int32)
+        return SampleStart(pictures, jnp.full(len(clips), NOISE_LEVEL, jnp.int32))
 
 
 def load_upscaling(path: str | Path, *, unet: str | Path = "") -> ClipUpscaling:

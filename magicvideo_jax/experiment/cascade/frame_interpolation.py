@@ -1,17 +1,17 @@
-"""LaVie's frame interpolation: a clip of 16 keyframes to one of 61 frames."""
+"""Frame interpolation: a clip of 16 keyframes to one of 61 frames. LaVie's network stands here."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Key, UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.keys import subkey
-from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
+from magicvideo_jax.experiment.cascade.pairwise_interpolation import PairwiseInterpolation
+from magicvideo_jax.experiment.config import Component
+from magicvideo_jax.experiment.networks import SampleStart
 from magicvideo_jax.experiment.opening.initial_weights import initial_from, initial_weights
 from magicvideo_jax.experiment.opening.weight_additions import with_unet_of
 from magicvideo_jax.sampling.interpolation import copied_keyframes, interpolated_frames
@@ -20,7 +20,7 @@ from magicvideo_jax.sampling.published import INTERPOLATION_SAMPLE
 from magicvideo_jax.weights.fitting import UNetTask
 
 
-class FrameInterpolation(ClipRefiner):
+class LaVieInterpolation(ClipRefiner):
     """All frames are sampled anew, those of the source too; each is given the latents of the nearest of these.
 
     The latents are encoded from pixels, as in training: a clip from elsewhere serves as well.
@@ -51,25 +51,26 @@ class FrameInterpolation(ClipRefiner):
             clips, prompts, frames=frames, size=size, seed=seed, sample=sample
         )
 
-    def given(
+    def starts(
         self, params: Params, clips: UInt8[Array, "b t h w 3"], keys: Key[Array, "b"]
-    ) -> tuple[Float[Array, "b t2 h2 w2 c"], None]:
+    ) -> SampleStart:
         """The latents of the nearest keyframe for each frame."""
-
-        def encode(clip: Array, key: Array) -> Array:
-            return self.networks.encode(params, to_float(clip)[None], subkey(key, "keyframes"))[0]
-
-        return copied_keyframes(jax.vmap(encode)(clips, keys)), None
+        return SampleStart(copied_keyframes(self.networks.encode_each(params, clips, keys)))
 
 
-def load_interpolation(path: str | Path, *, unet: str | Path) -> FrameInterpolation:
-    """Frame interpolation with LaVie's network (`lavie_interpolation.pt`) on Stable Diffusion 1.4.
+def load_interpolation(path: str | Path, *, unet: str | Path) -> ClipRefiner:
+    """Frame interpolation with a model of `configs/interpolation.py`, or with LaVie's network.
 
-    `path` is weights whose VAE and text encoder are used. Errors: `UserError` naming the argument of `sample`.
+    The latter (`lavie_interpolation.pt`) uses the VAE and the text encoder of `path`, Stable Diffusion 1.4. Errors:
+    `UserError` naming the argument of `sample`.
     """
     name = f"--interpolation={unet}"
+    own = initial_weights(str(unet), argument="--interpolation")
+    temporal = own.parts[Component.UNET].config.temporal if Component.UNET in own.parts else None
+    if temporal is not None and temporal.known_frames:
+        return PairwiseInterpolation(own, name)
     initial = initial_weights(str(path), argument="--weights")
     weights = with_unet_of(
         initial.weights, str(unet), argument="--interpolation", task=UNetTask.INTERPOLATE
     )
-    return FrameInterpolation(initial_from(weights), name)
+    return LaVieInterpolation(initial_from(weights), name)

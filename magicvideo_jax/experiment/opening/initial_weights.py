@@ -108,9 +108,7 @@ class InitialWeights:
         if component not in self.parts:
             return jax.jit(fresh, out_shardings=shardings)(), 0
         part = self.parts[component]
-        added = () if getattr(part.config, "temporal", None) is not None else VIDEO_PARTS
-        guidance = () if getattr(part.config, "guidance_channels", 0) else ("cond_proj",)
-        absent = (*added, *guidance, *part.lacks)
+        absent = (*_parts_not_in(part.config), *part.lacks)
         params = part.load(network.shapes, shardings=shardings, may_be_missing=absent, fresh=fresh)
         there = [
             leaf for path, leaf in flatten(network.shapes).items() if not may_miss(path, absent)
@@ -224,6 +222,16 @@ def check_halves(initial: InitialWeights, needed: Sequence[str], name: str) -> N
     for half in needed:
         if part is not None and half in part.lacks:
             raise UserError(f"{name}: TAESD without its {half}: add taesd_{half}.safetensors")
+
+
+def _parts_not_in(config: Any) -> tuple[str, ...]:
+    """Parts that weights of this config lack, and a network that begins with them may have."""
+    temporal = getattr(config, "temporal", None)
+    guidance = () if getattr(config, "guidance_channels", 0) else ("cond_proj",)
+    if temporal is None:
+        return (*VIDEO_PARTS, *guidance)
+    known = () if getattr(temporal, "known_frames", False) else ("known_frames",)
+    return (*known, *guidance)
 
 
 def _fingerprint_of(initial: InitialWeights) -> Fingerprint:

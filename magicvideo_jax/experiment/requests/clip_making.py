@@ -9,13 +9,22 @@ from jaxtyping import UInt8
 from magicvideo_jax.core.checks import FieldError, named
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import check_seed
+from magicvideo_jax.core.types import KnownFrames
 from magicvideo_jax.experiment import pipeline
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
 from magicvideo_jax.experiment.cascade.clip_upscaling import load_upscaling
 from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
-from magicvideo_jax.experiment.requests.clip_request import ClipRequest, ModelRequest
+from magicvideo_jax.experiment.requests.clip_request import (
+    NO_SOURCE,
+    ClipRequest,
+    ModelRequest,
+    SourceRequest,
+)
+from magicvideo_jax.experiment.requests.clip_sources import check_source, read_source
+from magicvideo_jax.experiment.requests.continuation import KNOWN_FRAMES, sample_onwards
+from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.sampling.decoding import DecodeConfig
-from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
+from magicvideo_jax.sampling.keyframes import MOST_FPS, SampleConfig, Sampler
 from magicvideo_jax.sampling.windows import ContextConfig, ContextFusion
 
 MOST_AT_ONCE = 4
@@ -32,13 +41,14 @@ class SampledClips:
     """What to say of the request: a prompt whose end is cut."""
 
 
-def check_clip_request(request: ClipRequest) -> None:
+def check_clip_request(request: ClipRequest, source: SourceRequest = NO_SOURCE) -> None:
     """Check all that can be checked without the model, whose weights may take minutes to read.
 
     Errors: `FieldError` naming the argument. What depends on fields of the model's config (eta,
     fuse, reuse_noise, the usual overlap) is checked when the clip is made.
     """
     with named("--"):
+        check_source(request, source)
         check_seed(request.seed)
         SampleConfig(
             **{name: value for name, value in _given_settings(request).items() if name != "eta"}
@@ -85,31 +95,49 @@ def open_refiners(request: ModelRequest) -> list[ClipRefiner]:
     return refiners
 
 
-def sample_clips(pipe: pipeline.Pipeline, request: ClipRequest) -> SampledClips:
+def sample_clips(
+    pipe: pipeline.Pipeline, request: ClipRequest, source: SourceRequest = NO_SOURCE
+) -> SampledClips:
     """The clips of a request. Errors: `UserError` naming the argument that this model refuses."""
     settings = sample_settings(request, pipe.experiment.sample)
+    window = stage_of(pipe.experiment).frames(pipe.experiment)
+    frames = request.frames or window
+    height, width = settings.size or (pipe.experiment.data.size,) * 2
+    start, settings = read_source(
+        request,
+        source,
+        settings,
+        frames=min(frames, window),
+        size=(height, width),
+    )
+    prompts = [request.prompt] * request.num
+    common = {
+        "seed": request.seed,
+        "negative_prompt": request.negative_prompt,
+        "batch_size": min(request.num, MOST_AT_ONCE),
+    }
     with named("--"):  # a number of steps that the model's noise schedule does not have
-        clips = pipe.many(
-            [request.prompt] * request.num,
-            settings,
-            seed=request.seed,
-            frames=request.frames,
-            negative_prompt=request.negative_prompt,
-            batch_size=min(request.num, MOST_AT_ONCE),
-        )
+        if isinstance(start, KnownFrames):
+            overlap = request.known_frames or KNOWN_FRAMES
+            clips = sample_onwards(
+                pipe, prompts, settings, start, frames=frames, overlap=overlap, **common
+            )
+        else:
+            clips = pipe.many(prompts, settings, frames=request.frames, start=start, **common)
     notes = pipe.notes_on(request.prompt, request.negative_prompt)
     return SampledClips(clips, settings.fps, notes)
 
 
 def refine_clips(sampled: SampledClips, request: ClipRequest, refiner: ClipRefiner) -> SampledClips:
     """Clips with more frames or pixels; of the request count its prompt, seed and steps."""
-    settings = refiner.sample
+    fps = min(sampled.fps * refiner.frame_rate_ratio, MOST_FPS)
+    settings = replace(refiner.sample, fps=fps)
     if request.steps is not None:
         settings = replace(settings, steps=request.steps)
     prompts = [request.prompt] * len(sampled.clips)
     clips = refiner.many(sampled.clips, prompts, seed=request.seed, sample=settings)
     notes = dict.fromkeys((*sampled.notes, *refiner.notes_on(request.prompt)))
-    return SampledClips(clips, sampled.fps * refiner.frame_rate_ratio, tuple(notes))
+    return SampledClips(clips, fps, tuple(notes))
 
 
 def sample_settings(request: ClipRequest, usual: SampleConfig) -> SampleConfig:
@@ -133,6 +161,7 @@ def _given_settings(request: ClipRequest) -> dict[str, Any]:
         "guidance_interval",
         "feature_cache",
         "eta",
+        "strength",
         "fps",
         "size",
     )

@@ -5,7 +5,7 @@ The names of the fields are those of the arguments of `sample`, and of the value
 
 from dataclasses import dataclass
 
-from magicvideo_jax.core.checks import FieldError, at_least
+from magicvideo_jax.core.checks import FieldError, at_least, share
 from magicvideo_jax.core.text import is_utf8
 
 LONGEST_PROMPT = 10_000
@@ -31,6 +31,10 @@ class ClipRequest:
     """Least and largest share of diffusion time at which guidance applies."""
     feature_cache: int | None = None
     eta: float | None = None
+    strength: float | None = None
+    """0 to 1: how much a video is changed."""
+    known_frames: int | None = None
+    """Number of frames that a longer clip takes over from what it goes on with."""
     fps: float | None = None
     frames: int | None = None
     size: tuple[int, ...] | None = None
@@ -58,7 +62,25 @@ class ClipRequest:
                     f"{name} has {len(text)} letters: give at most {LONGEST_PROMPT}, of which a text "
                     "encoder reads the first few dozen words"
                 )
-        at_least(1, self, "num", "frames", "free_init")
+        at_least(1, self, "num", "frames", "free_init", "known_frames")
+        share(self, "strength")
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """Files that clips start from. They are no part of a `ClipRequest`, which may come from another machine."""
+
+    image: str = ""
+    """A picture that shall be the first frame."""
+    video: str = ""
+    """A clip that is edited where the request has a strength, and otherwise goes on."""
+
+    def __post_init__(self) -> None:
+        if self.image and self.video:
+            raise FieldError(f"image={self.image}: give it or video, not both")
+
+
+NO_SOURCE = SourceRequest()
 
 
 @dataclass(frozen=True)

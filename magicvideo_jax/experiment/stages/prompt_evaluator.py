@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from magicvideo_jax.core.keys import key_for
-from magicvideo_jax.core.types import Params
+from magicvideo_jax.core.types import KnownFrames, Params
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.evaluation.loss_by_time import loss_by_time
 from magicvideo_jax.evaluation.metrics import MetricInput, Scores, measure
@@ -30,13 +32,20 @@ class PromptEvaluator:
         *,
         objective: Objective,
         metrics: tuple[str, ...],
+        known: tuple[bool, ...] | None = None,
         as_images: bool = False,
     ):
-        """`objective` is the loss on held-out examples, `metrics` the names to measure by."""
+        """`objective` is the loss on held-out examples, `metrics` the names to measure by, and `known` which frames of
+        a held-out clip a sample is told."""
         self._experiment, self._tokenize, self._held_out = experiment, tokenize, held_out
-        self._metrics = metrics
+        self._metrics, self._known = metrics, known
         self._generator = Generator(
-            experiment, networks, tokenize, frames=held_out.frames, as_images=as_images
+            experiment,
+            networks,
+            tokenize,
+            frames=held_out.frames,
+            as_images=as_images,
+            starts=networks.start,
         )
         self._objective = jit(objective)
 
@@ -52,7 +61,10 @@ class PromptEvaluator:
         samples = self._generator.generate(params, self._request(prompts), label="evaluate")
         truths = [one.scene.truth for one in prompts if one.scene is not None]
         measured = MetricInput(
-            samples, truths=truths or None, held_out_loss=lambda: self._held_out_loss(params)
+            samples,
+            reference=None if self._known is None else self._held_out.clips(len(prompts)),
+            truths=truths or None,
+            held_out_loss=lambda: self._held_out_loss(params),
         )
         return {"clips": float(len(samples))} | measure(self._metrics, measured)
 
@@ -68,4 +80,10 @@ class PromptEvaluator:
             [one.prompt for one in prompts],
             [one.fps for one in prompts],
             seed=self._experiment.evaluate.seed,
+            clips=self._start(len(prompts)),
         )
+
+    def _start(self, number: int) -> KnownFrames | None:
+        if self._known is None or (clips := self._held_out.clips(number)) is None:
+            return None
+        return KnownFrames(clips, np.tile(self._known, (number, 1)))

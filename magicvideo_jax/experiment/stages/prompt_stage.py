@@ -9,6 +9,7 @@ from magicvideo_jax.experiment.held_out import HeldOut
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.stages.prompt_evaluator import PromptEvaluator
 from magicvideo_jax.experiment.stages.stage import Evaluator, Stage
+from magicvideo_jax.training.known_frame_patterns import KnownFramesConfig
 from magicvideo_jax.training.objectives import denoising_objective
 from magicvideo_jax.training.optimizer import Freeze
 from magicvideo_jax.training.step import Objective
@@ -41,6 +42,7 @@ class PromptStage(Stage):
             held_out,
             objective=loss,
             metrics=self.metrics_of(experiment),
+            known=self.known_frames(experiment),
             as_images=as_images,
         )
 
@@ -64,8 +66,10 @@ def unet_objective(
 
 
 def held_out_denoising(experiment: Experiment) -> Experiment:
-    """The experiment whose loss is comparable over runs: every caption is kept, times are uniform."""
-    weights = replace(experiment.denoising, caption_dropout=0.0, time_shift=1.0)
+    """The experiment whose loss is comparable over runs: every caption is kept, no frame known, times uniform."""
+    weights = replace(
+        experiment.denoising, caption_dropout=0.0, time_shift=1.0, known_frames=KnownFramesConfig()
+    )
     return replace(experiment, denoising=weights)
 
 

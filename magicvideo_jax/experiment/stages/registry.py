@@ -5,6 +5,7 @@ from magicvideo_jax.evaluation.metrics import METRICS
 from magicvideo_jax.experiment.config import Experiment, check_experiment, check_networks
 from magicvideo_jax.experiment.stages.consistency_distillation import ConsistencyDistillation
 from magicvideo_jax.experiment.stages.image_vae import ImageVAE
+from magicvideo_jax.experiment.stages.interpolation_stage import FrameInterpolationStage
 from magicvideo_jax.experiment.stages.stage import Stage
 from magicvideo_jax.experiment.stages.text_to_image import TextToImage
 from magicvideo_jax.experiment.stages.text_to_video import TextToVideo
@@ -12,7 +13,14 @@ from magicvideo_jax.experiment.stages.video_vae_stage import VideoVAE
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
-    for stage in (ImageVAE(), TextToImage(), TextToVideo(), VideoVAE(), ConsistencyDistillation())
+    for stage in (
+        ImageVAE(),
+        TextToImage(),
+        TextToVideo(),
+        FrameInterpolationStage(),
+        VideoVAE(),
+        ConsistencyDistillation(),
+    )
 }
 
 

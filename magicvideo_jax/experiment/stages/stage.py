@@ -58,6 +58,10 @@ class Stage:
         """Frames of an example."""
         return 1 if self.trains_single_images else experiment.data.frames
 
+    def known_frames(self, experiment: Experiment) -> tuple[bool, ...] | None:
+        """Frames of held-out clips that samples of them are told; None: none are."""
+        return None
+
     def check(self, experiment: Experiment) -> None:
         """Errors: `UserError` naming the config field for what this stage cannot train with."""
 
@@ -87,8 +91,10 @@ class Stage:
 
 
 def refuse_video_options(experiment: Experiment) -> None:
-    """Errors: `UserError` for options of the data that only text to video reads."""
+    """Errors: `UserError` for options that only text to video reads."""
     for name in ("joint_images", "uncaptioned_fraction"):
         value = getattr(experiment.data, name)
         if value:
             raise UserError(f"config.data.{name}={value}: for stage=video only; leave it out")
+    if experiment.denoising.known_frames.total:
+        raise UserError("config.denoising.known_frames: for stage=video only; leave it out")

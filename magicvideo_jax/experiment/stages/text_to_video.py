@@ -24,6 +24,12 @@ class TextToVideo(PromptStage):
             if temporal is not None and temporal.motion is not None:
                 limit = f"the motion modules have {most} positions: give at most {most}"
             raise UserError(f"config.data.frames={frames}: {limit}")
+        reads_known_frames = temporal is not None and temporal.known_frames
+        if experiment.denoising.known_frames.total and not reads_known_frames:
+            raise UserError(
+                "config.denoising.known_frames: the network is told of none: set "
+                "config.model.unet.temporal.known_frames=True"
+            )
 
     def objective(
         self, experiment: Experiment, networks: Networks, tokenize: Tokenize | None

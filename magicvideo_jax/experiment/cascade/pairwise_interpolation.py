@@ -1,0 +1,76 @@
+"""MagicVideo's frame interpolation: three frames between any two neighbours, all pairs of a clip at once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Array, Key, UInt8
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.types import KnownFrames, Params
+from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
+from magicvideo_jax.experiment.networks import SampleStart
+from magicvideo_jax.experiment.opening.initial_weights import InitialWeights
+from magicvideo_jax.sampling.interpolation import FRAMES_PER_KEYFRAME, between_ends
+from magicvideo_jax.sampling.keyframes import SampleConfig
+
+MOST_PAIRS = 16
+"""Pairs of keyframes in one batch: those of the paper's 16 frames."""
+
+
+class PairwiseInterpolation(ClipRefiner):
+    """A network of `configs/interpolation.py` samples what lies between two neighbours, told both.
+
+    The frames of the source come through as they are.
+    """
+
+    label = "interpolate"
+    negative_prompt = ""
+    frame_rate_ratio = FRAMES_PER_KEYFRAME
+
+    def __init__(self, initial: InitialWeights, name: str):
+        """See `ClipRefiner`."""
+        self.sample = initial.sample(name) or SampleConfig(steps=10, guidance=1.0)
+        super().__init__(initial, name)
+
+    def many(
+        self,
+        clips: UInt8[np.ndarray, "b t h w 3"],
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        sample: SampleConfig | None = None,
+    ) -> UInt8[np.ndarray, "b t2 h w 3"]:
+        """Clips of 4 (t - 1) + 1 frames."""
+        b, t, *size, _ = clips.shape
+        if t < 2:
+            raise UserError(
+                "--interpolation: a clip of 1 frame has nothing between: give --frames=16"
+            )
+        pairs = _pairs(clips)
+        sampled = self.refine_at_once(
+            pairs,
+            [prompt for prompt in prompts for _ in range(t - 1)],
+            frames=FRAMES_PER_KEYFRAME + 1,
+            size=(size[0], size[1]),
+            seed=seed,
+            sample=sample,
+            batch_size=min(MOST_PAIRS, b * (t - 1)),
+        )
+        frames = between_ends(sampled, pairs.pixels[:, [0, -1]])
+        # The last of a pair is the first of the next.
+        frames = frames[:, :-1].reshape(b, -1, *clips.shape[2:])
+        return np.concatenate([frames, clips[:, -1:]], axis=1)
+
+    def starts(self, params: Params, clips: KnownFrames, keys: Key[Array, "b"]) -> SampleStart:
+        """The ends of each pair, as frames that are known."""
+        return self.networks.start(params, clips, keys)
+
+
+def _pairs(clips: UInt8[np.ndarray, "b t h w 3"]) -> KnownFrames:
+    """Neighbouring frames as the first and the last of short clips, all of one clip after the other."""
+    b, t, *shape = clips.shape
+    frames = FRAMES_PER_KEYFRAME + 1
+    pixels = np.zeros((b, t - 1, frames, *shape), np.uint8)
+    pixels[:, :, 0], pixels[:, :, -1] = clips[:, :-1], clips[:, 1:]
+    ends = np.isin(np.arange(frames), (0, frames - 1))
+    return KnownFrames(pixels.reshape(-1, frames, *shape), np.tile(ends, (b * (t - 1), 1)))
