@@ -1,10 +1,11 @@
 """Clips that start from pictures and clips, measured on held-out drawn scenes.
 
-python benchmarks/known_frames.py --workdir RUN [--clips 64] [--seed 2001]
+python benchmarks/known_frames.py --workdir RUN [--interpolation RUN] [--clips 64] [--seed 2001]
 
 RUN is a run of `configs/t2v.py:known_frames`, or the embedded video model. Lines of JSON: clips of pictures (PSNR of
 the first frame, captions read back), clips that go on for 48 frames (shape and colour of the last 16; the step from
-frame to frame where windows meet over that within them), and edited clips (distance from the source by strength).
+frame to frame where windows meet over that within them), edited clips (distance from the source by strength), and
+interpolation (PSNR of inserted frames of drawn clips beside blending; captions read back from 16 and from 61 frames).
 """
 
 import argparse
@@ -16,7 +17,9 @@ import numpy as np
 from magicvideo_jax.core.types import EditedClips, KnownFrames
 from magicvideo_jax.data.drawn.shape_clips import draw_clip, held_out_scenes
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
+from magicvideo_jax.evaluation.inserted_frames import inserted_frames
 from magicvideo_jax.evaluation.psnr import psnr
+from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
 from magicvideo_jax.experiment.pipeline import load
 from magicvideo_jax.experiment.requests.continuation import KNOWN_FRAMES, sample_onwards
 
@@ -27,6 +30,7 @@ def main() -> None:
     """Sample and print a line for each kind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", default="embedded_video")
+    parser.add_argument("--interpolation", default="", help="a run of configs/interpolation.py")
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--seed", type=int, default=2001, help="of the held-out scenes")
     parser.add_argument("--batch_size", type=int, default=8)
@@ -66,6 +70,16 @@ def main() -> None:
         edited = pipe.many(other, replace(sample, strength=strength), start=source, **common)
         distances[f"{strength:g}"] = np.abs(edited.astype(float) - clips).mean()
     say("edited", distance_in_levels_by_strength=distances)
+
+    if asked.interpolation:
+        refiner = load_interpolation(asked.workdir, unet=asked.interpolation)
+        quick = [replace(scene, fps=4 * scene.fps) for scene in scenes]
+        drawn = np.stack([draw_clip(scene, frames=5, size=size).pixels for scene in quick])
+        inserted = refiner.many(drawn[:, [0, 4]], prompts)
+        say("interpolation", **inserted_frames(inserted, drawn))
+        keyframes = pipe.many(prompts, sample, **common)
+        say("16 frames", **caption_accuracy(list(keyframes), truths))
+        say("61 frames", **caption_accuracy(list(refiner.many(keyframes, prompts)), truths))
 
 
 def say(what: str, **numbers: object) -> None:

@@ -17,6 +17,9 @@ arguments.add_argument("--frames", type=int, default=4)
 arguments.add_argument("--size", type=int, default=32)
 arguments.add_argument("--rounds", type=int, default=4)
 arguments.add_argument("--threads", type=int, default=2)
+arguments.add_argument(
+    "--cpu_time", action="store_true", help="CPU time instead of wall clock, for a busy machine"
+)
 asked = arguments.parse_args()
 
 # Before either library makes its thread pool.
@@ -71,6 +74,8 @@ print(
             "latents": asked.size,
             "threads": asked.threads,
         }
-        | side_by_side(ours, theirs, names=("jax", "torch"), rounds=asked.rounds)
+        | side_by_side(
+            ours, theirs, names=("jax", "torch"), rounds=asked.rounds, cpu_time=asked.cpu_time
+        )
     )
 )

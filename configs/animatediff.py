@@ -16,8 +16,8 @@ identities.
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Component, Experiment, config_dict
+from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.models.temporal import ANIMATEDIFF_V3, MotionModuleConfig, animatediff
-from magicvideo_jax.models.unet import Remat
 from magicvideo_jax.training.lora import LoRALayers
 from magicvideo_jax.training.optimizer import Freeze
 

@@ -13,8 +13,8 @@ from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.known_schedules import LAVIE_NOISE
 from magicvideo_jax.experiment.config import Experiment, config_dict
+from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.models.temporal import LAVIE
-from magicvideo_jax.models.unet import Remat
 from magicvideo_jax.sampling.keyframes import Sampler
 from magicvideo_jax.training.optimizer import Freeze
 

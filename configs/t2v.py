@@ -8,13 +8,15 @@ python -m magicvideo_jax.train --config=configs/t2v.py:few --workdir=DIR --confi
 python -m magicvideo_jax.train --config=configs/t2v.py:known_frames --workdir=DIR   the same, for clips of pictures
 python -m magicvideo_jax.train --config=configs/t2v.py:emoji --workdir=DIR --config.init_from=T2I_DIR    examples
 python -m magicvideo_jax.train --config=configs/t2v.py:sd15 --workdir=DIR --config.init_from=SD_WEIGHTS
+                                             the paper's model, on many chips; :sd15_h100 and :sd15_v5e are for one chip
 """
 
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Component, Experiment, config_dict
+from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, TemporalMask
-from magicvideo_jax.models.unet import Remat
+from magicvideo_jax.training.optimizer import Freeze
 
 
 def get_config(preset: str = ""):
@@ -64,10 +66,19 @@ def get_config(preset: str = ""):
                 config.optim.update(lr=1e-3, temporal_lr=5e-3)
         case "sd15":
             stable_diffusion(config)
+        case "sd15_h100":  # one of 80 GB; `plan --topology=h100 --remat=auto` chooses so
+            stable_diffusion(config)
+            config.model.remat = Remat.NONE.value
+            config.train.batch_size = 11
+        case "sd15_v5e":  # one chip, which the whole state does not fit; --topology=v5e:1x1
+            stable_diffusion(config)
+            config.model.remat = Remat.DOTS.value
+            config.train.batch_size = 2
+            config.optim.freeze = Freeze.TEMPORAL.value
         case _:
             raise UserError(
                 f"--config=configs/t2v.py:{preset}: the presets are long, scratch, few, known_frames, emoji, "
-                "emoji_all and sd15, or none"
+                "emoji_all, sd15, sd15_h100 and sd15_v5e, or none"
             )
     return config
 

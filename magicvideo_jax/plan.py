@@ -3,11 +3,13 @@
 Compiles the training step for TPUs that need not be there (`pip install -r requirements-plan.txt`; minutes), and says
 what a chip holds, computes and sends; `--what=sample` does so for the program that makes clips. `--topology=h100:8` is
 for GPUs that need not be there (requirements-plan-cuda.txt), and adds kernels, their bytes and an estimate of the time.
+`--remat=auto` compiles the step with one kind of rematerialisation after another, until one fits the chip's memory.
 `--quick` says what is held before activations, in seconds and without a compiler. `--table` does so for slices of v5e,
 v5p and v6e from 8 chips on, and shows what was compiled before.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -28,6 +30,9 @@ SLICES = flags.DEFINE_integer(
 )
 WHAT = flags.DEFINE_enum("what", "step", ["step", "sample"], "Training, or making clips.")
 QUICK = flags.DEFINE_bool("quick", False, "From shapes alone: compile nothing.")
+REMAT = flags.DEFINE_enum(
+    "remat", None, ["auto"], "Choose the config.model.remat that recomputes least and fits."
+)
 TABLE = flags.DEFINE_bool("table", False, "Many topologies (or those of --topology=A,B), quickly.")
 FSDP = flags.DEFINE_list("fsdp", ["1", "8", "32"], "With --table: sizes of mesh.fsdp.")
 CLIPS = flags.DEFINE_list("clips", ["1"], "With --table: examples a chip.")
@@ -59,6 +64,10 @@ def plan() -> None:
         raise UserError(
             f"--what={WHAT.value}: a table is of steps; give --topology without --table"
         )
+    if REMAT.value and (QUICK.value or TABLE.value or WHAT.value != "step"):
+        raise UserError(
+            "--remat=auto compiles training steps: give it without --quick, --table and --what"
+        )
     fsdp, clips = (_numbers(flag) for flag in (FSDP, CLIPS))
 
     import jax
@@ -71,6 +80,7 @@ def plan() -> None:
     from magicvideo_jax.planning.plan_text import plan_lines, plan_table
     from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep_plans
     from magicvideo_jax.planning.programs import ProgramKind
+    from magicvideo_jax.planning.remat_choice import choose_remat
     from magicvideo_jax.planning.topology import parse_topology
 
     experiment = fit_to_weights(read_experiment(CONFIG.value))
@@ -80,6 +90,8 @@ def plan() -> None:
         text = plan_table(plans)
     else:
         on = parse_topology(str(TOPOLOGY.value), slices=SLICES.value)
+        if REMAT.value:
+            experiment = choose_remat(experiment, on, report=partial(print, flush=True))
         plans = [
             (quick_plan if QUICK.value else compiled_plan)(experiment, on, ProgramKind(WHAT.value))
         ]

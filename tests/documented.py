@@ -72,6 +72,25 @@ RULES = (
         f"{_VIDEO} --config.data.size=32",
     ),
     Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/t2v\.py:known_frames ",
+        How.VERB,
+        f"{_STEP} {_SCORES} --config.data.frames=8 --config.evaluate.metrics=\"('motion',)\" {_DRAWN} "
+        "--config.vae_from= --config.data.precompute_examples=1",
+        is_slow=True,
+    ),
+    Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/interpolation\.py ",
+        How.VERB,
+        f"{_STEP} {_SCORES} {_DRAWN} --config.data.precompute_examples=1",
+        is_slow=True,
+    ),
+    Rule(
+        r"^python -m magicvideo_jax\.sample .*(runs/(told|between)|--strength)",
+        How.VERB,
+        "--steps=2",
+        is_slow=True,
+    ),
+    Rule(
         r"^python -m magicvideo_jax\.train --config=configs/animatediff\.py:minutes ",
         How.VERB,
         f"{_VIDEO} {_DRAWN} --config.data.precompute_examples=1",
@@ -153,13 +172,15 @@ FILES = (
     "v3_sd15_mm.ckpt",
     "mm_sd_v15_v2.ckpt",
     "style.safetensors",
+    "heart.png",
+    "heart.mp4",
     "lavie_base.pt",
     "lavie_interpolation.pt",
     "lavie_vsr.pt",
     "X4_UPSCALER",
 )
-"""Files that people bring: four clips with captions, a tiny Stable Diffusion in one file, and tiny
-weights of AnimateDiff, LaVie and a LoRA that fit it."""
+"""Files that people bring: a picture and five clips, four with captions, a tiny Stable Diffusion in one
+file, and tiny weights of AnimateDiff, LaVie and a LoRA that fit it."""
 
 _PREPARE = "python -m magicvideo_jax.prepare --videos=clips --captions=clips.csv"
 _CONVERT = "python -m magicvideo_jax.convert v1-5-pruned.safetensors"
@@ -180,6 +201,8 @@ MADE_BY = {
     "runs/motion_lora": f"{_TRAIN} --config=configs/animatediff.py:lora --workdir=runs/motion_lora "
     "--config.init_from=sd15 --config.motion_from=mm_sd_v15_v2.ckpt "
     "--config.data.sources=\"({'path': 'clips_set'},)\"",
+    "runs/told": f"{_TRAIN} --config=configs/t2v.py:known_frames --workdir=runs/told",
+    "runs/between": f"{_TRAIN} --config=configs/interpolation.py --workdir=runs/between",
     "runs/video_vae": f"{_TRAIN} --config=configs/video_vae.py --workdir=runs/video_vae",
 }
 """Outputs of documented commands that other commands read, each with the command that makes it."""

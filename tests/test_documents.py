@@ -31,6 +31,7 @@ from documented import (
     pieces,
 )
 from packaging.requirements import Requirement
+from PIL import Image
 from verbs_in_process import run_main
 
 from magicvideo_jax.experiment.config import Experiment, config_dict
@@ -106,6 +107,10 @@ def bring(name: str) -> None:
             Path(name).mkdir()
             for i in range(4):
                 write_clip(Path(name) / f"{i}.mp4")
+        case "heart.mp4":
+            write_clip(Path(name))
+        case "heart.png":
+            Image.new("RGB", (48, 64), "red").save(name)
         case "clips.csv":
             rows = [f"{i}.mp4,a red heart moving left" for i in range(4)]
             Path(name).write_text("\n".join(["video,caption", *rows]) + "\n")

@@ -5,6 +5,9 @@
 The first frame known makes a clip of a picture, the first and the last what lies between two, and
 the first k go on with a clip. Where no frame is known, all channels are zero, which a network
 trained with them reads as if it were given none.
+
+A sampler's own latents of known frames are about those it was given: in the end the given ones take
+their place.
 """
 
 import jax.numpy as jnp
@@ -17,3 +20,10 @@ def known_frame_channels(
     """Latents and mask of known frames (eq. 1), with c2 = c + 1."""
     mask = jnp.broadcast_to(is_known[:, :, None, None, None], (*z.shape[:-1], 1))
     return jnp.concatenate([jnp.where(mask, z, 0), mask.astype(z.dtype)], axis=-1)
+
+
+def with_known_frames(
+    z: Float[Array, "b t h w c"], given: Float[Array, "b t h w c2"]
+) -> Float[Array, "b t h w c"]:
+    """Latents in which known frames are those of the channels `given` (eq. 1)."""
+    return jnp.where(given[..., -1:] > 0, given[..., :-1], z).astype(z.dtype)

@@ -17,8 +17,9 @@ from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
+from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.models.temporal import MotionNorm
-from magicvideo_jax.models.unet import Remat, UNetConfig
+from magicvideo_jax.models.unet import UNetConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.parallel.mesh import MeshConfig
 from magicvideo_jax.sampling.decoding import DecodeConfig

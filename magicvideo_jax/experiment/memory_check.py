@@ -16,7 +16,7 @@ from magicvideo_jax.data.loader import PREFETCHED_BATCHES
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run, bytes_by_part
-from magicvideo_jax.models.unet import Remat
+from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.parallel.mesh import abstract_mesh, batch_shards
 from magicvideo_jax.runtime.compilation import out_of_memory_in_one_line
 from magicvideo_jax.training.optimizer import Freeze
@@ -115,7 +115,10 @@ def suggest_smaller_step(run: AbstractRun) -> Iterator[str]:
     if train.batch_size % (2 * train.accumulate * shards) == 0:
         yield f"--config.train.accumulate={2 * train.accumulate} (half the activations, same step)"
     if experiment.model.remat is not Remat.FULL:
-        yield "--config.model.remat=full (a third more arithmetic, same step)"
+        yield (
+            "--config.model.remat=full (a third more arithmetic, same step; dots and large recompute "
+            "less and keep more)"
+        )
     if mesh.shape["fsdp"] < shards:
         yield f"--config.mesh.fsdp={shards} (the state sharded over all devices)"
     if train.batch_size > shards:

@@ -40,6 +40,8 @@ class SampleStart(NamedTuple):
     """Channels that the network reads beside its latents: known frames, or small pictures."""
     noise_level: Int[Array, "b"] | None = None
     """Time of the noise in `given`, for an upscaler."""
+    has_known: bool = False
+    """Whether `given` are known frames, which the clips shall have."""
     z0: Float[Array, "b t h w c"] | None = None
     """Clean latents to which the first noise is added, of clips that are edited (SDEdit, Meng et al. 2108.01073)."""
 
@@ -129,7 +131,7 @@ class Networks:
             return SampleStart(pictures, clips.noise_level)
         z = self.encode_each(params, clips.pixels, keys)
         if isinstance(clips, KnownFrames):
-            return SampleStart(given=known_frame_channels(z, clips.is_known))
+            return SampleStart(given=known_frame_channels(z, clips.is_known), has_known=True)
         return SampleStart(z0=z)
 
     def decode(

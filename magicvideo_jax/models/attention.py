@@ -1,12 +1,16 @@
 """Attention, softmax(q k^T / sqrt(d)) v (Vaswani et al. 1706.03762, eq. 1), by platform.
 
-    keys       CPU                        CUDA                        TPU and others
-    <= 32      plain                      plain, narrow gradient      plain
-    <= 128     plain                      cuDNN, else as above        plain
-    more       one head at a time         cuDNN, else as above        plain
+    keys       CPU                        CUDA                        TPU               others
+    <= 32      plain                      plain, narrow gradient      plain             plain
+    <= 128     plain                      cuDNN, else as above        plain             plain
+    < 1024     one head at a time         cuDNN, else as above        plain             plain
+    more       one head at a time         cuDNN, else as above        splash or plain   plain
 
 All implementations compute scores, softmax and its sum in float32, whatever the dtype, like
 `attend_heads`.
+
+Attention over the at most 32 frames of a clip, in bfloat16 or float16, is one kernel on CUDA from
+compute capability 8.0 on (`frame_kernel`), and plain elsewhere.
 """
 
 import functools
@@ -18,7 +22,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from magicvideo_jax.models.attend_head import attend_head
 from magicvideo_jax.models.attend_heads import attend_heads, attend_heads_narrow
+from magicvideo_jax.models.splash_attention import has_blocks, splash_attention
+from magicvideo_jax.parallel.device_shards import has_own_shards, on_own_shards
 from magicvideo_jax.runtime.traced_gpu import compute_capability
 
 # Temporal attention over 16 frames: a fused kernel would pad to its tile of 64 or 128 and save
@@ -28,6 +35,8 @@ SHORT_KEYS = 32
 # as 77 text tokens), equal at 256, and 2 to 3 times slower at 1,024, where its (b, n, l, m) scores
 # exceed the cache.
 PLAIN_KEYS_ON_CPU = 128
+# On a TPU, below 1,024 keys, scores are a sixteenth or less of what they are there.
+LONG_KEYS_ON_TPU = 1024
 # 4 MB of float32 scores, the 1,024 x 1,024 of one head at 256 px. More queries are processed in
 # pieces.
 MAX_SCORES = 1 << 20
@@ -57,9 +66,66 @@ def attend(
     on_cuda = _choose_on_cuda(q, k, masked=mask is not None, has_bias=bias is not None)
     is_long = k.shape[-3] > PLAIN_KEYS_ON_CPU and bias is None
     on_cpu = _head_by_head if is_long else _plain
-    if on_cuda is on_cpu is _plain:
+    on_tpu = _splash if _is_for_splash(q, k, mask, bias) else _plain
+    if on_cuda is on_cpu is on_tpu is _plain:
         return _plain(q, k, v, mask, bias)
-    return jax.lax.platform_dependent(q, k, v, mask, bias, cpu=on_cpu, cuda=on_cuda, default=_plain)
+    return jax.lax.platform_dependent(
+        q, k, v, mask, bias, cpu=on_cpu, cuda=on_cuda, tpu=on_tpu, default=_plain
+    )
+
+
+def attend_frames(
+    q: Float[Array, "b t p n d"],
+    k: Float[Array, "b f p n d"],
+    v: Float[Array, "b f p n d"],
+    mask: Bool[Array, "#t #f"] | None = None,
+    bias: Float[Array, "n t f"] | None = None,
+) -> Float[Array, "b t p n d"]:
+    """Attention of each pixel from `t` to `f` frames of its clip, with arguments as for `attend`."""
+    if not _fits_frame_kernel(q, k):
+        return _attend_by_pixel(q, k, v, mask, bias)
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (q.shape[1], k.shape[1]))
+    return jax.lax.platform_dependent(
+        q, k, v, mask, bias, cuda=_frame_kernel, default=_attend_by_pixel
+    )
+
+
+def _attend_by_pixel(
+    q: Float[Array, "b t p n d"],
+    k: Float[Array, "b f p n d"],
+    v: Float[Array, "b f p n d"],
+    mask: Bool[Array, "#t #f"] | None,
+    bias: Float[Array, "n t f"] | None,
+) -> Float[Array, "b t p n d"]:
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    return jnp.swapaxes(attend(q, k, v, mask, bias), 1, 2)
+
+
+def _fits_frame_kernel(q: Array, k: Array) -> bool:
+    capability = compute_capability()
+    return (
+        capability is not None
+        and float(capability) >= 8
+        and q.dtype in (jnp.bfloat16, jnp.float16)
+        and q.shape[1] == k.shape[1] <= SHORT_KEYS
+        and has_own_shards(q.shape[:3], shared_axis=2)
+    )
+
+
+def _frame_kernel(
+    q: Float[Array, "b t p n d"],
+    k: Float[Array, "b f p n d"],
+    v: Float[Array, "b f p n d"],
+    mask: Bool[Array, "t f"] | None,
+    bias: Float[Array, "n t f"] | None,
+) -> Float[Array, "b t p n d"]:
+    # Pallas takes a fifth of a second to import: programs for GPUs alone need it.
+    from magicvideo_jax.models.frame_kernel import attend_frames_in_kernel
+
+    # Where one product computed all three (`layers.project`), XLA sees that this is its result.
+    qkv = jnp.stack([q, k, v], axis=3)
+    return on_own_shards(attend_frames_in_kernel, qkv, shared_axis=2, replicated=(mask, bias))
 
 
 def _plain(
@@ -103,9 +169,8 @@ def _in_pieces(
 ) -> Float[Array, "l d"]:
     """Attention of one head, in equal pieces of queries whose scores number at most `MAX_SCORES`."""
     pieces = math.ceil(len(q) * len(k) / MAX_SCORES)
-    attend_piece = jax.checkpoint(attend_heads)
     if pieces == 1:
-        return attend_piece(q, k, v, mask)
+        return attend_head(q, k, v, mask)
     piece = math.ceil(len(q) / pieces)
     padding = piece * pieces - len(q)  # queries of zeros, dropped below
 
@@ -113,7 +178,7 @@ def _in_pieces(
         return jnp.pad(x, ((0, padding), (0, 0))).reshape(pieces, piece, -1)
 
     parts = (split(q), None if mask is None else split(mask))
-    return jax.lax.map(lambda part: attend_piece(part[0], k, v, part[1]), parts).reshape(
+    return jax.lax.map(lambda part: attend_head(part[0], k, v, part[1]), parts).reshape(
         -1, q.shape[-1]
     )[: len(q)]
 
@@ -142,6 +207,24 @@ def _cudnn(
         implementation="cudnn",
     )
     return values[:, :queries].reshape(q.shape)
+
+
+def _is_for_splash(q: Array, k: Array, mask: Array | None, bias: Array | None) -> bool:
+    queries, keys, d = q.shape[-3], k.shape[-3], q.shape[-1]
+    is_plain = mask is None and bias is None
+    is_long = keys >= LONG_KEYS_ON_TPU and has_blocks(queries, keys, d)
+    return is_plain and is_long and has_own_shards(q.shape[:-3])
+
+
+def _splash(
+    q: Float[Array, "*b l n d"],
+    k: Float[Array, "*b m n d"],
+    v: Float[Array, "*b m n d"],
+    mask: None = None,
+    bias: None = None,
+) -> Float[Array, "*b l n d"]:
+    """Flash attention on each device's clips and frames."""
+    return on_own_shards(splash_attention, q, k, v)
 
 
 def _choose_on_cuda(

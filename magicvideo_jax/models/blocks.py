@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, GroupNorm, LayerNorm, Linear, Padding, gelu, upsample
+from magicvideo_jax.models.remat import keep_product
 from magicvideo_jax.models.rows import broadcast_pixels, materialise
 from magicvideo_jax.models.temporal_places import Place, Site, TemporalLayer, WithPlaces
 
@@ -244,5 +245,10 @@ class Upsampler(nnx.Module):
     def __call__(
         self, z: Float[Array, "*b h w c"], size: tuple[int, int] | None = None
     ) -> Float[Array, "*b h2 w2 c"]:
-        doubled = upsample(z)
-        return self.conv(doubled if size is None else doubled[..., : size[0], : size[1], :])
+        # The backward pass keeps z, not the convolution's input, which is four times as large.
+        @jax.checkpoint
+        def convolve(z: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
+            doubled = upsample(z)
+            return self.conv(doubled if size is None else doubled[..., : size[0], : size[1], :])
+
+        return keep_product(convolve(z), inputs=z.shape[-1])

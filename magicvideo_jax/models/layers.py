@@ -15,8 +15,10 @@ from jaxtyping import Array, Float, Int
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.group_norm import Elementwise, group_norm
 from magicvideo_jax.models.layer_norm import layer_norm
+from magicvideo_jax.models.remat import keep_product
 from magicvideo_jax.models.rows import add_bias, broadcast_channels
 from magicvideo_jax.parallel.constraints import cast_kernel, gather_parameter
+from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
 
 
 class Linear(nnx.Module):
@@ -48,7 +50,24 @@ class Linear(nnx.Module):
         y = rows @ gather_parameter(self.kernel[...].astype(x.dtype))[:, columns]
         if hasattr(self, "bias"):
             y = y + broadcast_channels(self.bias[columns], y)
-        return y.reshape(*x.shape[:-1], -1)
+        return keep_product(y, inputs=x.shape[-1]).reshape(*x.shape[:-1], -1)
+
+
+def project(x: Float[Array, "*b i"], *layers: Linear, heads: int) -> list[Float[Array, "*b n d"]]:
+    """Outputs of linear layers of one width without biases, divided into heads.
+
+    For GPUs they are slices of one product, which reads x once, as does its gradient: for kernels
+    that read that product whole. XLA would copy the slices for others.
+    """
+    if x.dtype == jnp.float32 or not is_traced_for_gpu():
+        return [layer(x).reshape(*x.shape[:-1], heads, -1) for layer in layers]
+    kernels = [gather_parameter(layer.kernel[...].astype(x.dtype)) for layer in layers]
+    outputs = x.reshape(-1, x.shape[-1]) @ jnp.concatenate(kernels, axis=1)
+    outputs = outputs.reshape(*x.shape[:-1], len(layers), -1)
+    outputs = keep_product(outputs, inputs=x.shape[-1])
+    outputs = outputs.reshape(*outputs.shape[:-1], heads, -1)
+    parts = jax.lax.split(outputs, [1] * len(layers), axis=x.ndim - 1)
+    return [jnp.squeeze(part, -3) for part in parts]
 
 
 class Padding(Enum):
@@ -93,7 +112,7 @@ class Conv(nnx.Module):
         )
         if hasattr(self, "bias"):
             y = add_bias(y, self.bias[...])
-        return y.reshape(*x.shape[:-3], *y.shape[-3:])
+        return keep_product(y, inputs=x.shape[-1]).reshape(*x.shape[:-3], *y.shape[-3:])
 
 
 class FrameConv(nnx.Module):
@@ -117,7 +136,8 @@ class FrameConv(nnx.Module):
             padding=((around, around), (0, 0)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return (y + broadcast_channels(self.bias[...], y)).reshape(b, t, h, w, -1)
+        y = y + broadcast_channels(self.bias[...], y)
+        return keep_product(y, inputs=c).reshape(b, t, h, w, -1)
 
 
 class GroupNorm(nnx.Module):

@@ -4,6 +4,7 @@ fastest.
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
@@ -14,14 +15,20 @@ from magicvideo_jax.runtime.traced_gpu import is_traced_for_gpu
 # training step a third faster.
 def broadcast_rows(vector: Float[Array, "*b c"], rows: int) -> Float[Array, "*b r c"]:
     """Broadcast a vector to `rows` rows."""
-    ones = jnp.ones((rows,), vector.dtype)
-    return jnp.einsum("r,...c->...rc", ones, vector, precision=jax.lax.Precision.HIGHEST)
+    ones = _ones(vector.shape[:-1], rows, vector.dtype)
+    return jnp.einsum("...r,...c->...rc", ones, vector, precision=jax.lax.Precision.HIGHEST)
 
 
 def sum_rows(x: Float[Array, "*b r c"]) -> Float[Array, "*b c"]:
     """Sum over rows."""
-    ones = jnp.ones((x.shape[-2],), x.dtype)
-    return jnp.einsum("r,...rc->...c", ones, x, precision=jax.lax.Precision.HIGHEST)
+    ones = _ones(x.shape[:-2], x.shape[-2], x.dtype)
+    return jnp.einsum("...r,...rc->...c", ones, x, precision=jax.lax.Precision.HIGHEST)
+
+
+def _ones(batch: tuple[int, ...], rows: int, dtype: DTypeLike) -> Float[Array, "*b r"]:
+    # Ones of each image make a batched product. With the same ones for all XLA:CPU transposes the
+    # images into one matrix first, and computes what they come from at strides that miss the cache.
+    return jnp.ones((rows,) if is_traced_for_gpu() else (*batch, rows), dtype)
 
 
 def broadcast_channels(

@@ -11,9 +11,9 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from magicvideo_jax.models.attention import attend
+from magicvideo_jax.models.attention import attend_frames
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear
+from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear, project
 from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, TemporalMask
 from magicvideo_jax.parallel.constraints import shard_activations
 
@@ -49,27 +49,24 @@ class TemporalAttention(nnx.Module):
         # Pixels are one axis while sharding moves from frames to pixels: more mesh sizes divide h
         # w than h.
         flat = shard_activations(rearrange(frames, "b f h w c -> b f (h w) c"))
-        tokens = self.norm(shard_activations(rearrange(flat, "b f p c -> b p f c")))
+        tokens = self.norm(shard_activations(flat, axis=2))
         if self.position is PositionEncoding.LEARNED:
-            tokens = tokens + self.positions[None, None, :count].astype(tokens.dtype)
-        q, k, v = (
-            rearrange(projected, "b p f (n d) -> b p f n d", n=self.heads)
-            for projected in (
-                self.to_q(tokens[:, :, count - t :]),
-                self.to_k(tokens),
-                self.to_v(tokens),
-            )
-        )
+            tokens = tokens + self.positions[None, :count, None].astype(tokens.dtype)
+        if t == count:
+            q, k, v = project(tokens, self.to_q, self.to_k, self.to_v, heads=self.heads)
+        else:
+            (q,) = project(tokens[:, count - t :], self.to_q, heads=self.heads)
+            k, v = project(tokens, self.to_k, self.to_v, heads=self.heads)
         if self.position is PositionEncoding.ROPE:
             q, k = apply_rope(q, first=count - t), apply_rope(k)
         attended = (
             attend_directed_post_softmax(q, k, v)
             if self.mask is TemporalMask.POST_SOFTMAX
-            else attend(q, k, v, mask, self._bias(t, count))
+            else attend_frames(q, k, v, mask, self._bias(t, count))
         )
-        residual = shard_activations(self.to_out(rearrange(attended, "b p t n d -> b p t (n d)")))
+        residual = self.to_out(rearrange(attended, "b t p n d -> b t p (n d)"))
         return rearrange(
-            shard_activations(rearrange(residual, "b p t c -> b t p c")),
+            shard_activations(shard_activations(residual, axis=2)),
             "b t (h w) c -> b t h w c",
             h=h,
         )
@@ -105,26 +102,24 @@ def directed_mask(t: int) -> Bool[Array, "t t"]:
 
 
 def attend_directed_post_softmax(
-    q: Float[Array, "*b t n d"], k: Float[Array, "*b t n d"], v: Float[Array, "*b t n d"]
-) -> Float[Array, "*b t n d"]:
-    """Attention masked after the softmax, so that rows do not sum to 1
+    q: Float[Array, "b t p n d"], k: Float[Array, "b t p n d"], v: Float[Array, "b t p n d"]
+) -> Float[Array, "b t p n d"]:
+    """Attention over frames masked after the softmax, so that rows do not sum to 1
     (`TemporalMask.POST_SOFTMAX`).
     """
     scores = (
-        jnp.einsum("...ind,...jnd->...nij", q, k, preferred_element_type=jnp.float32)
+        jnp.einsum("bipnd,bjpnd->bpnij", q, k, preferred_element_type=jnp.float32)
         * q.shape[-1] ** -0.5
     )
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))
     weights = weights / weights.sum(-1, keepdims=True)
-    weights = weights * directed_mask(q.shape[-3]).reshape(
-        (1,) * (weights.ndim - 2) + (q.shape[-3],) * 2
-    )
-    return jnp.einsum("...nij,...jnd->...ind", weights.astype(v.dtype), v)
+    weights = weights * directed_mask(q.shape[1])[None, None, None]
+    return jnp.einsum("bpnij,bjpnd->bipnd", weights.astype(v.dtype), v)
 
 
 def apply_rope(
-    x: Float[Array, "*b t n d"], *, first: int = 0, rotated: int = 32
-) -> Float[Array, "*b t n d"]:
+    x: Float[Array, "b t p n d"], *, first: int = 0, rotated: int = 32
+) -> Float[Array, "b t p n d"]:
     """Apply rotary position embedding over frames (Su et al. 2104.09864) to the first channels of
     each head.
 
@@ -132,8 +127,8 @@ def apply_rope(
     """
     rotated = min(rotated, x.shape[-1] // 2 * 2)
     frequency = 10_000.0 ** (-jnp.arange(0, rotated, 2, dtype=jnp.float32) / rotated)
-    angle = (first + jnp.arange(x.shape[-3], dtype=jnp.float32))[:, None] * frequency[None]
-    angle = angle.reshape((1,) * (x.ndim - 3) + (x.shape[-3], 1, rotated // 2))
+    angle = (first + jnp.arange(x.shape[1], dtype=jnp.float32))[:, None] * frequency[None]
+    angle = angle[None, :, None, None]
     even, odd = x[..., 0:rotated:2].astype(jnp.float32), x[..., 1:rotated:2].astype(jnp.float32)
     rotation = jnp.stack(
         [

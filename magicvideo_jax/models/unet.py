@@ -8,7 +8,6 @@ by frame; only norms over frames (`TemporalConfig.norm_over_frames`) change it a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from magicvideo_jax.core.checks import at_least, divides, not_empty
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Downsampler, ResnetBlock, SpatialTransformer, Upsampler
 from magicvideo_jax.models.layers import Conv, Embedding, EmbeddingMLP, GroupNorm, Padding
+from magicvideo_jax.models.remat import Remat, rematerialised
 from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.models.temporal_layers import temporal_layers
 from magicvideo_jax.models.temporal_places import Place, Site, TemporalLayer, WithPlaces
@@ -103,23 +103,6 @@ SD2 = UNetConfig(
 )
 
 _EPS = 1e-5
-
-
-class Remat(Enum):
-    """Activations of a block that are kept for the backward pass. All others are recomputed."""
-
-    NONE = "none"
-    """All activations."""
-    DOTS = "dots"
-    """Results of matrix products."""
-    FULL = "full"
-    """Only the inputs of blocks: least memory, about a third more computation."""
-
-
-_POLICY = {
-    Remat.DOTS: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    Remat.FULL: jax.checkpoint_policies.nothing_saveable,
-}
 
 
 class VideoUNet(nnx.Module):
@@ -240,9 +223,7 @@ class VideoUNet(nnx.Module):
             def forward(*inputs: Float[Array, "..."]) -> Float[Array, "..."]:
                 return shard_activations(stage(*inputs))
 
-            if self.remat is Remat.NONE:
-                return forward(h, emb, text)
-            return jax.checkpoint(forward, policy=_POLICY[self.remat])(h, emb, text)
+            return rematerialised(forward, self.remat)(h, emb, text)
 
         z = shard_activations(z).astype(self.dtype)
         h = self.conv_in(z[..., : self.channels_in])

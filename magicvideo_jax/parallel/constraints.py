@@ -9,6 +9,7 @@ whole clips.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +24,16 @@ BATCH_AXES, FRAMES_AXIS = ("data", "fsdp"), "frames"
 """Mesh axes over which a batch is sharded, and the mesh axis over which one clip is."""
 
 
-def shard_activations(x: Float[Array, "b n *rest"]) -> Float[Array, "b n *rest"]:
-    """Shard activations by clip, and the second axis over the devices that share a clip.
+def shard_activations(x: Float[Array, "b *rest"], axis: int = 1) -> Float[Array, "b *rest"]:
+    """Shard activations by clip, and an axis, frames or pixels, over the devices that share a clip.
 
-    The second axis is frames or pixels. Where `frames` does not divide it, as for single images,
-    it is not sharded.
+    Where `frames` does not divide that axis, as for single images, it is not sharded.
     """
     if not is_sharded():
         return x
     ways = jax.sharding.get_abstract_mesh().shape[FRAMES_AXIS]
-    axes = (BATCH_AXES, FRAMES_AXIS) if x.shape[1] % ways == 0 else (BATCH_AXES,)
+    axes: list[Any] = [BATCH_AXES, *(None,) * (axis - 1)]
+    axes += [FRAMES_AXIS] * (x.shape[axis] % ways == 0)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 

@@ -87,7 +87,7 @@ class CompiledProgram:
     """Optimised HLO."""
     memory: ProgramMemory = field(default_factory=ProgramMemory)
     flops_xla: float | None = None
-    """FLOPs of one chip as XLA counts them, None where it does not."""
+    """FLOPs of one chip as XLA counts them, and of its Pallas kernels; None where XLA counts none."""
     out_of_memory_message: str = ""
     """XLA's message where the program does not fit."""
     seconds: dict[str, float] = field(default_factory=dict)

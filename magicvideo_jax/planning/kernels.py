@@ -58,10 +58,15 @@ class _Traits:
         return self.kind in names or self.instruction.name.startswith(names)
 
 
+_FRAME_KERNEL = "gpu.triton"
+"""Part of the target of Pallas' kernels, of which `models.frame_kernel` has the only ones."""
+
 OPERATIONS: tuple[tuple[str, Callable[[_Traits], bool]], ...] = (
     ("collective", lambda k: k.kind in COLLECTIVE_KINDS),
     ("attention, backward", lambda k: "fmha" in k.target and k.is_backward),
     ("attention", lambda k: "fmha" in k.target),
+    ("attention over frames, backward", lambda k: _FRAME_KERNEL in k.target and k.is_backward),
+    ("attention over frames", lambda k: _FRAME_KERNEL in k.target),
     ("convolution, gradient of kernel", lambda k: "convBackwardFilter" in k.target),
     ("convolution, gradient of input", lambda k: "conv" in k.target and k.is_backward),
     ("convolution", lambda k: "conv" in k.target),
@@ -191,6 +196,12 @@ def _flops(one: Instruction, results: dict[str, str], target: str, body: list[In
         assert scores, one.attributes
         products = 5 if "Backward" in target else 2
         return 2 * products * math.prod(map(int, json.loads(scores[1]))) * _sides(one.result)[-1]
+    if _FRAME_KERNEL in target:
+        # Queries, keys and values, (b, t, p, 3, n, d), what is added to scores, and between them
+        # the gradient of the values.
+        products = 5 if len(one.operands) == 3 else 2
+        b, t, p, _, n, d = _sides(_type_of(one.operands[0], results))
+        return 2 * products * b * t * t * p * n * d
     dots = [each for each in (*body, one) if each.kind == "dot"]
     types = results | {each.name: each.result for each in body}
     return sum(

@@ -4,10 +4,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.parallel.mesh import make_mesh
 from magicvideo_jax.planning.chip import CompileJob
-from magicvideo_jax.planning.flops import count_flops
+from magicvideo_jax.planning.flops import count_flops, count_kernel_flops
 from magicvideo_jax.planning.programs import build_program
 
 
@@ -31,6 +33,8 @@ class LoweredProgram:
     lowered: Any
     flops: int
     """FLOPs as traced, over all chips."""
+    kernel_flops: int
+    """FLOPs within Pallas kernels, over all chips."""
     clock: Clock = field(default_factory=Clock)
 
 
@@ -38,10 +42,14 @@ def lower(job: CompileJob, devices: list[Any]) -> LoweredProgram:
     """Trace and lower a program for devices of a topology."""
     clock = Clock()
     mesh = make_mesh(job.experiment.mesh, devices)
-    networks = Networks(job.experiment.model, job.on.chip.compiler.platform)
+    platform = job.on.chip.compiler.platform
+    networks = Networks(job.experiment.model, platform)
     traced = build_program(job.what, job.experiment, networks, mesh).trace()
     clock.lap("trace")
     flops = count_flops(traced.jaxpr)
-    lowered = traced.lower()
+    kernel_flops = count_kernel_flops(traced.jaxpr, platform)
+    # Pallas asks for the GPU that it makes a kernel for.
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        lowered = traced.lower()
     clock.lap("lower")
-    return LoweredProgram(lowered, flops, clock)
+    return LoweredProgram(lowered, flops, kernel_flops, clock)

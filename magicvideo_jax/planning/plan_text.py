@@ -112,12 +112,12 @@ def verdict(plan: ProgramPlan) -> str:
 
     JAX takes a share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION sets another.
     """
+    if plan.fits:
+        return "fits"
     if plan.costs is not None:
         if not plan.costs.fits or plan.costs.total > plan.memory:
             return "does not fit"
         share = plan.costs.total / plan.memory
-        if share <= plan.preallocated:
-            return "fits"
         return f"fits if XLA_PYTHON_CLIENT_MEM_FRACTION is at least {math.ceil(share * 100) / 100}"
     if plan.least > plan.memory:
         return "does not fit"

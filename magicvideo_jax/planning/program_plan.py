@@ -51,7 +51,7 @@ class Costs:
     """Size of the executable."""
     flops_compiled: float = 0.0
     """FLOPs of the compiled program, what is recomputed included: as XLA counts them (a loop's body
-    once), or of the kernels of a program for GPUs."""
+    once) and of its Pallas kernels, or of the kernels of a program for GPUs."""
     collectives: dict[str, Any] = field(default_factory=dict)
     """`operations` and `bytes_sent` by kind of collective."""
     largest: tuple[LargeArray, ...] = ()
@@ -96,6 +96,13 @@ class ProgramPlan:
     def least(self) -> int:
         """Lower bound of the memory: all bytes before activations."""
         return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the compiled program fits the memory that JAX takes unless it is told otherwise."""
+        if self.costs is None or not self.costs.fits:
+            return False
+        return self.costs.total <= self.preallocated * self.memory
 
 
 def quick_plan(

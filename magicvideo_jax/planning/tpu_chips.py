@@ -50,6 +50,7 @@ class TPUCompiler:
             )
         clock.lap("compile")
         memory = compiled.memory_analysis()
+        flops = float(compiled.cost_analysis().get("flops", 0))
         return CompiledProgram(
             program.flops,
             text=compiled.as_text(),
@@ -60,7 +61,7 @@ class TPUCompiler:
                 aliased=memory.alias_size_in_bytes,
                 program=memory.generated_code_size_in_bytes,
             ),
-            flops_xla=float(compiled.cost_analysis().get("flops", 0)),
+            flops_xla=flops + program.kernel_flops / job.on.chips,
             seconds=clock.seconds,
         )
 

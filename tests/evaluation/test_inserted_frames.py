@@ -15,7 +15,7 @@ def clip_of(*levels: int) -> np.ndarray:
 
 def test_a_blend_is_right_where_frames_change_evenly_and_a_repetition_where_they_rest():
     even, resting = clip_of(0, 40, 80, 120, 160), clip_of(7, 7, 7, 7, 160)
-    assert inserted_frames(resting, even)["psnr_of_blending"] == np.inf
+    assert inserted_frames(resting, even)["psnr_of_blending"] > 80
     measured = inserted_frames(even, resting)
     squares = [0, (7 - 160) ** 2, (7 - 160) ** 2]  # of frames 1 to 3, of which the first is nearer
     expected = 10 * np.log10(255**2 / np.mean(squares))
@@ -28,7 +28,7 @@ def test_what_was_known_does_not_count():
     reference = clip_of(0, 40, 80, 120, 160)
     samples = reference.copy()
     samples[:, [0, -1]] = 99
-    assert inserted_frames(samples, reference)["psnr"] == np.inf
+    assert inserted_frames(samples, reference)["psnr"] > 80
 
 
 def test_it_needs_a_reference_and_a_frame_between():

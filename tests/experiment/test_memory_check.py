@@ -14,7 +14,8 @@ from magicvideo_jax.experiment import setup as starting
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.shapes import abstract_run
-from magicvideo_jax.models.unet import Remat, UNetLevelConfig
+from magicvideo_jax.models.remat import Remat
+from magicvideo_jax.models.unet import UNetLevelConfig
 from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
 from magicvideo_jax.training.checkpoint import Checkpoints
 from magicvideo_jax.training.optimizer import Freeze

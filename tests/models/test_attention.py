@@ -92,15 +92,15 @@ def test_forms_and_their_gradients_agree(monkeypatch, scores_at_once, masked):
         np.testing.assert_allclose(grad, expected_grad, atol=1e-5)
 
 
-@pytest.mark.parametrize("keys", [8, 130])
-def test_gradients_equal_differences(keys):
+@pytest.mark.parametrize(("keys", "modes"), [(8, ("fwd", "rev")), (130, ("rev",))])
+def test_gradients_equal_differences(keys, modes):
     q, k, v = draw(3, keys, batch=())
     mask = some_mask(3, keys)
     jax.test_util.check_grads(
         lambda *x: attend(*map(jnp.asarray, x), mask),
         (q, k, v),
         order=1,
-        modes=("fwd", "rev"),
+        modes=modes,
         atol=1e-2,
         rtol=1e-2,
     )

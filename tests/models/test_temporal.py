@@ -169,13 +169,14 @@ def test_a_network_without_direction_does_look_ahead(temporal: TemporalConfig):
 
 def test_post_softmax_is_the_equation_read_literally():
     """A = softmax(q k^T / sqrt(d)) * M, M lower triangular, per pixel and head."""
-    q, k, v = (np.asarray(clip(3, FRAMES, 2, 5, seed=i), np.float64) for i in range(3))
+    q, k, v = (np.asarray(clip(1, FRAMES, 3, 2, 5, seed=i), np.float64) for i in range(3))
     expected = np.zeros_like(q)
     for pixel in range(3):
         for head in range(2):
-            scores = q[pixel, :, head] @ k[pixel, :, head].T / np.sqrt(5)
+            at = 0, slice(None), pixel, head
+            scores = q[at] @ k[at].T / np.sqrt(5)
             weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-            expected[pixel, :, head] = (weights * np.tri(FRAMES)) @ v[pixel, :, head]
+            expected[at] = (weights * np.tri(FRAMES)) @ v[at]
     ours = attend_directed_post_softmax(*(jnp.array(x, jnp.float32) for x in (q, k, v)))
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
@@ -193,9 +194,11 @@ def test_shift_takes_a_third_from_each_neighbour():
 @pytest.mark.parametrize("width", [6, 32, 40])
 def test_rotation_makes_scores_depend_on_the_distance_alone(width: int):
     """One vector at every frame: the score of frames i and j is a function of i - j, and lengths stay."""
-    q, k = (jnp.broadcast_to(clip(1, 1, 1, width, seed=i), (1, 6, 1, width)) for i in range(2))
+    q, k = (
+        jnp.broadcast_to(clip(1, 1, 1, 1, width, seed=i), (1, 6, 1, 1, width)) for i in range(2)
+    )
     turned_q, turned_k = apply_rope(q), apply_rope(k)
-    scores = np.asarray(jnp.einsum("bind,bjnd->ij", turned_q, turned_k))
+    scores = np.asarray(jnp.einsum("bipnd,bjpnd->ij", turned_q, turned_k))
     np.testing.assert_allclose(scores[1:, 1:], scores[:-1, :-1], rtol=1e-4, atol=1e-4)
     assert np.ptp(scores[0]) > 0.1
     np.testing.assert_allclose(

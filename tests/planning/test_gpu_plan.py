@@ -241,3 +241,28 @@ def test_the_cuda_compiler_compiles_a_small_model(name, what, monkeypatch, tmp_p
         assert by_class["convolution, gradient of kernel"].kernels > 0
         assert (costs.collectives["all-gather"]["bytes_sent"] > 0) == (on.chips > 1)
     assert any(line.startswith("roofline") for line in plan_lines(plan))
+
+
+def test_attention_over_frames_counts_its_arrays_once_and_no_masked_scores():
+    """Two products forward and five backward, of each pixel's own frames."""
+    activations, added = 2 * 16 * 4 * 8 * 40, 16 * 16
+    call = (
+        'custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/%s/pallas_call"}'
+    )
+    program = f"""HloModule step
+
+ENTRY %main (qkv: bf16[2,16,4,3,8,40], g: bf16[2,16,4,8,40], added: f32[1,16,16]) -> bf16[] {{
+  %qkv = bf16[2,16,4,3,8,40]{{5,4,3,2,1,0}} parameter(0)
+  %g = bf16[2,16,4,8,40]{{4,3,2,1,0}} parameter(1)
+  %added = f32[1,16,16]{{2,1,0}} parameter(2)
+  %values = bf16[2,16,4,8,40]{{4,3,2,1,0}} custom-call(%qkv, %added), {call % "jvp()"}
+  ROOT %of_qkv = bf16[2,16,4,3,8,40]{{5,4,3,2,1,0}} custom-call(%qkv, %g, %added), {call % "transpose(jvp())"}
+}}
+"""
+    forward, backward = find_kernels(program)
+    assert forward.operation == "attention over frames"
+    assert forward.bytes == 2 * (3 + 1) * activations + 4 * added
+    assert forward.flops == 2 * 2 * activations * 16
+    assert backward.operation == "attention over frames, backward"
+    assert backward.bytes == 2 * (3 + 1 + 3) * activations + 4 * added
+    assert backward.flops == 2 * 5 * activations * 16

@@ -20,11 +20,13 @@ from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.run_folder import RunFolder
 from magicvideo_jax.experiment.setup import set_up_or_resume
 from magicvideo_jax.experiment.shapes import abstract_run, batch_shapes
+from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.models.unet import UNetLevelConfig
 from magicvideo_jax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh
 from magicvideo_jax.planning.plan_text import plan_lines, plan_table, verdict
-from magicvideo_jax.planning.program_plan import compiled_plan, quick_plan, sweep_plans
+from magicvideo_jax.planning.program_plan import Costs, compiled_plan, quick_plan, sweep_plans
 from magicvideo_jax.planning.programs import ProgramKind
+from magicvideo_jax.planning.remat_choice import choose_remat
 from magicvideo_jax.planning.topology import parse_topology
 from magicvideo_jax.training.checkpoint import Checkpoints
 
@@ -175,6 +177,10 @@ def test_what_cannot_be_planned_is_named(name, slices, changes, said):
             ["--config=tests/tiny_config.py", "--table", "--what=sample"],
             "--what=sample: a table is of steps",
         ),
+        (
+            ["--config=tests/tiny_config.py", "--topology=v5e:2x4", "--quick", "--remat=auto"],
+            "--remat=auto compiles training steps: give it without --quick",
+        ),
         ([], "give --config=configs/t2v.py:sd15 and --topology=v5e:16x16, or --table"),
         (["--config=tests/tiny_config.py", "--table", "--fsdp=0"], "--fsdp=0: give whole numbers"),
         (
@@ -213,6 +219,36 @@ def test_the_verb_writes_what_it_says(tmp_path):
     written = json.loads(out.read_text())
     assert written["chips"] == 8
     assert re.search(r"at least +\d", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("first_that_fits", "rows"), [(Remat.NONE, 1), (Remat.LARGE, 3), (Remat.FULL, 4)]
+)
+def test_the_first_remat_that_fits_is_chosen(first_that_fits, rows):
+    """What recomputes least comes first, and nothing is compiled beyond what fits."""
+    kinds = list(Remat)
+    before, on = experiment_of(), parse_topology("v5e:2x4")
+
+    def plan_step(experiment, on):
+        kind = kinds.index(experiment.model.remat)
+        costs = [Costs(False, "too large"), Costs(True, temporaries=2 * on.chip.memory)]
+        if kind >= kinds.index(first_that_fits):
+            costs.append(Costs(True, temporaries=on.chip.memory // 2))
+        return replace(quick_plan(experiment, on), flops=(kind + 1) * 10**15, costs=costs[-1])
+
+    report = []
+    chosen = choose_remat(before, on, report=report.append, plan_step=plan_step)
+    assert chosen == replace(before, model=replace(before.model, remat=first_that_fits))
+    assert [line.split()[0] for line in report[1:-1]] == [kind.value for kind in kinds[:rows]]
+    assert [line.endswith("does not fit") for line in report[1:-1]] == [True] * (rows - 1) + [False]
+
+
+def test_where_no_remat_fits_the_error_says_what_would():
+    def plan_step(experiment, on):
+        return replace(quick_plan(experiment, on), costs=Costs(False, "too large"))
+
+    with pytest.raises(UserError, match=r"--remat=auto: no step fits v5e:2x4: give a smaller"):
+        choose_remat(experiment_of(), parse_topology("v5e:2x4"), report=print, plan_step=plan_step)
 
 
 def test_a_vae_samples_nothing():

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from magicvideo_jax.models.attention import attend
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.planning.collectives import Collective, find_collectives, totals_by_kind
-from magicvideo_jax.planning.flops import count_flops
+from magicvideo_jax.planning.flops import count_flops, count_kernel_flops
 from magicvideo_jax.planning.hlo import LargeArray, largest_arrays
 
 
@@ -55,6 +56,21 @@ def test_arithmetic_inside_of_loops_and_calls_is_counted():
     )
     assert traced_flops(each_its_own, jnp.zeros((32, 4, 4))) == 32 * square
     assert traced_flops(lambda x: jnp.einsum("i,j->ij", x, x), jnp.zeros(4)) == 0
+
+
+def test_arithmetic_within_kernels_is_counted_apart():
+    """Splash attention: two products forward; five backward, of which one is computed again."""
+    q = jnp.zeros((2, 1, 2048, 2, 8))
+    product = 2 * q.size * 2048
+
+    def values_and_gradients(q, k, v):
+        return jax.value_and_grad(lambda *x: attend(*x).sum(), argnums=(0, 1, 2))(q, k, v)
+
+    with jax.set_mesh(jax.make_mesh((1, 1, 1), ("data", "fsdp", "frames"))):
+        jaxpr = jax.make_jaxpr(values_and_gradients)(q, q, q)
+    assert count_flops(jaxpr) == (2 + 4) * product
+    assert count_kernel_flops(jaxpr, "tpu") == (2 + 5) * product
+    assert count_kernel_flops(jaxpr, "cpu") == 0
 
 
 def test_collectives_are_read_from_a_program():

@@ -7,7 +7,7 @@ import pytest
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
-from magicvideo_jax.diffusion.known_frames import known_frame_channels
+from magicvideo_jax.diffusion.known_frames import known_frame_channels, with_known_frames
 from magicvideo_jax.training.known_frame_patterns import KnownFramesConfig, draw_known_frames
 
 T = 8
@@ -53,6 +53,11 @@ def test_the_channels_are_the_latents_and_where_they_are_known():
     given = np.asarray(known_frame_channels(z, is_known))
     np.testing.assert_array_equal(given[0, 0], np.concatenate([z[0, 0], np.ones((2, 2, 1))], -1))
     np.testing.assert_array_equal(given[0, 2, ..., :4], z[0, 2])
+    sampled = jnp.full(z.shape, 7.0)
+    with_known = np.asarray(with_known_frames(sampled, jnp.asarray(given)))
+    np.testing.assert_array_equal(with_known[0, [0, 2]], z[0, jnp.array([0, 2])])
+    assert (with_known[0, 1] == 7).all()
+    assert (with_known[1] == 7).all()
     assert not given[0, 1].any()
     assert not given[1].any()
 

@@ -9,7 +9,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import KnownFrames
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
 from magicvideo_jax.experiment.opening.initial_weights import InitialWeights
-from magicvideo_jax.sampling.interpolation import FRAMES_PER_KEYFRAME, interpolated_frames
+from magicvideo_jax.sampling.interpolation import FRAMES_PER_KEYFRAME, between_ends
 from magicvideo_jax.sampling.keyframes import SampleConfig
 
 MOST_PAIRS = 16
@@ -45,8 +45,9 @@ class PairwiseInterpolation(ClipRefiner):
             raise UserError(
                 "--interpolation: a clip of 1 frame has nothing between: give --frames=16"
             )
+        pairs = _pairs(clips)
         sampled = self.refine_at_once(
-            _pairs(clips),
+            pairs,
             [prompt for prompt in prompts for _ in range(t - 1)],
             frames=FRAMES_PER_KEYFRAME + 1,
             size=(size[0], size[1]),
@@ -54,11 +55,10 @@ class PairwiseInterpolation(ClipRefiner):
             sample=sample,
             batch_size=min(MOST_PAIRS, b * (t - 1)),
         )
-        frames = np.repeat(clips, FRAMES_PER_KEYFRAME, axis=1)[:, : interpolated_frames(t)]
-        between = sampled.reshape(b, t - 1, *sampled.shape[1:])
-        for i in range(1, FRAMES_PER_KEYFRAME):
-            frames[:, i::FRAMES_PER_KEYFRAME] = between[:, :, i]
-        return frames
+        frames = between_ends(sampled, pairs.pixels[:, [0, -1]])
+        # The last of a pair is the first of the next.
+        frames = frames[:, :-1].reshape(b, -1, *clips.shape[2:])
+        return np.concatenate([frames, clips[:, -1:]], axis=1)
 
 
 def _pairs(clips: UInt8[np.ndarray, "b t h w 3"]) -> KnownFrames:

@@ -1,0 +1,1 @@
+"""Slots of `benchmarks/device.py`: what is measured on a GPU."""
