@@ -44,9 +44,10 @@ def check_fitted(experiment: Experiment) -> None:
 
 def check_stage(experiment: Experiment) -> None:
     """Check a config against its stage and the names of its metrics. Errors: `UserError` naming the field."""
-    stage_of(experiment).check(experiment)
+    stage = stage_of(experiment)
     for name in experiment.evaluate.metrics:
         if name not in METRICS:
             raise UserError(
                 f"config.evaluate.metrics: there is no metric {name}; there are {', '.join(METRICS)}"
             )
+    stage.check(experiment)
