@@ -32,8 +32,8 @@ def get_config(preset: str = ""):
         noise_levels=201,
     )
     config.model.text.update(width=8, layers=1, heads=1, hidden=8, tokens=24)
-    # The large picture itself is predicted: for v at low noise, 48 channels of noise would have to pass through 64, and
-    # after four times the steps samples were still grainy.
+    # The large picture itself is predicted. Of two short runs the one that predicts v was grainy; they were not compared
+    # at equal steps.
     config.model.noise.update(
         prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing"
     )
