@@ -15,7 +15,7 @@ from magicvideo_jax.models.attention import attend_frames
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear, project
 from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, TemporalMask
-from magicvideo_jax.parallel.constraints import shard_activations
+from magicvideo_jax.parallel.constraints import shard_activations, shares_clips
 
 BUCKETS = 32
 """Rows of the table of relative biases."""
@@ -49,14 +49,20 @@ class TemporalAttention(nnx.Module):
         # Pixels are one axis while sharding moves from frames to pixels: more mesh sizes divide h
         # w than h.
         flat = shard_activations(rearrange(frames, "b f h w c -> b f (h w) c"))
-        tokens = self.norm(shard_activations(flat, axis=2))
+        # Where devices share a clip, products have pixels before frames: they take all axes but
+        # the last for one, and only the first part of such an axis can be sharded.
+        swapped = _with_pixels_first if shares_clips() else _as_it_is
+        pixels = 1 if shares_clips() else 2
+        tokens = self.norm(shard_activations(swapped(flat), axis=pixels))
         if self.position is PositionEncoding.LEARNED:
-            tokens = tokens + self.positions[None, :count, None].astype(tokens.dtype)
+            tokens = tokens + swapped(self.positions[None, :count, None]).astype(tokens.dtype)
         if t == count:
             q, k, v = project(tokens, self.to_q, self.to_k, self.to_v, heads=self.heads)
         else:
-            (q,) = project(tokens[:, count - t :], self.to_q, heads=self.heads)
+            last = swapped(swapped(tokens)[:, count - t :])
+            (q,) = project(last, self.to_q, heads=self.heads)
             k, v = project(tokens, self.to_k, self.to_v, heads=self.heads)
+        q, k, v = swapped(q), swapped(k), swapped(v)
         if self.position is PositionEncoding.ROPE:
             q, k = apply_rope(q, first=count - t), apply_rope(k)
         attended = (
@@ -64,12 +70,9 @@ class TemporalAttention(nnx.Module):
             if self.mask is TemporalMask.POST_SOFTMAX
             else attend_frames(q, k, v, mask, self._bias(t, count))
         )
-        residual = self.to_out(rearrange(attended, "b t p n d -> b t p (n d)"))
-        return rearrange(
-            shard_activations(shard_activations(residual, axis=2)),
-            "b t (h w) c -> b t h w c",
-            h=h,
-        )
+        residual = self.to_out(rearrange(swapped(attended), "b i j n d -> b i j (n d)"))
+        residual = swapped(shard_activations(residual, axis=pixels))
+        return rearrange(shard_activations(residual), "b t (h w) c -> b t h w c", h=h)
 
     def _mask(self, t: int) -> Bool[Array, "t t"] | None:
         return directed_mask(t) if self.mask is TemporalMask.DIRECTED else None
@@ -79,6 +82,14 @@ class TemporalAttention(nnx.Module):
             return None
         rows = self.relative_bias(jnp.asarray(relative_buckets(count)[count - t :]))
         return jnp.moveaxis(rows, -1, 0)
+
+
+def _with_pixels_first(x: Float[Array, "b t p ..."]) -> Float[Array, "b p t ..."]:
+    return jnp.swapaxes(x, 1, 2)
+
+
+def _as_it_is(x: Float[Array, "b t p ..."]) -> Float[Array, "b t p ..."]:
+    return x
 
 
 def relative_buckets(t: int) -> Int[np.ndarray, "t t"]:

@@ -82,6 +82,11 @@ def _in_order(dtype: DTypeLike, _: None, gradient: Array) -> tuple[Array]:
 _cast_in_order.defvjp(lambda kernel, dtype: (kernel.astype(dtype), None), _in_order)
 
 
+def shares_clips() -> bool:
+    """Whether a program is traced for a mesh on which several devices share each clip."""
+    return is_sharded() and jax.sharding.get_abstract_mesh().shape[FRAMES_AXIS] > 1
+
+
 def is_sharded() -> bool:
     """Whether a program is traced for a mesh of several devices."""
     mesh = jax.sharding.get_abstract_mesh()
