@@ -92,7 +92,7 @@ class ClipRefiner:
 
     def starts(self, params: Params, clips: Any, keys: Key[Array, "b"]) -> SampleStart:
         """Channels that the network reads beside its latents, and the level of their noise."""
-        raise NotImplementedError
+        return self.networks.start(params, clips, keys)
 
     def refine_at_once(
         self,

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.types import KnownFrames, Params
+from magicvideo_jax.core.types import KnownFrames
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
-from magicvideo_jax.experiment.networks import SampleStart
 from magicvideo_jax.experiment.opening.initial_weights import InitialWeights
 from magicvideo_jax.sampling.interpolation import FRAMES_PER_KEYFRAME, between_ends
 from magicvideo_jax.sampling.keyframes import SampleConfig
@@ -60,10 +59,6 @@ class PairwiseInterpolation(ClipRefiner):
         # The last of a pair is the first of the next.
         frames = frames[:, :-1].reshape(b, -1, *clips.shape[2:])
         return np.concatenate([frames, clips[:, -1:]], axis=1)
-
-    def starts(self, params: Params, clips: KnownFrames, keys: Key[Array, "b"]) -> SampleStart:
-        """The ends of each pair, as frames that are known."""
-        return self.networks.start(params, clips, keys)
 
 
 def _pairs(clips: UInt8[np.ndarray, "b t h w 3"]) -> KnownFrames:
