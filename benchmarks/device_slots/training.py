@@ -57,9 +57,8 @@ class Steps:
     """A run's compiled step; its state is made when it is first needed."""
 
     def __init__(self, size: Size, clips: int):
-        self.experiment = video_experiment(
-            size, clips=min(clips, 2) if size is Size.TINY else clips
-        )
+        self.clips = min(clips, 2) if size is Size.TINY else clips
+        self.experiment = video_experiment(size, clips=self.clips)
         self._run: AbstractRun = abstract_run(
             self.experiment,
             Networks(self.experiment.model),

@@ -150,6 +150,12 @@ def test_a_clip_goes_on_in_windows_each_told_the_end_of_the_last(trained, files)
         np.testing.assert_array_equal(told[i].pixels[:, :2], made.clips[:, 2 * i : 2 * i + 2])
 
 
+def test_windows_as_short_as_the_usual_overlap_go_on(trained, files):
+    request = ClipRequest("a red circle", frames=T + 1)
+    made = sample_clips(load(trained), request, SourceRequest(image=str(files / "one.png")))
+    assert made.clips.shape == (1, T + 1, 16, 16, 3)
+
+
 def test_strength_leads_from_the_clip_to_sampling(weights, files):
     pipe, source = load(weights), SourceRequest(video=str(files / "clip.gif"))
 

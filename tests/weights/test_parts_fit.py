@@ -123,7 +123,7 @@ def test_a_broken_tokenizer_is_refused_when_weights_are_opened(tmp_path, damage,
     ("said", "words"),
     [
         ({"steps": 0}, r"_sample\.steps=0: give at least 1"),
-        ({"strength": 1}, r"_sample\.strength: no such field"),
+        ({"vigour": 1}, r"_sample\.vigour: no such field"),
         ({"sampler": "best"}, r"_sample\.sampler='best': give one of ddim"),
     ],
 )

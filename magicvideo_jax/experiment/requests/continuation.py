@@ -17,11 +17,7 @@ def known_beginning(
     clip: UInt8[np.ndarray, "k h w 3"], *, frames: int, number: int = 1
 ) -> KnownFrames:
     """The same first frames for each of `number` clips."""
-    pixels = np.zeros((number, frames, *clip.shape[1:]), np.uint8)
-    pixels[:, : len(clip)] = clip
-    is_known = np.zeros((number, frames), bool)
-    is_known[:, : len(clip)] = True
-    return KnownFrames(pixels, is_known)
+    return _beginnings(np.repeat(clip[None], number, axis=0), frames=frames)
 
 
 def sample_onwards(
@@ -39,17 +35,21 @@ def sample_onwards(
 ) -> UInt8[np.ndarray, "b t h w 3"]:
     """Clips of so many `frames` that begin with the known frames of `start`, which is one window.
 
-    Each next window is told the last `overlap` frames. Every window has noise of its own. Errors: those of
-    `Pipeline.many`.
+    Each next window is told the last `overlap` frames, at most all but one of a window. Every window has noise of its
+    own. Errors: those of `Pipeline.many`.
     """
-    clips, window = np.zeros((len(prompts), 0, *start.pixels.shape[2:]), np.uint8), start
+    length = start.pixels.shape[1]
+    overlap = min(overlap, length - 1)
+    clips, window = start.pixels[:, :0], start
     while clips.shape[1] < frames:
+        if clips.shape[1]:
+            window = _beginnings(clips[:, -overlap:], frames=length)
         more = pipe.many(
             prompts,
             sample,
             fps=fps,
             seed=seed,
-            frames=start.pixels.shape[1],
+            frames=length,
             negative_prompt=negative_prompt,
             batch_size=batch_size,
             start=window,
@@ -57,12 +57,12 @@ def sample_onwards(
         )
         shared = min(overlap, clips.shape[1])
         clips = np.concatenate([clips, more[:, shared:]], axis=1)
-        window = _ending(clips, overlap, frames=start.pixels.shape[1])
     return clips[:, :frames]
 
 
-def _ending(clips: UInt8[np.ndarray, "b t h w 3"], number: int, *, frames: int) -> KnownFrames:
-    """The last frames of clips as the first of their next windows."""
-    pixels = np.zeros((len(clips), frames, *clips.shape[2:]), np.uint8)
-    pixels[:, :number] = clips[:, -number:]
-    return KnownFrames(pixels, np.tile(np.arange(frames) < number, (len(clips), 1)))
+def _beginnings(clips: UInt8[np.ndarray, "b k h w 3"], *, frames: int) -> KnownFrames:
+    """Clips as the first frames of others."""
+    number, known, *shape = clips.shape
+    pixels = np.zeros((number, frames, *shape), np.uint8)
+    pixels[:, :known] = clips
+    return KnownFrames(pixels, np.tile(np.arange(frames) < known, (number, 1)))

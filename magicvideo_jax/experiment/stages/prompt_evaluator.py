@@ -58,11 +58,12 @@ class PromptEvaluator:
     def metrics(self, params: Params) -> Scores:
         """The named metrics over samples of `evaluate.clips` held-out captions."""
         prompts = self._held_out.prompts(self._experiment.evaluate.clips)
-        samples = self._generator.generate(params, self._request(prompts), label="evaluate")
+        request = self._request(prompts)
+        samples = self._generator.generate(params, request, label="evaluate")
         truths = [one.scene.truth for one in prompts if one.scene is not None]
         measured = MetricInput(
             samples,
-            reference=None if self._known is None else self._held_out.clips(len(prompts)),
+            reference=None if request.clips is None else request.clips.pixels,
             truths=truths or None,
             held_out_loss=lambda: self._held_out_loss(params),
         )
