@@ -4,6 +4,7 @@ The f x f pixels of a square become the channels of one latent (space to depth).
 nothing is learned: there are no parameters.
 """
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
@@ -11,6 +12,18 @@ from jaxtyping import Array, Float
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.vae import VAEConfig
+
+
+def as_latents(x: Float[Array, "*b h w 3"], factor: int) -> Float[Array, "*b h2 w2 z"]:
+    """Pixels in squares of `factor` x `factor`, those of a square as channels."""
+    return rearrange(x, "... (h m) (w n) c -> ... h w (m n c)", m=factor, n=factor)
+
+
+def enlarged_latents(x: Float[Array, "*b h w 3"], factor: int) -> Float[Array, "*b h w z"]:
+    """Latents of pictures after bicubic resizing to `factor` times their height and width."""
+    *batch, h, w, c = x.shape
+    large = jax.image.resize(x, (*batch, h * factor, w * factor, c), method="cubic")
+    return as_latents(large, factor)
 
 
 class PixelAutoencoder(nnx.Module):
@@ -24,8 +37,7 @@ class PixelAutoencoder(nnx.Module):
         self, x: Float[Array, "*b h w 3"]
     ) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
         """The latents, and the log-variance of what is certain, -infinity."""
-        f = self.factor
-        z = rearrange(x, "... (h m) (w n) c -> ... h w (m n c)", m=f, n=f).astype(jnp.float32)
+        z = as_latents(x.astype(jnp.float32), self.factor)
         return z, jnp.full_like(z, -jnp.inf)
 
     def decode(
