@@ -16,7 +16,6 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.data.tokenizer import Tokenize
-from magicvideo_jax.diffusion.known_frames import with_known_frames
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks, SampleStart
 from magicvideo_jax.parallel.batch import fetch_to_host
@@ -111,10 +110,7 @@ class Generator:
                 embeds_guidance=experiment.model.unet.embeds_guidance,
                 goes_on=None if watch is None else watch.goes_on,
             )
-            if start.has_known:
-                assert start.given is not None
-                z = with_known_frames(z, start.given)
-            return decode_clips(z, networks.decoder(params), experiment.decode)
+            return decode_clips(start.completed(z), networks.decoder(params), experiment.decode)
 
         self._run = run
         self._watch = watch

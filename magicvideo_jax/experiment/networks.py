@@ -16,13 +16,15 @@ from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.tree import merge, select_like, split_by_path
 from magicvideo_jax.core.types import Condition, EditedClips, KnownFrames, Params, SmallClips
-from magicvideo_jax.diffusion.known_frames import known_frame_channels
+from magicvideo_jax.diffusion.known_frames import known_frame_channels, with_known_frames
 from magicvideo_jax.experiment.config import Component, Compute, Experiment, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip_text import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
+from magicvideo_jax.models.pixel_autoencoder import enlarged_latents
 from magicvideo_jax.models.unet import UNetConfig, VideoUNet
+from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.sampling.decoding import StreamingDecode
 from magicvideo_jax.sampling.super_resolution import noisy_pictures
 from magicvideo_jax.training.lora import lora_shapes, merge_lora
@@ -42,8 +44,19 @@ class SampleStart(NamedTuple):
     """Time of the noise in `given`, for an upscaler."""
     has_known: bool = False
     """Whether `given` are known frames, which the clips shall have."""
+    base: Float[Array, "b t h w c"] | None = None
+    """Latents that those sampled are added to."""
     z0: Float[Array, "b t h w c"] | None = None
     """Clean latents to which the first noise is added, of clips that are edited (SDEdit, Meng et al. 2108.01073)."""
+
+    def completed(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        """Latents of the clips, from those that are sampled."""
+        if self.base is not None:
+            return self.base + z
+        if self.has_known:
+            assert self.given is not None
+            return with_known_frames(z, self.given)
+        return z
 
 
 def compute_dtype(model: ModelConfig, platform: str | None = None) -> Any:
@@ -128,11 +141,20 @@ class Networks:
                 level=clips.noise_level,
                 shares_noise=clips.shares_noise,
             )
-            return SampleStart(pictures, clips.noise_level)
+            base = self.enlarged(to_float(clips.pixels))
+            return SampleStart(pictures, clips.noise_level, base=base)
         z = self.encode_each(params, clips.pixels, keys)
         if isinstance(clips, KnownFrames):
             return SampleStart(given=known_frame_channels(z, clips.is_known), has_known=True)
         return SampleStart(z0=z)
+
+    def enlarged(self, pictures: Float[Array, "b t h w 3"]) -> Float[Array, "b t h w c"] | None:
+        """Latents that those of an upscaler are added to: in pixel space, those of the small pictures after bicubic
+        resizing, so that it learns what they lack; None for a VAE's."""
+        vae = self._model.vae
+        if vae.kind is not VAEKind.PIXELS:
+            return None
+        return vae.scaling * enlarged_latents(pictures, vae.factor)
 
     def decode(
         self, params: Params, z: Float[Array, "*b h w c"], *, as_images: bool = False

@@ -14,16 +14,12 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.vae import VAEConfig
 
 
-def as_latents(x: Float[Array, "*b h w 3"], factor: int) -> Float[Array, "*b h2 w2 z"]:
-    """Pixels in squares of `factor` x `factor`, those of a square as channels."""
-    return rearrange(x, "... (h m) (w n) c -> ... h w (m n c)", m=factor, n=factor)
-
-
 def enlarged_latents(x: Float[Array, "*b h w 3"], factor: int) -> Float[Array, "*b h w z"]:
     """Latents of pictures after bicubic resizing to `factor` times their height and width."""
     *batch, h, w, c = x.shape
-    large = jax.image.resize(x, (*batch, h * factor, w * factor, c), method="cubic")
-    return as_latents(large, factor)
+    return _as_latents(
+        jax.image.resize(x, (*batch, h * factor, w * factor, c), method="cubic"), factor
+    )
 
 
 class PixelAutoencoder(nnx.Module):
@@ -37,7 +33,7 @@ class PixelAutoencoder(nnx.Module):
         self, x: Float[Array, "*b h w 3"]
     ) -> tuple[Float[Array, "*b h2 w2 z"], Float[Array, "*b h2 w2 z"]]:
         """The latents, and the log-variance of what is certain, -infinity."""
-        z = as_latents(x.astype(jnp.float32), self.factor)
+        z = _as_latents(x.astype(jnp.float32), self.factor)
         return z, jnp.full_like(z, -jnp.inf)
 
     def decode(
@@ -59,3 +55,7 @@ class PixelAutoencoder(nnx.Module):
         """Decode frames, which do not depend on those before (see `AutoencoderKL.decode_next`)."""
         del cache
         return self.decode(z), None
+
+
+def _as_latents(x: Float[Array, "*b h w 3"], factor: int) -> Float[Array, "*b h2 w2 z"]:
+    return rearrange(x, "... (h m) (w n) c -> ... h w (m n c)", m=factor, n=factor)

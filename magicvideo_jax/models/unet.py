@@ -6,7 +6,6 @@ layers are identities at initialisation, so that a video network starts as its i
 by frame; only norms over frames (`TemporalConfig.norm_over_frames`) change it at once.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +17,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from magicvideo_jax.core.checks import at_least, divides, not_empty, refused
+from magicvideo_jax.core.checks import at_least, divides, not_empty
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Downsampler, ResnetBlock, SpatialTransformer, Upsampler
 from magicvideo_jax.models.layers import Conv, Embedding, EmbeddingMLP, GroupNorm, Padding
-from magicvideo_jax.models.pixel_autoencoder import enlarged_latents
 from magicvideo_jax.models.remat import Remat, rematerialised
 from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.models.temporal_layers import temporal_layers
@@ -67,10 +65,6 @@ class UNetConfig:
     noise_levels: int = 0
     """Number of levels of noise in what the network is given beside its latents (the x4 upscaler's
     1,000); each has an embedding. 0: the network is given none."""
-    adds_enlarged: bool = False
-    """Whether the output is added to the small picture that the network is given, enlarged by
-    bicubic resizing: a network of pixels that predicts the large picture begins as that resizing,
-    and learns what is missing."""
     guidance_channels: int = 0
     """Sinusoids of the scale of guidance, which a network that was distilled with guidance in it
     (Meng et al. 2210.03142; diffusers' `time_cond_proj_dim`) adds to its time embedding. 0: none."""
@@ -84,15 +78,6 @@ class UNetConfig:
             divides(self.levels[-1].width, self, "middle_heads", of="the width of the last level")
         for i, level in enumerate(self.levels):
             divides(level.width, self, "groups", of=f"levels[{i}].width")
-        if self.adds_enlarged and (
-            self.channels_in != self.channels_out + PIXEL_CHANNELS
-            or self.channels_out != PIXEL_CHANNELS * self.enlargement**2
-        ):
-            advice = (
-                "only a network of pixels that is given a small picture can, as one of 51 channels "
-                "in and 48 out"
-            )
-            raise refused(self, "adds_enlarged", advice)
 
     @property
     def embeds_guidance(self) -> bool:
@@ -102,11 +87,6 @@ class UNetConfig:
     @property
     def embedding(self) -> int:
         return 4 * self.levels[0].width
-
-    @property
-    def enlargement(self) -> int:
-        """Height of the large picture over that of the small one, for `adds_enlarged`."""
-        return math.isqrt(self.channels_out // PIXEL_CHANNELS)
 
 
 SD1 = UNetConfig()
@@ -122,7 +102,6 @@ SD2 = UNetConfig(
     linear_projection=True,
 )
 
-PIXEL_CHANNELS = 3
 _EPS = 1e-5
 
 
@@ -202,7 +181,6 @@ class VideoUNet(nnx.Module):
         self.conv_out = Conv(first, config.channels_out, keys=keys, zero=True)
         self.dtype, self.remat = dtype, remat
         self.guidance_channels, self.channels_in = config.guidance_channels, config.channels_in
-        self.enlargement = config.enlargement if config.adds_enlarged else 0
 
     def __call__(
         self,
@@ -247,7 +225,6 @@ class VideoUNet(nnx.Module):
 
             return rematerialised(forward, self.remat)(h, emb, text)
 
-        given = z[..., -PIXEL_CHANNELS:] if self.enlargement else None
         z = shard_activations(z).astype(self.dtype)
         h = self.conv_in(z[..., : self.channels_in])
         if z.shape[-1] > self.channels_in:
@@ -284,10 +261,7 @@ class VideoUNet(nnx.Module):
             for block in self.up_blocks[:-1]:
                 deep = up(block, deep)
         h = up(self.up_blocks[-1], deep)
-        out = self.conv_out(self.conv_norm_out(h, jax.nn.silu)).astype(jnp.float32)
-        if given is not None:
-            out = out + enlarged_latents(given.astype(jnp.float32), self.enlargement)
-        return out, deep
+        return self.conv_out(self.conv_norm_out(h, jax.nn.silu)).astype(jnp.float32), deep
 
 
 def guidance_sinusoids(scale: Float[Array, "b"], width: int) -> Float[Array, "b d"]:

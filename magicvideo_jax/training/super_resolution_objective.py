@@ -1,14 +1,16 @@
 """The super-resolution objective (MagicVideo's last stage): denoising of large pictures, given small ones.
 
-    L = E || target - network(alpha_t z_0 + sigma_t eps, t, text, given, l) ||^2,   z_0 = E(x)            (1)
-    given = alpha_l s(x) + sigma_l eps',   l ~ U{0 .. most_noise}                                         (2)
+    L = E || target - network(alpha_t z_0 + sigma_t eps, t, text, given, l) ||^2                          (1)
+    z_0 = E(x) - b(s(x)),   given = alpha_l s(x) + sigma_l eps',   l ~ U{0 .. most_noise}                 (2)
 
 x are pictures or random crops of them, s(x) their pixels shrunk by the auto-encoder's factor, and l
-a level of the schedule of the small pictures, which the network embeds. A network that has learned
-with noise on its small pictures overlooks what another network has done to them (Ho et al. 2106.15282).
+a level of the schedule of the small pictures, which the network embeds. For latents that are pixels,
+b(s(x)) is the small picture enlarged: the network learns what bicubic resizing lacks (SRDiff, Li et
+al. 2104.14951, section 3.3); otherwise it is 0. A network that has learned with noise on its small
+pictures overlooks what another network has done to them (Ho et al. 2106.15282).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -57,11 +59,13 @@ def super_resolution_objective(
     denoising: DenoisingConfig,
     *,
     factor: int,
+    enlarged: Callable[[Array], Array | None],
     null_ids: Int[np.ndarray, "l"],
 ) -> Objective:
     """Super-resolution objective (eq. 1) on the pixels of a batch, frame by frame.
 
-    `picture_noise` is the schedule of eq. 2, and `factor` that of the auto-encoder.
+    `picture_noise` is the schedule of eq. 2, `factor` that of the auto-encoder, and `enlarged(small)` is b of eq. 2 in
+    latents, or None.
     Errors: `UserError` for a batch of latents.
     """
     picture_schedule = schedule_of(picture_noise)
@@ -89,6 +93,8 @@ def super_resolution_objective(
             noise_level=level,
         )
         z0 = clean_latents(networks, params, {"pixels": pixels}, key)
+        if (base := enlarged(small)) is not None:
+            z0 = z0 - base
         return denoising_loss(networks, params, z0, condition, key, noise, denoising)
 
     return objective

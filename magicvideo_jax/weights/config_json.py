@@ -21,9 +21,6 @@ Json = Mapping[str, Any]
 DIFFUSERS_VERSION = "0.42.1"
 """Version of diffusers whose defaults these are, and that is named in what is written."""
 
-ADDS_ENLARGED = "adds_enlarged_picture"
-"""Field of networks of pixels, which diffusers has not; it is written only where it is true."""
-
 _UNET = {
     "in_channels": 4,
     "out_channels": 4,
@@ -39,7 +36,6 @@ _UNET = {
     "only_cross_attention": False,
     "num_class_embeds": None,
     "time_cond_proj_dim": None,
-    ADDS_ENLARGED: False,
 }
 # Field: (default, values that the network here computes). The first value is also what we write.
 _UNET_ONLY = {
@@ -164,7 +160,6 @@ def unet_config(content: Json, *, where: str, temporal: TemporalConfig | None = 
         guidance_channels=(
             fields.integer("time_cond_proj_dim") if fields.get("time_cond_proj_dim") else 0
         ),
-        adds_enlarged=fields.switch(ADDS_ENLARGED),
         temporal=temporal,
     )
 
@@ -180,30 +175,25 @@ def unet_json(config: UNetConfig, *, sample_size: int = 64) -> dict[str, Any]:
     heads = [level.heads or config.middle_heads or 1 for level in config.levels]
     attends = [level.heads > 0 for level in config.levels]
     text_only = [level.text_only for level in config.levels]
-    own = {ADDS_ENLARGED: True} if config.adds_enlarged else {}
-    return (
-        own
-        | {
-            "_class_name": "UNet2DConditionModel",
-            "_diffusers_version": DIFFUSERS_VERSION,
-            "sample_size": sample_size,
-            "in_channels": config.channels_in,
-            "out_channels": config.channels_out,
-            "down_block_types": _down_types(attends),
-            "up_block_types": _up_types(attends),
-            "block_out_channels": [level.width for level in config.levels],
-            "layers_per_block": config.blocks,
-            "norm_num_groups": config.groups,
-            "cross_attention_dim": config.context,
-            "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,
-            "use_linear_projection": config.linear_projection,
-            "mid_block_type": _UNET["mid_block_type"] if config.middle_heads else _PLAIN_MIDDLE,
-            "only_cross_attention": text_only if any(text_only) else False,
-            "num_class_embeds": config.noise_levels or None,
-            "time_cond_proj_dim": config.guidance_channels or None,
-        }
-        | {field: values[0] for field, values in _UNET_ONLY.items()}
-    )
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "sample_size": sample_size,
+        "in_channels": config.channels_in,
+        "out_channels": config.channels_out,
+        "down_block_types": _down_types(attends),
+        "up_block_types": _up_types(attends),
+        "block_out_channels": [level.width for level in config.levels],
+        "layers_per_block": config.blocks,
+        "norm_num_groups": config.groups,
+        "cross_attention_dim": config.context,
+        "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,
+        "use_linear_projection": config.linear_projection,
+        "mid_block_type": _UNET["mid_block_type"] if config.middle_heads else _PLAIN_MIDDLE,
+        "only_cross_attention": text_only if any(text_only) else False,
+        "num_class_embeds": config.noise_levels or None,
+        "time_cond_proj_dim": config.guidance_channels or None,
+    } | {field: values[0] for field, values in _UNET_ONLY.items()}
 
 
 def vae_config(

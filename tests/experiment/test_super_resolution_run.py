@@ -5,6 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_experiment import MODEL, tiny
@@ -13,6 +15,8 @@ import magicvideo_jax as mv
 from magicvideo_jax import sample
 from magicvideo_jax.convert import main as convert
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.resizing import enlarge
+from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.experiment.cascade.clip_upscaling import ClipUpscaling, load_upscaling
 from magicvideo_jax.experiment.config import DataConfig, EvaluateConfig
 from magicvideo_jax.experiment.requests.clip_making import (
@@ -57,6 +61,8 @@ PLAIN = replace(
     optim=OptimConfig(warmup=1, lr=0.03, ema_decay=0.0),  # far from the zeros it begins with
     model=replace(
         LARGER.model,
+        noise=replace(LARGER.model.noise, prediction_type=Prediction.X0),
+        vae=replace(LARGER.model.vae, scaling=16.0),
         unet=replace(
             LARGER.model.unet,
             levels=(UNetLevelConfig(8, 0),),
@@ -114,6 +120,14 @@ def test_alike_frames_come_out_alike_in_all_parts_of_a_clip(refiner):
     noisier = refiner.many(clips[:1, :1], ["a red circle"], sample=noise_of(300))
     quieter = refiner.many(clips[:1, :1], ["a red circle"], sample=noise_of(0))
     assert np.abs(noisier[0, 0].astype(int) - quieter[0, 0]).max() > 10
+
+
+def test_a_network_that_predicts_nothing_is_bicubic_resizing(trained):
+    refiner = load_upscaling(trained)
+    refiner.params = jax.tree.map(jnp.zeros_like, refiner.params)
+    made = refiner.many(CLIP[None, None], ["a"])
+    expected = np.asarray(enlarge(jnp.asarray(CLIP[None]), 4)).astype(int)
+    assert np.abs(made[0] - expected).max() <= 1  # the noise of the last step
 
 
 @pytest.mark.parametrize("to", ["jax", "diffusers"])

@@ -1,7 +1,5 @@
 """Pixels as latents: nothing is lost either way, and nothing is learned."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +7,9 @@ import pytest
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.pixels import to_float, to_uint8
-from magicvideo_jax.core.resizing import enlarge
 from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import bind
-from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig, VideoUNet
+from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig
 from magicvideo_jax.models.vae import VAEConfig, VAEKind
 from magicvideo_jax.models.video_vae import TemporalDecoderConfig
 from magicvideo_jax.weights.config_json import unet_config, unet_json, vae_config, vae_json
@@ -83,35 +80,3 @@ def test_a_network_without_attention_is_written_and_read():
     assert unet_config(written, where="config.json") == plain
     with pytest.raises(UserError, match="'mid_block_type' is 'UNetMidBlock2D'; supported: 'UNetM"):
         unet_config({**written, "mid_block_type": "UNetMidBlock2D"}, where="config.json")
-
-
-def test_a_new_network_that_adds_the_enlarged_picture_is_bicubic_resizing():
-    config = UNetConfig(
-        levels=(UNetLevelConfig(8, 0),),
-        middle_heads=0,
-        blocks=1,
-        groups=4,
-        channels_in=51,
-        channels_out=48,
-        context=8,
-        noise_levels=3,
-        adds_enlarged=True,
-    )
-    written = unet_json(config)
-    assert written["adds_enlarged_picture"] is True
-    assert unet_config(written, where="config.json") == config
-    assert "adds_enlarged_picture" not in unet_json(replace(config, adds_enlarged=False))
-    unet = bind(lambda keys: VideoUNet(config, keys=keys))
-    params = jax.jit(unet.init)(jax.random.key(0))
-    small = PICTURES[:, :, :4, :8]
-    z = jax.random.normal(jax.random.key(1), (*small.shape[:-1], 48))
-    given = jnp.concatenate([z, to_float(jnp.asarray(small))], axis=-1)
-    out = jax.jit(unet.apply)(
-        params, given, jnp.full(2, 9.0), jnp.zeros((2, 1, 8)), None, jnp.zeros(2, int)
-    )
-    np.testing.assert_array_equal(to_uint8(DECODE({}, out)), enlarge(jnp.asarray(small), 4))
-
-
-def test_only_a_network_of_pixels_can_add_an_enlarged_picture():
-    with pytest.raises(UserError, match="adds_enlarged=True: only a network of pixels"):
-        UNetConfig(channels_in=7, adds_enlarged=True)

@@ -11,10 +11,12 @@ from PIL import Image
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for, subkey
+from magicvideo_jax.core.pixels import to_uint8
 from magicvideo_jax.core.resizing import enlarge, shrink
 from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import Prediction
+from magicvideo_jax.models.pixel_autoencoder import enlarged_latents
 from magicvideo_jax.training.objectives import DenoisingConfig, DenoisingNetworks
 from magicvideo_jax.training.super_resolution_objective import (
     SuperResolutionConfig,
@@ -39,7 +41,9 @@ def bicubic(frame: np.ndarray, factor: float) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
-def seen_by_the_network(config: SuperResolutionConfig, denoising=None, **batch):
+def seen_by_the_network(
+    config: SuperResolutionConfig, denoising=None, enlarged=lambda small: None, **batch
+):
     """The arguments of the network at one call of the objective, its output, and the loss."""
     seen = []
 
@@ -61,6 +65,7 @@ def seen_by_the_network(config: SuperResolutionConfig, denoising=None, **batch):
         config,
         denoising or DenoisingConfig(),
         factor=4,
+        enlarged=enlarged,
         null_ids=NULL,
     )
     batch = {"pixels": jnp.asarray(pictures()), "ids": jnp.asarray(IDS)} | batch
@@ -106,6 +111,31 @@ def test_the_network_is_given_noisy_small_pictures_of_what_it_denoises(crop: int
     # Eq. 1.
     v = alpha * eps - sigma * z0
     assert loss == pytest.approx(np.mean((0.3 * z - v) ** 2), rel=1e-4)
+
+
+def test_what_is_learned_may_be_the_difference_from_the_small_picture_enlarged():
+    config, enlarged = SuperResolutionConfig(crop=16), partial(enlarged_latents, factor=4)
+    whole, time, condition, _ = seen_by_the_network(config)
+    lacking, _, same, loss = seen_by_the_network(config, enlarged=enlarged)
+    np.testing.assert_array_equal(same.given, condition.given)
+    abar = alphas(0.00085, 0.012)[time.astype(int)]
+    alpha, sigma = (by_example(np.sqrt(one)) for one in (abar, 1 - abar))
+    base = (whole - lacking) / alpha
+    small = np.asarray(shrink(as_pixels(base), 4))
+    level = np.asarray(condition.noise_level)
+    noise = np.asarray(jax.random.normal(subkey(KEY, "picture noise"), condition.given.shape))
+    abar_l = by_example(alphas(0.0001, 0.02)[level])
+    clean = (np.asarray(condition.given) - np.sqrt(1 - abar_l) * noise) / np.sqrt(abar_l)
+    np.testing.assert_allclose(base, enlarged(jnp.asarray(clean)), atol=0.02)
+    assert np.abs(small / 127.5 - 1 - clean).mean() < 0.1  # an enlarged picture is the small one
+    eps = np.asarray(jax.random.normal(subkey(KEY, "noise"), lacking.shape))
+    v = alpha * eps - sigma * (lacking - sigma * eps) / alpha
+    assert loss == pytest.approx(np.mean((0.3 * lacking - v) ** 2), rel=1e-4)
+
+
+def as_pixels(z: np.ndarray) -> jax.Array:
+    x = rearrange(z, "b t h w (m n c) -> b t (h m) (w n) c", m=4, n=4)
+    return to_uint8(jnp.asarray(x))
 
 
 def test_levels_are_uniform_and_captions_are_dropped():

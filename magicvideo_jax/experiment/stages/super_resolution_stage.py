@@ -89,6 +89,7 @@ class SuperResolutionStage(Stage):
             experiment.super_resolution,
             experiment.denoising,
             factor=experiment.model.vae.factor,
+            enlarged=networks.enlarged,
             null_ids=tokenize([""])[0],
         )
 
