@@ -112,7 +112,7 @@ class DataConfig:
     """Share of drawn clips without a caption, which are trained with the empty prompt."""
     late_fraction: float = 0.0
     """Share of drawn clips that begin after the beginning of their motion, where a longer clip goes on. Captions do not
-    tell so: a model must be told frames (`denoising.known_frames`), and of these clips it always knows the first few."""
+    say so: only for models that are told of frames, which always know the first few of such a clip."""
     frame_rate_ratio: float = 1.0
     """Frame rate of drawn clips over the usual one: 4 for a network that inserts three frames between two."""
     motions: tuple[Motion, ...] = tuple(Motion)

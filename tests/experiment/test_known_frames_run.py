@@ -205,7 +205,7 @@ def test_what_a_clip_cannot_start_from_is_one_line(trained, weights, files, tmp_
 
 def test_late_clips_of_a_network_that_cannot_know_so_are_refused():
     late = DataConfig(frames=T, size=16, late_fraction=0.5)
-    with pytest.raises(UserError, match="config.data.late_fraction=0.5: only a network"):
+    with pytest.raises(UserError, match=r"config\.data\.late_fraction=0\.5: only a network"):
         check_stage(tiny("video", model=PLAIN, data=late))
 
 
