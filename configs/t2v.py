@@ -52,8 +52,8 @@ def get_config(preset: str = ""):
             config.denoising.known_frames.update(
                 first=0.25, beginning=0.2, first_and_last=0.1, every_fourth=0.1
             )
-            config.data.precompute_examples = 8192
-            config.train.update(steps=4000, save_every=1000, preview_every=1000)
+            config.data.update(precompute_examples=8192, late_fraction=0.25)
+            config.train.update(steps=5000, save_every=1000, preview_every=1000)
             config.optim.update(lr=1e-3, temporal_lr=5e-3, ema_decay=0.998)
             config.sample.guidance = 5.0
         case "emoji" | "emoji_all":

@@ -110,6 +110,9 @@ class DataConfig:
     """Pixels along h and w."""
     uncaptioned_fraction: float = 0.0
     """Share of drawn clips without a caption, which are trained with the empty prompt."""
+    late_fraction: float = 0.0
+    """Share of drawn clips that begin after the beginning of their motion, where a longer clip goes on. Captions do not
+    say so: only for models that are told of frames, which always know the first few of such a clip."""
     frame_rate_ratio: float = 1.0
     """Frame rate of drawn clips over the usual one: 4 for a network that inserts three frames between two."""
     motions: tuple[Motion, ...] = tuple(Motion)
@@ -127,7 +130,7 @@ class DataConfig:
         not_empty(self, "sources", "image_sources", "motions")
         at_least(1, self, "frames", "size")
         at_least(0, self, "precompute_examples", "workers")
-        share(self, "uncaptioned_fraction")
+        share(self, "uncaptioned_fraction", "late_fraction")
         positive(self, "frame_rate_ratio")
         for source in (*self.sources, *self.image_sources):
             if self.precompute_examples and source.path != DRAWN:

@@ -89,12 +89,14 @@ def caption_words(experiment: Experiment) -> set[str]:
     return words
 
 
-def example(drawn: DrawnClip, _: Any = None, *, tokenizer: Tokenize | None) -> Example:
-    """A drawn clip as an example: `pixels`, and with a tokenizer `ids` and `fps`."""
-    pixels: dict[str, np.ndarray] = {"pixels": drawn.pixels}
-    if tokenizer is None:
-        return pixels
-    return pixels | {"ids": tokenizer([drawn.caption])[0], "fps": np.float32(drawn.fps)}
+def example(
+    drawn: DrawnClip, _: Any = None, *, tokenizer: Tokenize | None, tells_late: bool = False
+) -> Example:
+    """A drawn clip as an example: `pixels`, with a tokenizer `ids` and `fps`, and where it `tells_late`, `is_late`."""
+    one: Example = {"pixels": drawn.pixels}
+    if tokenizer is not None:
+        one |= {"ids": tokenizer([drawn.caption])[0], "fps": np.float32(drawn.fps)}
+    return one | {"is_late": np.bool_(drawn.is_late)} if tells_late else one
 
 
 def drawn_source(experiment: Experiment, frames: int, *, field: str = CLIPS) -> Source:
@@ -108,6 +110,7 @@ def drawn_source(experiment: Experiment, frames: int, *, field: str = CLIPS) -> 
         size=data.size,
         rate_ratio=data.frame_rate_ratio,
         uncaptioned_fraction=data.uncaptioned_fraction,
+        late_fraction=data.late_fraction,
         motions=data.motions,
     )
 
@@ -202,7 +205,8 @@ def _mixed(field: str, frames: int, inputs: StreamInputs) -> Stream:
 
 def _drawn_stream(field: str, frames: int, inputs: StreamInputs) -> Stream:
     experiment, seed = inputs.experiment, _seed_of(inputs.experiment, field)
-    prepare = partial(example, tokenizer=inputs.tokenizer)
+    tells_late = field == CLIPS and experiment.data.late_fraction > 0
+    prepare = partial(example, tokenizer=inputs.tokenizer, tells_late=tells_late)
     source = drawn_source(experiment, frames, field=field)
     if not experiment.data.precompute_examples:
         return stream(source, prepare=prepare, seed=seed)

@@ -35,9 +35,14 @@ class KnownFramesConfig:
 
 
 def draw_known_frames(
-    key: PRNGKeyArray, config: KnownFramesConfig, *, examples: int, frames: int
+    key: PRNGKeyArray,
+    config: KnownFramesConfig,
+    *,
+    examples: int,
+    frames: int,
+    is_late: Bool[Array, "b"] | None = None,
 ) -> Bool[Array, "b t"]:
-    """Known frames of each example: a pattern of the config, or none.
+    """Known frames of each example: a pattern of the config, or none; of late ones, always the beginning.
 
     Patterns are drawn at equal distances from a random first one, as times are, so that a batch has
     each about as often as the config says.
@@ -46,10 +51,12 @@ def draw_known_frames(
     number = jax.random.randint(subkey(key, "number"), (examples,), 1, max(frames, 2))
     same = (at == 0, (at == 0) | (at == frames - 1), at % 4 == 0, jnp.zeros(frames, bool))
     first, both, fourth, none = (jnp.broadcast_to(one[None], (examples, frames)) for one in same)
-    patterns = jnp.stack([first, both, at[None] < number[:, None], fourth, none], axis=1)
+    beginning = at[None] < number[:, None]
+    patterns = jnp.stack([first, both, beginning, fourth, none], axis=1)
     shares = [config.first, config.first_and_last, config.beginning, config.every_fourth]
     ends = jnp.cumsum(jnp.array(shares))
     offset, order = jax.random.uniform(subkey(key, "pattern")), jnp.arange(examples) / examples
     u = jax.random.permutation(subkey(key, "order"), (offset + order) % 1)
     chosen = jnp.searchsorted(ends, u, side="right")
-    return jnp.take_along_axis(patterns, chosen[:, None, None], axis=1)[:, 0]
+    known = jnp.take_along_axis(patterns, chosen[:, None, None], axis=1)[:, 0]
+    return known if is_late is None else jnp.where(is_late[:, None], beginning, known)

@@ -6,7 +6,7 @@
 
 A batch is a dict of arrays with a leading batch axis: `ids` (b l) and `pixels` uint8 (b t h w c),
 or precomputed `text` (b l d) and `latents` (b t h w c) in their place; optionally `fps` (b) and
-`is_captioned` (b).
+`is_captioned` and `is_late` (b), of clips that begin after their motion (`draw_known_frames`).
 """
 
 from collections.abc import Callable, Mapping
@@ -91,12 +91,14 @@ def denoising_objective(
         z0 = clean_latents(networks, params, batch, key)
         text = draw_text_states(networks, params, batch, key, null_ids, config)
         condition = Condition(text, batch.get("fps"))
-        if config.known_frames.total and not as_images:
+        is_late = batch.get("is_late")
+        if (config.known_frames.total or is_late is not None) and not as_images:
             is_known = draw_known_frames(
                 subkey(key, "known frames"),
                 config.known_frames,
                 examples=len(z0),
                 frames=z0.shape[1],
+                is_late=is_late,
             )
             condition = condition._replace(given=known_frame_channels(z0, is_known))
         return denoising_loss(

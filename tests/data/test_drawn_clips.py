@@ -219,6 +219,20 @@ def test_a_share_of_the_clips_has_no_caption():
         assert labelled[i].caption
 
 
+def test_late_clips_are_later_frames_of_the_same_scene_in_their_share():
+    usual = ShapeClips(0, frames=8, size=16)
+    clips = ShapeClips(0, frames=8, size=16, late_fraction=0.5)
+    late = [i for i in range(60) if clips[i].is_late]
+    assert 18 <= len(late) <= 42
+    for i in range(60):
+        longer = draw_clip(scene_at(0, i), frames=24, size=16).pixels
+        firsts = [f for f in range(17) if np.array_equal(longer[f : f + 8], clips[i].pixels)]
+        assert firsts, i
+        assert clips[i].caption == usual[i].caption
+        if i not in late:
+            np.testing.assert_array_equal(clips[i].pixels, usual[i].pixels)
+
+
 def test_what_cannot_be_drawn_is_refused_in_one_line():
     for wrong in ({"frames": 0}, {"size": 4}):
         with pytest.raises(UserError, match=r"frames=|size="):

@@ -57,7 +57,9 @@ def weights(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def trained(weights, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("run")
-    experiment = tiny(init_from=weights, model=TOLD, data=DataConfig(frames=T, size=16))
+    experiment = tiny(
+        init_from=weights, model=TOLD, data=DataConfig(frames=T, size=16, late_fraction=0.5)
+    )
     denoising = DenoisingConfig(known_frames=POLICY)
     run(replace(experiment, denoising=denoising), workdir)
     return workdir
@@ -199,6 +201,12 @@ def test_what_a_clip_cannot_start_from_is_one_line(trained, weights, files, tmp_
         (line,) = [x for x in capsys.readouterr().err.splitlines() if not x.startswith("writing")]
         assert said in line, (given, line)
         assert not list(tmp_path.iterdir())
+
+
+def test_late_clips_of_a_network_that_cannot_know_so_are_refused():
+    late = DataConfig(frames=T, size=16, late_fraction=0.5)
+    with pytest.raises(UserError, match=r"config\.data\.late_fraction=0\.5: only a network"):
+        check_stage(tiny("video", model=PLAIN, data=late))
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,18 @@ def test_a_batch_has_its_share_and_no_place_in_it_is_preferred():
     assert np.abs(knows_one.mean(0) - 0.5).max() < 0.15
 
 
+def test_of_late_examples_the_beginning_is_known_whatever_the_policy():
+    is_late, config = jnp.arange(8) % 2 == 0, KnownFramesConfig(first_and_last=0.5)
+    key = key_for(0, 0, "a test")
+    late = draw_known_frames(key, config, examples=8, frames=T, is_late=is_late)
+    usual = draw_known_frames(key, config, examples=8, frames=T)
+    np.testing.assert_array_equal(late[1::2], usual[1::2])
+    known = np.asarray(late[::2])
+    assert known[:, 0].all()
+    assert not known[:, -1].any()
+    assert (np.diff(known.astype(int), axis=1) <= 0).all()  # the first k and no other
+
+
 def test_no_frame_is_known_without_a_policy_and_one_frame_never_is_a_beginning_of_itself():
     assert not drawn(KnownFramesConfig(), rounds=3).any()
     one = draw_known_frames(

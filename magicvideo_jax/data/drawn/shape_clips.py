@@ -70,6 +70,10 @@ TONES = (
 )
 
 
+LATEST_START = 2
+"""Latest first frame of a late clip, in lengths of a clip: clips three times as long are continued so."""
+
+
 class DrawnSplit(Enum):
     """Split of the data set. The values seed its random numbers: never change them."""
 
@@ -87,6 +91,8 @@ class DrawnClip:
     colour: Colour
     motion: Motion
     fps: float
+    is_late: bool = False
+    """Whether the first frame is not the beginning of the motion."""
 
 
 @cache
@@ -141,8 +147,10 @@ def held_out_image_scenes(seed: int, number: int) -> list[Scene]:
     return _each_once(seed, number, tuple(Truth(s, c, Motion.STILL) for s in Shape for c in Colour))
 
 
-def draw_clip(scene: Scene, *, frames: int = DEFAULT_FRAMES, size: int = int(CANVAS)) -> DrawnClip:
-    """Render a scene as a clip whose frame i shows the moment i / fps.
+def draw_clip(
+    scene: Scene, *, frames: int = DEFAULT_FRAMES, size: int = int(CANVAS), first: int = 0
+) -> DrawnClip:
+    """Render a scene as a clip whose frame i shows the moment (first + i) / fps.
 
     `dataclasses.replace(scene, fps=...)` samples the same motion at another rate.
 
@@ -153,8 +161,8 @@ def draw_clip(scene: Scene, *, frames: int = DEFAULT_FRAMES, size: int = int(CAN
             f"a drawn clip needs frames >= 1, size >= 16 and fps > 0, not frames={frames}, size={size}, "
             f"fps={scene.fps}"
         )
-    pixels = draw_scene(scene, np.arange(frames) / scene.fps, size=size)
-    return DrawnClip(pixels, scene.caption, *scene.truth, scene.fps)
+    pixels = draw_scene(scene, (first + np.arange(frames)) / scene.fps, size=size)
+    return DrawnClip(pixels, scene.caption, *scene.truth, scene.fps, is_late=first > 0)
 
 
 def draw_image(scene: Scene, *, size: int = int(CANVAS)) -> DrawnClip:
@@ -208,7 +216,8 @@ class ShapeClips:
     """Clips by index, as a grain data source.
 
     `fps` overrides the random frame rates; either is multiplied by `rate_ratio`.
-    `uncaptioned_fraction` of the clips have an empty caption. Only `motions` are shown.
+    `uncaptioned_fraction` of the clips have an empty caption. `late_fraction` of them begin at a
+    random frame up to `LATEST_START` clips after the first. Only `motions` are shown.
     """
 
     seed: int
@@ -219,6 +228,7 @@ class ShapeClips:
     fps: float | None = None
     rate_ratio: float = 1.0
     uncaptioned_fraction: float = 0.0
+    late_fraction: float = 0.0
     motions: tuple[Motion, ...] = tuple(Motion)
 
     def __len__(self) -> int:
@@ -228,9 +238,11 @@ class ShapeClips:
         scene = scene_at(self.seed, _checked(index, self.length), self.split, self.motions)
         fps = scene.fps if self.fps is None else self.fps
         scene = replace(scene, fps=fps * self.rate_ratio)
-        clip = draw_clip(scene, frames=self.frames, size=self.size)
-        fraction = self.uncaptioned_fraction
-        is_uncaptioned = fraction and _rng(self.seed, index, 4).random() < fraction
+        late, first = _rng(self.seed, index, 5), 0
+        if late.random() < self.late_fraction:
+            first = int(late.integers(1, LATEST_START * self.frames + 1))
+        clip = draw_clip(scene, frames=self.frames, size=self.size, first=first)
+        is_uncaptioned = _rng(self.seed, index, 4).random() < self.uncaptioned_fraction
         return replace(clip, caption="") if is_uncaptioned else clip
 
 

@@ -106,7 +106,7 @@ class Stage:
 
 def refuse_video_options(experiment: Experiment) -> None:
     """Errors: `UserError` for options that only text to video reads."""
-    for name in ("joint_images", "uncaptioned_fraction"):
+    for name in ("joint_images", "uncaptioned_fraction", "late_fraction"):
         value = getattr(experiment.data, name)
         if value:
             raise UserError(f"config.data.{name}={value}: for stage=video only; leave it out")

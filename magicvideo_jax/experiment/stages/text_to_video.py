@@ -30,6 +30,11 @@ class TextToVideo(PromptStage):
                 "config.denoising.known_frames: the network is told of none: set "
                 "config.model.unet.temporal.known_frames=True"
             )
+        if experiment.data.late_fraction and not reads_known_frames:
+            raise UserError(
+                f"config.data.late_fraction={experiment.data.late_fraction:g}: only a network that is told of frames "
+                "can tell late clips: set config.model.unet.temporal.known_frames=True, or give 0"
+            )
 
     def objective(
         self, experiment: Experiment, networks: Networks, tokenize: Tokenize | None
