@@ -61,6 +61,8 @@ _LEFT_BEHIND = (
     "max_noise_level",
 )
 _SCHEDULERS = ("scheduler", "low_res_scheduler")
+_LEFT_OUT = [None, None]
+"""How a pipeline's index says that a part is not there."""
 
 _UPSCALER_SCALING = 0.08333
 """Scale of the x4 upscaler's latents, which older copies of its VAE's config.json do not say."""
@@ -87,7 +89,11 @@ def open_pipeline(path: Path, options: OpenOptions, open_part: OpenPart) -> Weig
     noise = read_json(path / SCHEDULER)
     tokenizer = options.tokenizer or path / TOKENIZER
     named = index.get("tokenizer")
-    opened = {kind.folder: open_part(kind) for kind in PIPELINE_PARTS}
+    opened = {
+        kind.folder: open_part(kind)
+        for kind in PIPELINE_PARTS
+        if index.get(kind.folder) != _LEFT_OUT
+    }
     low_resolution: dict[str, Any] = {}
     if (path / LOW_RESOLUTION).is_file():
         json = read_json(path / LOW_RESOLUTION)
@@ -96,7 +102,7 @@ def open_pipeline(path: Path, options: OpenOptions, open_part: OpenPart) -> Weig
         vae, vae_notes = opened[VAE.folder]
         opened[VAE.folder] = _with_upscaler_scaling(vae), vae_notes
     notes = [note for _, notes in opened.values() for note in notes]
-    if not tokenizer.is_dir():
+    if not tokenizer.is_dir() and named != _LEFT_OUT:
         notes.append(f"{path} holds no tokenizer: give --tokenizer FOLDER to add one")
     class_name = named[1] if isinstance(named, list) and len(named) == 2 else None
     return Weights(
@@ -195,7 +201,7 @@ def _check_index(index: Mapping[str, Any], where: Path) -> None:
         if (
             name.startswith("_")
             or name in (*left_behind(index), *_SCHEDULERS, "tokenizer")
-            or value in ([None, None], None)
+            or value in (_LEFT_OUT, None)
         ):
             continue
         class_name = value[1] if isinstance(value, list) and len(value) == 2 else value

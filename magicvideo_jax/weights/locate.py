@@ -13,9 +13,12 @@ EMBEDDED = {
     "embedded": _FOLDER / "image",
     "embedded_video": _FOLDER / "video",
     "embedded_video_vae": _FOLDER / "video",
+    "embedded_interpolation": _FOLDER / "interpolation",
+    "embedded_upscaler": _FOLDER / "upscaler",
 }
 """Weights that come with the package, by the name to ask for them: a text-to-image model, which
-training begins with; the text-to-video model made of it; and the VideoVAE, which is part of that."""
+training begins with; the text-to-video model made of it; the VideoVAE, which is part of that; and
+what makes more frames and more pixels of its clips."""
 EMBEDDED_VIDEO = "embedded_video"
 """Weights that clips are sampled from where none are named."""
 
