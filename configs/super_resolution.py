@@ -3,7 +3,7 @@
 python -m magicvideo_jax.train --config=configs/super_resolution.py --workdir=DIR      drawn clips, 64 -> 256: minutes
 python -m magicvideo_jax.train --config=configs/super_resolution.py --workdir=DIR \
   --config.data.sources="({'path': 'CLIPS_OF_PIXELS'},)"
-python -m magicvideo_jax.sample --prompt="a red circle moving left" --upscaler=DIR --out=clip.mp4
+python -m magicvideo_jax.sample --prompt="a red circle moving left" --upscale=DIR --out=clip.mp4
 """
 
 from magicvideo_jax.core.errors import UserError

@@ -8,7 +8,7 @@ The second form puts motion modules of AnimateDiff into image weights. LaVie on 
 where the last three arguments may be left out:
 
     python -m magicvideo_jax.sample --weights=SD14 --unet=lavie_base.pt --prompt="a panda" --out=clip.mp4 \
-      --interpolation=lavie_interpolation.pt --upscaler=X4_UPSCALER --super_resolution=lavie_vsr.pt
+      --interpolate=lavie_interpolation.pt --upscale=X4_UPSCALER --super_resolution=lavie_vsr.pt
 
 The ending of --out says what is written: .mp4, .gif, or a folder of png.
 """
@@ -259,14 +259,14 @@ def _add_long_clips(group: argparse._ArgumentGroup) -> None:
 def _add_refiners(group: argparse._ArgumentGroup) -> None:
     """Arguments for networks that make of a clip a better one."""
     group.add_argument(
-        "--interpolation",
+        "--interpolate",
         metavar="WEIGHTS",
         default="",
         help="lavie_interpolation.pt: 61 frames of 16, at three times the frame rate, with the VAE and "
         "the text encoder of --weights",
     )
     group.add_argument(
-        "--upscaler",
+        "--upscale",
         metavar="WEIGHTS",
         default="",
         help="a work folder of configs/super_resolution.py, or Stable Diffusion's x4 upscaler: four times the "
@@ -276,11 +276,11 @@ def _add_refiners(group: argparse._ArgumentGroup) -> None:
         "--super_resolution",
         metavar="WEIGHTS",
         default="",
-        help="lavie_vsr.pt: its U-Net takes the place of that of --upscaler, which upscales every "
+        help="lavie_vsr.pt: its U-Net takes the place of that of --upscale, which upscales every "
         "frame by itself",
     )
     group.add_argument(
-        "--upscaler_tile",
+        "--upscale_tile",
         type=int,
         metavar="PIXELS",
         help="side of the parts of small frames that are enlarged at once, less for less memory; 0: whole "

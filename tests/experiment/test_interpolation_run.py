@@ -77,7 +77,7 @@ def test_keyframes_come_through_and_all_pairs_are_filled(trained):
 
 def test_a_single_frame_has_nothing_between(trained):
     clip = np.zeros((1, 1, 16, 16, 3), np.uint8)
-    with pytest.raises(UserError, match="--interpolation: a clip of 1 frame"):
+    with pytest.raises(UserError, match="--interpolate: a clip of 1 frame"):
         load_interpolation("embedded", unet=trained).many(clip, ["a"])
 
 

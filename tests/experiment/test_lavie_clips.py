@@ -42,8 +42,8 @@ def test_one_command_samples_interpolates_and_upscales(tmp_path: Path):
     sample_command(
         f"--out={out}",
         f"--unet={BASE}",
-        f"--interpolation={INTERPOLATION}",
-        f"--upscaler={upscaler()}",
+        f"--interpolate={INTERPOLATION}",
+        f"--upscale={upscaler()}",
         f"--super_resolution={VSR}",
     )
     assert read_timeline(out).rate == pytest.approx(24)
@@ -84,13 +84,13 @@ def test_the_image_upscaler_upscales_every_frame_with_noise_of_its_own():
         ([f"--unet={VSR}"], "lavie_vsr.pt: a U-Net for super-resolution, not for text to image"),
         (
             [f"--unet={INTERPOLATION}"],
-            "a U-Net for frame interpolation.*give it as --interpolation",
+            "a U-Net for frame interpolation.*give it as --interpolate",
         ),
-        ([f"--unet={BASE}", f"--interpolation={BASE}"], "--interpolation=.*give it as --unet"),
-        ([f"--unet={BASE}", f"--super_resolution={VSR}"], "give the folder of .* as --upscaler"),
-        ([f"--upscaler={stable_diffusion()}"], "--upscaler=.*not for super-resolution"),
+        ([f"--unet={BASE}", f"--interpolate={BASE}"], "--interpolate=.*give it as --unet"),
+        ([f"--unet={BASE}", f"--super_resolution={VSR}"], "give the folder of .* as --upscale"),
+        ([f"--upscale={stable_diffusion()}"], "--upscale=.*not for super-resolution"),
         (
-            [f"--upscaler={upscaler()}", f"--super_resolution={BASE}"],
+            [f"--upscale={upscaler()}", f"--super_resolution={BASE}"],
             "--super_resolution=.*give it as --unet",
         ),
         ([f"--weights={upscaler()}"], "--workdir=.*give it as --super_resolution, or its whole"),

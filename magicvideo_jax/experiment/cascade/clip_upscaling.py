@@ -83,8 +83,8 @@ def load_upscaling(
     `path` is a work folder, or the pipeline of an upscaler; without `unet` its own network upscales every frame by
     itself. `tile` is that of `ClipUpscaling`. Errors: `UserError` naming the argument of `sample`.
     """
-    name, task = f"--upscaler={path}", UNetTask.UPSCALE
-    initial = initial_weights(str(path), argument="--upscaler")
+    name, task = f"--upscale={path}", UNetTask.UPSCALE
+    initial = initial_weights(str(path), argument="--upscale")
     if Component.UNET in initial.parts:
         check_task(initial.parts[Component.UNET].config, task, name)
     weights = with_unet_of(initial.weights, str(unet), argument="--super_resolution", task=task)

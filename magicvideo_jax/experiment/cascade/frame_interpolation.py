@@ -44,7 +44,7 @@ class LaVieInterpolation(ClipRefiner):
         _, t, height, width, _ = clips.shape
         if t < 2:
             raise UserError(
-                "--interpolation: a clip of 1 frame has nothing between: give --frames=16"
+                "--interpolate: a clip of 1 frame has nothing between: give --frames=16"
             )
         frames, size = interpolated_frames(t), (height, width)
         return self.refine_at_once(
@@ -64,13 +64,13 @@ def load_interpolation(path: str | Path, *, unet: str | Path) -> ClipRefiner:
     The latter (`lavie_interpolation.pt`) uses the VAE and the text encoder of `path`, Stable Diffusion 1.4. Errors:
     `UserError` naming the argument of `sample`.
     """
-    name = f"--interpolation={unet}"
-    own = initial_weights(str(unet), argument="--interpolation")
+    name = f"--interpolate={unet}"
+    own = initial_weights(str(unet), argument="--interpolate")
     temporal = own.parts[Component.UNET].config.temporal if Component.UNET in own.parts else None
     if temporal is not None and temporal.known_frames:
         return PairwiseInterpolation(own, name)
     initial = initial_weights(str(path), argument="--weights")
     weights = with_unet_of(
-        initial.weights, str(unet), argument="--interpolation", task=UNetTask.INTERPOLATE
+        initial.weights, str(unet), argument="--interpolate", task=UNetTask.INTERPOLATE
     )
     return LaVieInterpolation(initial_from(weights), name)

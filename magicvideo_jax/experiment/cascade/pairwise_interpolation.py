@@ -43,7 +43,7 @@ class PairwiseInterpolation(ClipRefiner):
         b, t, *size, _ = clips.shape
         if t < 2:
             raise UserError(
-                "--interpolation: a clip of 1 frame has nothing between: give --frames=16"
+                "--interpolate: a clip of 1 frame has nothing between: give --frames=16"
             )
         pairs = _pairs(clips)
         sampled = self.refine_at_once(

@@ -63,9 +63,9 @@ def check_model_request(request: ModelRequest) -> None:
     """Check all that can be checked before weights are read. Errors: `UserError`."""
     with named("--decode_"):
         DecodeConfig(frames=1 if request.decode_frames is None else request.decode_frames)
-    tile = request.upscaler_tile
+    tile = request.upscale_tile
     if tile is not None and tile != 0 and tile < LEAST_TILE:
-        raise UserError(f"--upscaler_tile={tile}: give 0 (whole frames), or at least {LEAST_TILE}")
+        raise UserError(f"--upscale_tile={tile}: give 0 (whole frames), or at least {LEAST_TILE}")
 
 
 def load_model(request: ModelRequest) -> pipeline.Pipeline:
@@ -86,21 +86,21 @@ def load_model(request: ModelRequest) -> pipeline.Pipeline:
 def open_refiners(request: ModelRequest) -> list[ClipRefiner]:
     """The networks that clips go through afterwards, opened and not loaded. Errors: `UserError`."""
     refiners: list[ClipRefiner] = []
-    if request.interpolation:
-        refiners.append(load_interpolation(request.workdir, unet=request.interpolation))
-    if request.upscaler:
+    if request.interpolate:
+        refiners.append(load_interpolation(request.workdir, unet=request.interpolate))
+    if request.upscale:
         refiners.append(_upscaling(request))
     elif request.super_resolution:
         raise UserError(
             f"--super_resolution={request.super_resolution}: give the folder of Stable Diffusion's x4 "
-            "upscaler, whose VAE and text encoder it uses, as --upscaler"
+            "upscaler, whose VAE and text encoder it uses, as --upscale"
         )
     return refiners
 
 
 def _upscaling(request: ModelRequest) -> ClipRefiner:
-    tile = request.upscaler_tile
-    return load_upscaling(request.upscaler, unet=request.super_resolution, tile=tile)
+    tile = request.upscale_tile
+    return load_upscaling(request.upscale, unet=request.super_resolution, tile=tile)
 
 
 def sample_clips(
