@@ -10,10 +10,11 @@ from tiny_experiment import MODEL, tiny
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.drawn.shape_clips import ShapeClips
+from magicvideo_jax.experiment.cascade.clip_stream import SampledClips
 from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
 from magicvideo_jax.experiment.config import DataConfig
 from magicvideo_jax.experiment.held_out import open_held_out
-from magicvideo_jax.experiment.requests.clip_making import SampledClips, refine_clips
+from magicvideo_jax.experiment.requests.clip_making import refine_clips
 from magicvideo_jax.experiment.requests.clip_request import ClipRequest
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.run_folder import RunFolder

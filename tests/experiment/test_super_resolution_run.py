@@ -13,10 +13,10 @@ import magicvideo_jax as mv
 from magicvideo_jax import sample
 from magicvideo_jax.convert import main as convert
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.experiment.cascade.clip_stream import SampledClips
 from magicvideo_jax.experiment.cascade.clip_upscaling import ClipUpscaling, load_upscaling
 from magicvideo_jax.experiment.config import DataConfig, EvaluateConfig
 from magicvideo_jax.experiment.requests.clip_making import (
-    SampledClips,
     check_model_request,
     open_refiners,
     refine_clips,
