@@ -49,12 +49,15 @@ def run_cascade(
     soon as they are whole; into the files `out`, one for each clip of all requests, those of the last.
     Errors, before anything is sampled: `UserError` for clips that are too short, and no room for the files.
     """
+    sizes = _result_sizes(cascade, requests)
     targets = _targets(cascade, requests, keep, out)
-    _check_room(cascade, requests, targets)
+    _check_room(sizes, targets)
     clips: list[SampledClips] = []
     for place, stage in enumerate(cascade):
-        sizes = [result_size(cascade[: place + 1], request) for request in requests]
-        total = sum(request.num * size[0] for request, size in zip(requests, sizes, strict=True))
+        total = sum(
+            request.num * frames
+            for request, (frames, *_) in zip(requests, sizes[place], strict=True)
+        )
         with Progress(total, _title(cascade, place, requests[0]), unit="frame") as progress:
             streams = (
                 _passing(stream, files, progress)
@@ -70,21 +73,23 @@ def run_cascade(
             stage.release()
 
 
-def result_size(cascade: Cascade, request: ClipRequest) -> tuple[int, int, int]:
-    """Frames, height and width of a request's clips. Errors: `UserError` for clips that are too short."""
-    pipe, *refiners = cascade
-    size = clip_size(pipe, request)
-    for refiner in refiners:
-        size = refiner.result_size(*size)
-    return size
-
-
 def check_kept_folder(keep: str) -> None:
     """Check that stages can be kept in a folder. Errors: `UserError` naming `--keep`."""
     folder = local_path(keep, argument="--keep")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--keep={keep}: a file: give a folder, for the clips of every stage")
     check_writable(folder, folder=True)
+
+
+def _result_sizes(
+    cascade: Cascade, requests: Sequence[ClipRequest]
+) -> list[list[tuple[int, int, int]]]:
+    """Frames, height and width of each request's clips after every stage. Errors: `UserError` for too short ones."""
+    pipe, *refiners = cascade
+    sizes = [[clip_size(pipe, request) for request in requests]]
+    for refiner in refiners:
+        sizes.append([refiner.result_size(*size) for size in sizes[-1]])
+    return sizes
 
 
 def _streams(
@@ -147,16 +152,13 @@ def _by_request(names: Sequence[str | Path], requests: Sequence[ClipRequest]) ->
     ]
 
 
-def _check_room(
-    cascade: Cascade, requests: Sequence[ClipRequest], targets: list[list[Targets]]
-) -> None:
+def _check_room(sizes: list[list[tuple[int, int, int]]], targets: list[list[Targets]]) -> None:
+    """Errors: `UserError` for files that have no room together."""
     check_room(
         {
-            local_path(name, argument="path"): usual_bytes(
-                name, *result_size(cascade[: place + 1], request)
-            )
-            for place, stage in enumerate(targets)
-            for request, files in zip(requests, stage, strict=True)
+            local_path(name, argument="path"): usual_bytes(name, *size)
+            for stage in zip(sizes, targets, strict=True)
+            for size, files in zip(*stage, strict=True)
             for _, name in files
         }
     )
