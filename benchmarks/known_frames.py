@@ -1,6 +1,6 @@
 """Clips that start from pictures and clips, measured on held-out drawn scenes.
 
-python benchmarks/known_frames.py --workdir RUN [--interpolation RUN] [--clips 64] [--seed 2001]
+python benchmarks/known_frames.py --workdir RUN [--interpolate RUN] [--clips 64] [--seed 2001]
 
 RUN is a run of `configs/t2v.py:known_frames`, or the embedded video model. Lines of JSON: clips of pictures (PSNR of
 the first frame, captions read back), clips that go on for 48 frames (shape and colour of the last 16; the step from
@@ -30,7 +30,7 @@ def main() -> None:
     """Sample and print a line for each kind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", default="embedded_video")
-    parser.add_argument("--interpolation", default="", help="a run of configs/interpolation.py")
+    parser.add_argument("--interpolate", default="", help="a run of configs/interpolation.py")
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--seed", type=int, default=2001, help="of the held-out scenes")
     parser.add_argument("--batch_size", type=int, default=8)
@@ -71,8 +71,8 @@ def main() -> None:
         distances[f"{strength:g}"] = np.abs(edited.astype(float) - clips).mean()
     say("edited", distance_in_levels_by_strength=distances)
 
-    if asked.interpolation:
-        refiner = load_interpolation(asked.workdir, unet=asked.interpolation)
+    if asked.interpolate:
+        refiner = load_interpolation(asked.workdir, unet=asked.interpolate)
         quick = [replace(scene, fps=4 * scene.fps) for scene in scenes]
         drawn = np.stack([draw_clip(scene, frames=5, size=size).pixels for scene in quick])
         inserted = refiner.many(drawn[:, [0, 4]], prompts)

@@ -3,20 +3,39 @@
 python -m magicvideo_jax.train --config=configs/super_resolution.py --workdir=DIR      drawn clips, 64 -> 256: minutes
 python -m magicvideo_jax.train --config=configs/super_resolution.py --workdir=DIR \
   --config.data.sources="({'path': 'CLIPS_OF_PIXELS'},)"
-python -m magicvideo_jax.sample --prompt="a red circle moving left" --upscaler=DIR --out=clip.mp4
+python -m magicvideo_jax.train --config=configs/super_resolution.py:sd_x4 --workdir=DIR --config.init_from=X4_UPSCALER \
+  --config.data.sources="({'path': 'CLIPS_OF_PIXELS'},)"                      Stable Diffusion's, 256 -> 1024
+python -m magicvideo_jax.sample --prompt="a red circle moving left" --upscale=DIR --out=clip.mp4
 """
 
+from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Experiment, config_dict
+from magicvideo_jax.models.clip_text import VIT_H_PENULTIMATE
+from magicvideo_jax.models.remat import Remat
+from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.sampling.frame_noise import FrameNoise
 
 
 def get_config(preset: str = ""):
-    if preset:
-        raise UserError(f"--config=configs/super_resolution.py:{preset}: there are no presets")
     config = config_dict(Experiment())
-    config.stage, config.init_from = "super_resolution", "scratch"
+    config.stage = "super_resolution"
+    match preset:
+        case "":
+            minutes(config)
+        case "sd_x4":
+            stable_diffusion(config)
+        case _:
+            raise UserError(
+                f"--config=configs/super_resolution.py:{preset}: the preset is sd_x4, or none"
+            )
+    return config
+
+
+def minutes(config):
+    """What two CPU cores learn in minutes."""
+    config.init_from = "scratch"
     # The 4 x 4 pixels of a square are the channels of a latent: 64 x 64 latents for 256 x 256 pixels. What a bicubic
     # picture lacks is small: scaled, its spread is about one.
     config.model.vae.update(kind=VAEKind.PIXELS.value, latent_channels=48, scaling=16.0)
@@ -45,4 +64,37 @@ def get_config(preset: str = ""):
     )
     config.sample.tiles.update(side=64, overlap=16)
     config.evaluate.update(clips=8, batch_size=1)
-    return config
+
+
+def stable_diffusion(config):
+    """Stable Diffusion's x4 upscaler, on one part of a clip of 1024 x 1024."""
+    config.init_from = ""
+    config.model.unet = to_plain(
+        UNetConfig(
+            levels=(
+                UNetLevelConfig(256, 0),
+                UNetLevelConfig(512, 8, text_only=True),
+                UNetLevelConfig(512, 8, text_only=True),
+                UNetLevelConfig(1024, 8),
+            ),
+            context=1024,
+            channels_in=7,
+            linear_projection=True,
+            noise_levels=1000,
+        )
+    )
+    config.model.vae.update(widths=(128, 256, 512), scaling=0.08333)
+    config.model.text = to_plain(VIT_H_PENULTIMATE)
+    config.model.noise.update(beta_start=0.0001, beta_end=0.02, prediction_type="v_prediction")
+    config.model.remat = Remat.FULL.value
+    config.super_resolution.update(crop=512, most_noise=350)
+    config.data.update(size=1024, frames=8)
+    config.train.update(steps=50_000, batch_size=64, save_every=1000, preview_every=1000)
+    config.optim.update(lr=1e-5, warmup=1000, ema_decay=0.9999)
+    config.sample.update(
+        steps=50, guidance=5.0, frame_noise=FrameNoise.SHARED.value, picture_noise=20
+    )
+    # Tiles of what the network was trained on; the decoder's attention is over 64 x 64 latents at most.
+    config.sample.tiles.update(side=128, overlap=16)
+    config.decode.update(frames=8, tile=64)
+    config.evaluate.update(clips=8, batch_size=1)

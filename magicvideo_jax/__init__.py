@@ -22,6 +22,14 @@ def __getattr__(name: str) -> Any:
         from magicvideo_jax.experiment.cascade.clip_upscaling import load_upscaling
 
         return load_upscaling
+    if name == "run_cascade":
+        from magicvideo_jax.experiment.requests.cascade_run import run_cascade
+
+        return run_cascade
+    if name == "ClipRequest":
+        from magicvideo_jax.experiment.requests.clip_request import ClipRequest
+
+        return ClipRequest
     if name == "save_video":
         from magicvideo_jax.media.clip_files import save_video
 

@@ -4,11 +4,16 @@
 
     python -m magicvideo_jax.sample --weights=SD15 --motion=v3_sd15_mm.ckpt --prompt="..." --out=clip.mp4
 
-The second form puts motion modules of AnimateDiff into image weights. LaVie on Stable Diffusion 1.4,
-where the last three arguments may be left out:
+The second form puts motion modules of AnimateDiff into image weights. Two more networks make of a clip one with four
+times the frames, then with four times the height and width:
+
+    python -m magicvideo_jax.sample --prompt="a red heart moving left" --interpolate=BETWEEN --upscale=LARGER \
+      --keep=stages --out=clip.mp4
+
+LaVie on Stable Diffusion 1.4, where the last three arguments may be left out:
 
     python -m magicvideo_jax.sample --weights=SD14 --unet=lavie_base.pt --prompt="a panda" --out=clip.mp4 \
-      --interpolation=lavie_interpolation.pt --upscaler=X4_UPSCALER --super_resolution=lavie_vsr.pt
+      --interpolate=lavie_interpolation.pt --upscale=X4_UPSCALER --super_resolution=lavie_vsr.pt
 
 The ending of --out says what is written: .mp4, .gif, or a folder of png.
 """
@@ -19,8 +24,6 @@ import sys
 from typing import Any, TypeVar
 
 from magicvideo_jax.core.checks import named
-from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.experiment.requests.clip_request import (
     ClipRequest,
     ModelRequest,
@@ -53,54 +56,40 @@ def sample(asked: argparse.Namespace) -> None:
         source = _request(SourceRequest, asked)
     model = _request(ModelRequest, asked, lora=tuple(asked.lora))
     # Only now: JAX takes seconds to import, and help and mistakes should not.
-    from magicvideo_jax.experiment.requests import clip_making
-    from magicvideo_jax.media.clip_files import check_clip_target, save_video
+    from magicvideo_jax.experiment.requests import cascade_run, clip_making
+    from magicvideo_jax.media.clip_files import check_clip_target, numbered_targets, save_video
     from magicvideo_jax.media.contact_sheet import moving_sheet
 
     for request in requests:
         clip_making.check_clip_request(request, source)
     clip_making.check_model_request(model)
-    targets = _targets(asked.out, 1 if asked.sheet else len(requests) * asked.num)
+    number = 1 if asked.sheet else len(requests) * asked.num
+    targets = numbered_targets(asked.out, number, argument="--out")
     for target in targets:
         check_clip_target(target, argument="--out")
+    if asked.keep:
+        cascade_run.check_kept_folder(asked.keep)
     print(
         f"writing {', '.join(map(str, targets[:3]))}{' ...' if len(targets) > 3 else ''}",
         file=sys.stderr,
     )
-    pipe = clip_making.load_model(model)
-    refiners = clip_making.open_refiners(model)
-    sampled = [clip_making.sample_clips(pipe, request, source) for request in requests]
-    del pipe  # one network at a time is on the devices
-    for refiner in refiners:
-        sampled = [
-            clip_making.refine_clips(clips, request, refiner)
-            for clips, request in zip(sampled, requests, strict=True)
-        ]
-        refiner.release()
-    clips, fps = [clip for one in sampled for clip in one.clips], sampled[0].fps
-    if asked.sheet:
-        prompts = [request.prompt for request in requests for _ in range(request.num)]
-        clips = [moving_sheet(clips, prompts)]
-    for clip, target in zip(clips, targets, strict=True):
-        save_video(clip, target, fps=fps)
+    cascade = (clip_making.load_model(model), *clip_making.open_refiners(model))
+    out = () if asked.sheet else targets
+    made = cascade_run.run_cascade(cascade, requests, source, keep=asked.keep, out=out)
+    if not asked.sheet:
+        for clips in made:
+            clips.read()
+        return
+    sampled = [clips.whole() for clips in made]
+    prompts = [request.prompt for request in requests for _ in range(request.num)]
+    sheet = moving_sheet([clip for one in sampled for clip in one.clips], prompts)
+    save_video(sheet, asked.out, fps=sampled[0].fps)
 
 
 def _request(kind: type[Request], asked: argparse.Namespace, **read: Any) -> Request:
     """A request of the arguments that have its fields' names, but for those `read` already."""
     fields = {field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)}
     return kind(**{**fields, **read})
-
-
-def _targets(out: str, count: int) -> list[str]:
-    """clip.mp4 for one clip; clip_0.mp4, clip_1.mp4 .. for several. A / at the end stays."""
-    if count == 1:
-        return [out]
-    path = local_path(out, argument="--out")
-    if not path.name:
-        raise UserError(f"--out={out}: give the name of a file or folder")
-    end = "/" if out.endswith("/") else ""
-    stem, suffix = (path.name, "") if end else (path.stem, path.suffix)
-    return [f"{path.with_name(f'{stem}_{i}{suffix}')}{end}" for i in range(count)]
 
 
 def _arguments() -> argparse.Namespace:
@@ -259,14 +248,14 @@ def _add_long_clips(group: argparse._ArgumentGroup) -> None:
 def _add_refiners(group: argparse._ArgumentGroup) -> None:
     """Arguments for networks that make of a clip a better one."""
     group.add_argument(
-        "--interpolation",
+        "--interpolate",
         metavar="WEIGHTS",
         default="",
-        help="lavie_interpolation.pt: 61 frames of 16, at three times the frame rate, with the VAE and "
-        "the text encoder of --weights",
+        help="a work folder of configs/interpolation.py: 61 frames of 16, at four times the frame rate; or "
+        "lavie_interpolation.pt, at three times, with the VAE and the text encoder of --weights",
     )
     group.add_argument(
-        "--upscaler",
+        "--upscale",
         metavar="WEIGHTS",
         default="",
         help="a work folder of configs/super_resolution.py, or Stable Diffusion's x4 upscaler: four times the "
@@ -276,15 +265,21 @@ def _add_refiners(group: argparse._ArgumentGroup) -> None:
         "--super_resolution",
         metavar="WEIGHTS",
         default="",
-        help="lavie_vsr.pt: its U-Net takes the place of that of --upscaler, which upscales every "
+        help="lavie_vsr.pt: its U-Net takes the place of that of --upscale, which upscales every "
         "frame by itself",
     )
     group.add_argument(
-        "--upscaler_tile",
+        "--upscale_tile",
         type=int,
         metavar="PIXELS",
         help="side of the parts of small frames that are enlarged at once, less for less memory; 0: whole "
         "frames (default: as the weights say)",
+    )
+    group.add_argument(
+        "--keep",
+        metavar="DIR",
+        default="",
+        help="a folder for the clips of every stage: 0_keyframes.mp4, 1_interpolated.mp4, 2_upscaled.mp4",
     )
 
 

@@ -42,8 +42,8 @@ def serve(asked: argparse.Namespace) -> None:
         ServeRequest(
             workdirs=tuple(asked.workdir or ("embedded_video",)),
             weights_dirs=tuple(asked.weights_dir),
-            interpolation=asked.interpolation,
-            upscaler=asked.upscaler,
+            interpolate=asked.interpolate,
+            upscale=asked.upscale,
             super_resolution=asked.super_resolution,
             host=asked.host,
             port=asked.port,
@@ -72,13 +72,13 @@ def _arguments() -> argparse.Namespace:
         help="a folder with LoRA files and motion modules to choose from; may be given several times",
     )
     parser.add_argument(
-        "--interpolation",
+        "--interpolate",
         default="",
         help="lavie_interpolation.pt: refine uploaded clips, with the VAE and the text encoder of the "
         "first --workdir",
     )
     parser.add_argument(
-        "--upscaler",
+        "--upscale",
         default="",
         help="a work folder of configs/super_resolution.py, or Stable Diffusion's x4 upscaler: refine uploaded clips",
     )

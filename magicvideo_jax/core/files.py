@@ -6,7 +6,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,23 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def check_room(sizes: Mapping[Path, int]) -> None:
+    """Check that files of so many bytes have room where they will be, before long work.
+
+    Errors: `UserError` naming a file for which, with those before it on its disk, there is none.
+    """
+    needed: dict[int, int] = {}
+    for path, size in sizes.items():
+        place = next(place for place in path.absolute().parents if place.is_dir())
+        disk, free = os.stat(place).st_dev, shutil.disk_usage(place).free
+        needed[disk] = needed.get(disk, 0) + size
+        if needed[disk] > free:
+            raise UserError(
+                f"{path}: no room for the result: about {needed[disk] / 2**20:,.1f} MiB are needed "
+                f"and {free / 2**20:,.1f} MiB are free: give another place, or free some"
+            )
 
 
 def write_json(path: Path, content: Any) -> None:

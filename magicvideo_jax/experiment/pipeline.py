@@ -1,9 +1,11 @@
 """A trained model in the hand: `pipe = load(DIR); clip = pipe("a red circle moving left", seed=0)`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -41,14 +43,20 @@ from magicvideo_jax.weights.motion_weights import has_motion
 class Pipeline:
     """Text to clips. Compiles once for each number of frames, of steps, and of clips at once."""
 
+    label, result = "sample", "keyframes"
+    """Names of what is done and of what comes of it, as those of a `ClipRefiner`."""
+
     def __init__(
         self,
         experiment: Experiment,
         networks: Networks,
-        params: Params,
+        load_params: Callable[[], Params],
         tokenizer: CaptionTokenizer,
     ):
-        self.experiment, self.params = experiment, params
+        """`load_params` puts the parameters on their devices: now, and after each `release`."""
+        self.experiment = experiment
+        self._load_params = load_params
+        self._params: Params | None = load_params()
         self._tokenizer, self._networks = tokenizer, networks
         self._generators: dict[tuple[int, int, tuple[int, ...]], Generator] = {}
         self._watch: StepWatch | None = None
@@ -88,6 +96,19 @@ class Pipeline:
         )
         return clips[0]
 
+    @property
+    def params(self) -> Params:
+        """Parameters of the networks, over all devices there are."""
+        if self._params is None:
+            self._params = self._load_params()
+        return self._params
+
+    def release(self) -> None:
+        """Free the memory of the networks on the devices, until the next clip."""
+        for leaf in jax.tree.leaves(self._params):
+            leaf.delete()
+        self._params = None
+
     def watch_steps(self, on_step: OnStep) -> None:
         """Call `on_step` before every denoising step from now on; where it returns False, sampling raises
         `SamplingCancelled`."""
@@ -116,7 +137,9 @@ class Pipeline:
         if model != self.experiment.model:
             self._networks, self._generators = Networks(model), {}
         self.experiment = replace(self.experiment, model=model)
-        self.params = {**self.params, name: _loaded(there, self._networks, Component.VAE)}
+        networks, load_others = self._networks, self._load_params
+        self._load_params = lambda: load_others() | {name: _loaded(there, networks, Component.VAE)}
+        self._params = self.params | {name: _loaded(there, networks, Component.VAE)}
 
     def many(
         self,
@@ -224,7 +247,7 @@ def _load(path: str, initial: InitialWeights) -> Pipeline:
         raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
     tokenizer = checked_tokenizer(initial, experiment, path)
     networks = Networks(experiment.model)
-    return Pipeline(experiment, networks, loaded_params(initial, networks), tokenizer)
+    return Pipeline(experiment, networks, partial(loaded_params, initial, networks), tokenizer)
 
 
 def checked_tokenizer(

@@ -87,10 +87,12 @@ def _devices(on: Topology) -> list[Any]:
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     from jax.experimental import topologies
 
-    several = {"num_slices": on.slices} if on.slices > 1 else {}
+    more: dict[str, Any] = {"num_slices": on.slices} if on.slices > 1 else {}
+    if on.chips == 1:
+        more["chips_per_host_bounds"] = (1, 1, 1)  # libtpu takes four to a host otherwise
     try:
         with _quiet():
-            return list(topologies.get_topology_desc(on.name, platform="tpu", **several).devices)
+            return list(topologies.get_topology_desc(on.name, platform="tpu", **more).devices)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"--topology={on.name}: libtpu has no such slice: {error}") from None
 

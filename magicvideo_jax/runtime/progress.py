@@ -1,6 +1,7 @@
 """Progress of long work: a bar with rate and remaining time on a terminal, plain lines elsewhere.
 
-In a job of several processes only the leader prints.
+In a job of several processes only the leader prints. What counts while something else counts has no bar of its own:
+its count stands behind that of the other, as that of the batches of a stage.
 """
 
 import sys
@@ -11,6 +12,8 @@ from tqdm import tqdm
 from magicvideo_jax.runtime import processes
 
 _SECONDS_BETWEEN_LINES = 15.0
+_counting: list["Progress"] = []
+"""The one that is shown, of those whose blocks have begun."""
 
 
 def say(line: str) -> None:
@@ -26,14 +29,25 @@ class Progress:
         self._total, self._what, self._unit = total, what, unit
         self._done = self._start = start
         self._began = self._printed = time.monotonic()
-        self._bar, self._prints = None, processes.is_leader()
-        if self._prints and sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=what, unit=unit, initial=start, dynamic_ncols=True)
+        self._bar, self._prints = None, False
 
     def __enter__(self) -> "Progress":
+        self._prints = processes.is_leader() and not _counting
+        if self._prints:
+            _counting.append(self)
+            if sys.stderr.isatty():
+                self._bar = tqdm(
+                    total=self._total,
+                    desc=self._what,
+                    unit=self._unit,
+                    initial=self._start,
+                    dynamic_ncols=True,
+                )
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._prints:
+            _counting.remove(self)
         if self._bar is not None:
             self._bar.close()
         elif self._prints and self._done > self._start:
@@ -47,10 +61,14 @@ class Progress:
             self._bar.update(pieces)
         elif self._prints and time.monotonic() - self._printed > _SECONDS_BETWEEN_LINES:
             self._print(note)
+        elif not self._prints and _counting:
+            _counting[0].advance(0, f"{self._done}/{self._total} {self._unit}")
 
     def _print(self, note: str = "") -> None:
         self._printed = time.monotonic()
-        rate = (self._done - self._start) / max(self._printed - self._began, 1e-9)
-        left = (self._total - self._done) / max(rate, 1e-9)
-        line = f"{self._what} {self._done}/{self._total}  {rate:.3g} {self._unit}/s  {left:.0f} s left  {note}"
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        line = f"{self._what} {self._done}/{self._total}"
+        if self._done > self._start:
+            rate = (self._done - self._start) / max(self._printed - self._began, 1e-9)
+            left = (self._total - self._done) / rate
+            line += f"  {rate:.3g} {self._unit}/s  {left:.0f} s left"
+        print(f"{line}  {note}".rstrip(), file=sys.stderr, flush=True)

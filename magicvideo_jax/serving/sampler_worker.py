@@ -26,8 +26,8 @@ import numpy as np
 
 from magicvideo_jax.core.dataclass_dict import from_plain, to_plain
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.experiment.cascade.clip_stream import SampledClips
 from magicvideo_jax.experiment.requests.clip_making import (
-    SampledClips,
     check_clip_request,
     refine_clips,
     sample_clips,

@@ -36,9 +36,9 @@ class ServeRequest:
     workdirs: tuple[str, ...]
     """The first is the usual model."""
     weights_dirs: tuple[str, ...] = ()
-    interpolation: str = ""
+    interpolate: str = ""
     """Weights, with the VAE and the text encoder of the first model."""
-    upscaler: str = ""
+    upscale: str = ""
     super_resolution: str = ""
     host: str = "127.0.0.1"
     port: int = 0
@@ -79,11 +79,11 @@ def page_of(asked: ServeRequest) -> Iterator[Any]:
 def _refiners(asked: ServeRequest) -> dict[str, ModelRequest]:
     """What can be made of a clip, by what the page calls it. Errors: `UserError`."""
     found, base = {}, ModelRequest(asked.workdirs[0])
-    if asked.interpolation:
-        found["more frames"] = replace(base, interpolation=asked.interpolation)
-    if asked.upscaler or asked.super_resolution:
+    if asked.interpolate:
+        found["more frames"] = replace(base, interpolate=asked.interpolate)
+    if asked.upscale or asked.super_resolution:
         found["more pixels"] = replace(
-            base, upscaler=asked.upscaler, super_resolution=asked.super_resolution
+            base, upscale=asked.upscale, super_resolution=asked.super_resolution
         )
     return found
 

@@ -44,8 +44,8 @@ def task_of(unet: UNetConfig) -> UNetTask | None:
 
 _ARGUMENT_OF = {
     UNetTask.GENERATE: "--unet or config.unet_from",
-    UNetTask.INTERPOLATE: "--interpolation",
-    UNetTask.UPSCALE: "--super_resolution, or its whole pipeline as --upscaler",
+    UNetTask.INTERPOLATE: "--interpolate",
+    UNetTask.UPSCALE: "--super_resolution, or its whole pipeline as --upscale",
 }
 
 

@@ -46,9 +46,9 @@ PRESETS = [
     *(("lavie", preset) for preset in ("", "temporal")),
     *(("t2v", preset) for preset in ("", "long", "scratch", "few", "known_frames")),
     *(("t2v", preset) for preset in ("emoji", "emoji_all", "sd15", "sd15_h100", "sd15_v5e")),
-    ("interpolation", ""),
+    *(("interpolation", preset) for preset in ("", "sd15")),
     ("lcm", ""),
-    ("super_resolution", ""),
+    *(("super_resolution", preset) for preset in ("", "sd_x4")),
     *(("animatediff", preset) for preset in ("", "all", "lora", "minutes")),
 ]
 

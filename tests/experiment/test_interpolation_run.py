@@ -10,10 +10,11 @@ from tiny_experiment import MODEL, tiny
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.drawn.shape_clips import ShapeClips
+from magicvideo_jax.experiment.cascade.clip_stream import SampledClips
 from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
 from magicvideo_jax.experiment.config import DataConfig
 from magicvideo_jax.experiment.held_out import open_held_out
-from magicvideo_jax.experiment.requests.clip_making import SampledClips, refine_clips
+from magicvideo_jax.experiment.requests.clip_making import refine_clips
 from magicvideo_jax.experiment.requests.clip_request import ClipRequest
 from magicvideo_jax.experiment.run import run
 from magicvideo_jax.experiment.run_folder import RunFolder
@@ -77,7 +78,7 @@ def test_keyframes_come_through_and_all_pairs_are_filled(trained):
 
 def test_a_single_frame_has_nothing_between(trained):
     clip = np.zeros((1, 1, 16, 16, 3), np.uint8)
-    with pytest.raises(UserError, match="--interpolation: a clip of 1 frame"):
+    with pytest.raises(UserError, match="--interpolate: a clip of 1 frame"):
         load_interpolation("embedded", unet=trained).many(clip, ["a"])
 
 

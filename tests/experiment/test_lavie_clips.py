@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from clip_reading import read_clip
 from tiny_lavie import FILES, lavie_files, stable_diffusion, upscaler
 
 from magicvideo_jax import load, sample
@@ -13,6 +14,10 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion import known_schedules
 from magicvideo_jax.experiment.cascade.clip_upscaling import load_upscaling
 from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
+from magicvideo_jax.experiment.opening.initial_weights import (
+    check_same_latents,
+    initial_weights,
+)
 from magicvideo_jax.media.frame_reader import read_timeline
 from magicvideo_jax.models.temporal import LAVIE
 from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
@@ -42,10 +47,16 @@ def test_one_command_samples_interpolates_and_upscales(tmp_path: Path):
     sample_command(
         f"--out={out}",
         f"--unet={BASE}",
-        f"--interpolation={INTERPOLATION}",
-        f"--upscaler={upscaler()}",
+        f"--interpolate={INTERPOLATION}",
+        f"--upscale={upscaler()}",
         f"--super_resolution={VSR}",
+        f"--keep={tmp_path / 'stages'}",
     )
+    stages = {"0_keyframes": (3, 8, 16), "1_interpolated": (9, 8, 16), "2_upscaled": (9, 32, 64)}
+    assert {
+        file.stem: read_clip(file)[0].shape[:3] for file in (tmp_path / "stages").iterdir()
+    } == stages
+    assert (tmp_path / "stages/2_upscaled.mp4").read_bytes() == out.read_bytes()
     assert read_timeline(out).rate == pytest.approx(24)
     with av.open(out) as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
@@ -78,19 +89,30 @@ def test_the_image_upscaler_upscales_every_frame_with_noise_of_its_own():
     assert np.array_equal(made, refine(clip, "a", steps=1))
 
 
+def test_networks_of_other_latents_are_refused():
+    here, there = initial_weights(str(stable_diffusion())), initial_weights("embedded")
+    check_same_latents(here, here, "--interpolate=here")
+    with pytest.raises(
+        UserError, match=r"--interpolate=there: for latents of another VAE .*factor"
+    ):
+        check_same_latents(here, there, "--interpolate=there")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([f"--unet={VSR}"], "lavie_vsr.pt: a U-Net for super-resolution, not for text to image"),
         (
             [f"--unet={INTERPOLATION}"],
-            "a U-Net for frame interpolation.*give it as --interpolation",
+            "a U-Net for frame interpolation.*give it as --interpolate",
         ),
-        ([f"--unet={BASE}", f"--interpolation={BASE}"], "--interpolation=.*give it as --unet"),
-        ([f"--unet={BASE}", f"--super_resolution={VSR}"], "give the folder of .* as --upscaler"),
-        ([f"--upscaler={stable_diffusion()}"], "--upscaler=.*not for super-resolution"),
+        ([f"--unet={BASE}", f"--interpolate={BASE}"], "--interpolate=.*give it as --unet"),
+        ([f"--unet={BASE}", f"--super_resolution={VSR}"], "give the folder of .* as --upscale"),
+        (["--weights=embedded", f"--interpolate={INTERPOLATION}"], "--interpolate=.*give"),
+        ([f"--keep={BASE}"], "--keep=.*lavie_base.pt: a file: give a folder"),
+        ([f"--upscale={stable_diffusion()}"], "--upscale=.*not for super-resolution"),
         (
-            [f"--upscaler={upscaler()}", f"--super_resolution={BASE}"],
+            [f"--upscale={upscaler()}", f"--super_resolution={BASE}"],
             "--super_resolution=.*give it as --unet",
         ),
         ([f"--weights={upscaler()}"], "--workdir=.*give it as --super_resolution, or its whole"),

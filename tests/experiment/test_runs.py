@@ -96,6 +96,7 @@ def test_a_pipeline_draws_the_same_clip_for_the_same_seed(trained, tmp_path):
     pipe = mv.load(trained)
     clip = pipe("a red circle moving left", seed=1)
     assert (clip.shape, clip.dtype) == ((2, 16, 16, 3), np.uint8)
+    pipe.release()
     np.testing.assert_array_equal(clip, pipe("a red circle moving left", seed=1))
     assert (clip != pipe("a red circle moving left", seed=2)).any()
     mv.save_video(clip, tmp_path / "clip.gif", fps=8)

@@ -17,10 +17,10 @@ from magicvideo_jax.convert import main as convert
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.resizing import enlarge
 from magicvideo_jax.diffusion.process import Prediction
+from magicvideo_jax.experiment.cascade.clip_stream import SampledClips
 from magicvideo_jax.experiment.cascade.clip_upscaling import ClipUpscaling, load_upscaling
 from magicvideo_jax.experiment.config import DataConfig, EvaluateConfig
 from magicvideo_jax.experiment.requests.clip_making import (
-    SampledClips,
     check_model_request,
     open_refiners,
     refine_clips,
@@ -144,17 +144,17 @@ def test_what_is_converted_of_it_upscales_alike(trained, refiner, tmp_path, monk
 
 
 def test_a_tile_of_the_command_line_takes_the_place_of_that_of_the_weights(trained, monkeypatch):
-    asked = ModelRequest("embedded", upscaler=str(trained), upscaler_tile=10)
+    asked = ModelRequest("embedded", upscale=str(trained), upscale_tile=10)
     (refiner,) = open_refiners(asked)
     assert refiner.sample.tiles == TileConfig(10, 4)
-    (refiner,) = open_refiners(replace(asked, upscaler_tile=0))
+    (refiner,) = open_refiners(replace(asked, upscale_tile=0))
     assert refiner.sample.tiles.side == 0
-    line = ["sample", "--prompt=a", "--out=a.mp4", "--upscaler=there", "--upscaler_tile=10"]
+    line = ["sample", "--prompt=a", "--out=a.mp4", "--upscale=there", "--upscale_tile=10"]
     monkeypatch.setattr(sys, "argv", line)
     read = sample._request(ModelRequest, sample._arguments(), lora=())
-    assert (read.upscaler, read.upscaler_tile) == ("there", 10)
-    with pytest.raises(UserError, match="--upscaler_tile=3: give 0"):
-        check_model_request(replace(asked, upscaler_tile=3))
+    assert (read.upscale, read.upscale_tile) == ("there", 10)
+    with pytest.raises(UserError, match="--upscale_tile=3: give 0"):
+        check_model_request(replace(asked, upscale_tile=3))
 
 
 @pytest.mark.parametrize("kind", list(ProgramKind))
@@ -211,8 +211,8 @@ def test_channels_that_do_not_fit_are_refused():
 
 def test_weights_of_another_task_are_refused(trained, tmp_path):
     for refused, words in (
-        (lambda: load_upscaling("embedded"), "--upscaler=embedded: a U-Net for text to image"),
-        (lambda: mv.load(trained), "--workdir=.*a U-Net for super-resolution.*as --upscaler"),
+        (lambda: load_upscaling("embedded"), "--upscale=embedded: a U-Net for text to image"),
+        (lambda: mv.load(trained), "--workdir=.*a U-Net for super-resolution.*as --upscale"),
         (
             lambda: run(replace(LARGER, init_from="embedded"), tmp_path),
             "config.init_from=embedded: a U-Net for text to image or video, not for super-res",

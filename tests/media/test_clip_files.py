@@ -13,8 +13,7 @@ from PIL import Image
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.drawn import shape_clips as shapes
-from magicvideo_jax.media import clip_files as video
-from magicvideo_jax.media.clip_files import check_clip_target, save_video
+from magicvideo_jax.media.clip_files import check_clip_target, clip_writer, save_video
 
 
 @pytest.fixture(scope="module")
@@ -188,14 +187,37 @@ def test_a_write_cut_short_leaves_nothing(tmp_path, clip, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupt_leaves_nothing(tmp_path, clip, monkeypatch):
-    def interrupted(_clip, aside, _fps, _comment):
-        aside.write_bytes(b"half")
-        raise KeyboardInterrupt
+def write_parts(parts, target: Path, *, ends=None) -> None:
+    with clip_writer(target, fps=8) as write:
+        for part in parts:
+            write(part)
+        if ends is not None:
+            raise ends
 
-    monkeypatch.setattr(video, "_write_mp4", interrupted)
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "frames"])
+def test_an_interrupt_leaves_nothing(tmp_path, clip, name):
     with pytest.raises(KeyboardInterrupt):
-        save_video(clip, tmp_path / "clip.mp4", fps=8)
+        write_parts([clip], tmp_path / name, ends=KeyboardInterrupt())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "frames"])
+def test_parts_of_a_clip_become_the_same_file(tmp_path, clip, name):
+    save_video(clip, tmp_path / f"whole_{name}", fps=8)
+    write_parts([clip[:5], clip[5:6], clip[6:]], tmp_path / f"parts_{name}")
+    whole, parts = (
+        [file.read_bytes() for file in sorted([path, *path.glob("*")]) if file.is_file()]
+        for path in (tmp_path / f"whole_{name}", tmp_path / f"parts_{name}")
+    )
+    assert whole == parts
+
+
+def test_parts_have_one_size_and_there_is_one(tmp_path, clip):
+    with pytest.raises(UserError, match="give one size"):
+        write_parts([clip, clip[:, :8]], tmp_path / "clip.mp4")
+    with pytest.raises(UserError, match="at least one frame"):
+        write_parts([], tmp_path / "clip.mp4")
     assert not list(tmp_path.iterdir())
 
 

@@ -80,7 +80,7 @@ def test_three_hundred_damaged_uploads_are_answered(tmp_path, page, expect, clip
     names = ("clip.mp4", "clip.gif", "clip.png", "..%2f..%2fx.mp4", "a'\"<b>;$(id).mp4", "ü☃.webm")
     arguments = (
         f"--workdir={stable_diffusion()}",
-        f"--interpolation={lavie_files() / FILES['interpolation']}",
+        f"--interpolate={lavie_files() / FILES['interpolation']}",
     )
     draw, said = np.random.default_rng(0), []
     with served(*arguments, log=tmp_path / "log") as site:

@@ -13,7 +13,7 @@ from magicvideo_jax.serving.serving import ServeRequest
 @pytest.fixture
 def refine(page):
     """A function that uploads a file of these bytes and asks for its refinement."""
-    with served_here(ServeRequest(("nothing",), interpolation="nothing.pt")) as url:
+    with served_here(ServeRequest(("nothing",), interpolate="nothing.pt")) as url:
         page.goto(url)
         page.get_by_role("tab", name="Refine").click()
         panel = page.get_by_role("tabpanel").filter(has=page.locator("#refine"))

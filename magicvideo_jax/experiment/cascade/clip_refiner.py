@@ -1,6 +1,6 @@
 """What networks share that take clips and return clips: weights, prompts, batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,8 @@ class ClipRefiner:
     """Settings of the authors."""
     label: str
     """Name of what is done, for progress and messages."""
+    result: str
+    """Name of what comes of it, for files."""
     negative_prompt: str
     """Prompt from which guidance leads away: what captions were dropped to in training, or better."""
     prompt_suffix = ""
@@ -88,6 +90,22 @@ class ClipRefiner:
         sample: SampleConfig | None = None,
     ) -> UInt8[np.ndarray, "b t2 h2 w2 3"]:
         """Refine clips, one on each device at a time, with a prompt for each."""
+        parts = self.parts(clips, prompts, seed=seed, sample=sample or self.sample)
+        return np.concatenate([*parts], axis=1)
+
+    def parts(
+        self,
+        clips: UInt8[np.ndarray, "b t h w 3"],
+        prompts: Sequence[str],
+        *,
+        seed: int,
+        sample: SampleConfig,
+    ) -> Iterator[UInt8[np.ndarray, "b k h2 w2 3"]]:
+        """The same in parts of a few frames of all clips, each sampled when it is asked for."""
+        raise NotImplementedError
+
+    def result_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Frames, height and width of what becomes of a clip. Errors: `UserError` for a clip that is too short."""
         raise NotImplementedError
 
     def starts(self, params: Params, clips: Any, keys: Key[Array, "b"]) -> SampleStart:

@@ -1,7 +1,7 @@
 """Super-resolution: clips of larger height and width, by a network of `configs/super_resolution.py`, LaVie's, or Stable
 Diffusion's x4 upscaler."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ LEAST_TILE = 8
 class ClipUpscaling(ClipRefiner):
     """The frames are given as pixels with a little noise; parts of 8 frames are sampled one after the other."""
 
-    label = "upscale"
+    label, result = "upscale", "upscaled"
     sample = SUPER_RESOLUTION_SAMPLE
     negative_prompt = "blur, worst quality"
 
@@ -46,32 +46,33 @@ class ClipUpscaling(ClipRefiner):
             self.sample = replace(self.sample, tiles=tiles)
         super().__init__(initial, name)
 
-    def many(
+    def parts(
         self,
         clips: UInt8[np.ndarray, "b t h w 3"],
         prompts: Sequence[str],
         *,
-        seed: int = 0,
-        sample: SampleConfig | None = None,
-    ) -> UInt8[np.ndarray, "b t h2 w2 3"]:
-        """Clips of as many frames."""
-        sample = sample or self.sample
-        factor = self.experiment.model.vae.factor
-        size = (clips.shape[2] * factor, clips.shape[3] * factor)
+        seed: int,
+        sample: SampleConfig,
+    ) -> Iterator[UInt8[np.ndarray, "b k h2 w2 3"]]:
+        """Clips of as many frames, 8 at a time."""
+        _, t, h, w, _ = clips.shape
+        _, *size = self.result_size(t, h, w)
         is_shared = sample.frame_noise is FrameNoise.SHARED
-        parts = [
-            self.refine_at_once(
+        for part in parts_of(t):
+            yield self.refine_at_once(
                 small_clips(clips[:, part], sample),
                 prompts,
                 frames=part.stop - part.start,
-                size=size,
+                size=(size[0], size[1]),
                 seed=seed,
                 sample=sample,
                 purpose="all frames" if is_shared else f"frames from {part.start}",
             )
-            for part in parts_of(clips.shape[1])
-        ]
-        return np.concatenate(parts, axis=1)
+
+    def result_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """See `ClipRefiner`."""
+        factor = self.experiment.model.vae.factor
+        return frames, height * factor, width * factor
 
 
 def load_upscaling(
@@ -83,8 +84,8 @@ def load_upscaling(
     `path` is a work folder, or the pipeline of an upscaler; without `unet` its own network upscales every frame by
     itself. `tile` is that of `ClipUpscaling`. Errors: `UserError` naming the argument of `sample`.
     """
-    name, task = f"--upscaler={path}", UNetTask.UPSCALE
-    initial = initial_weights(str(path), argument="--upscaler")
+    name, task = f"--upscale={path}", UNetTask.UPSCALE
+    initial = initial_weights(str(path), argument="--upscale")
     if Component.UNET in initial.parts:
         check_task(initial.parts[Component.UNET].config, task, name)
     weights = with_unet_of(initial.weights, str(unet), argument="--super_resolution", task=task)

@@ -1,6 +1,6 @@
 """MagicVideo's frame interpolation: three frames between any two neighbours, all pairs of a clip at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -9,7 +9,11 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import KnownFrames
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
 from magicvideo_jax.experiment.opening.initial_weights import InitialWeights
-from magicvideo_jax.sampling.interpolation import FRAMES_PER_KEYFRAME, between_ends
+from magicvideo_jax.sampling.interpolation import (
+    FRAMES_PER_KEYFRAME,
+    between_ends,
+    interpolated_frames,
+)
 from magicvideo_jax.sampling.keyframes import SampleConfig
 
 MOST_PAIRS = 16
@@ -22,7 +26,7 @@ class PairwiseInterpolation(ClipRefiner):
     The frames of the source come through as they are.
     """
 
-    label = "interpolate"
+    label, result = "interpolate", "interpolated"
     negative_prompt = ""
     frame_rate_ratio = FRAMES_PER_KEYFRAME
 
@@ -31,26 +35,23 @@ class PairwiseInterpolation(ClipRefiner):
         self.sample = initial.sample(name) or SampleConfig(steps=10, guidance=1.0)
         super().__init__(initial, name)
 
-    def many(
+    def parts(
         self,
         clips: UInt8[np.ndarray, "b t h w 3"],
         prompts: Sequence[str],
         *,
-        seed: int = 0,
-        sample: SampleConfig | None = None,
-    ) -> UInt8[np.ndarray, "b t2 h w 3"]:
-        """Clips of 4 (t - 1) + 1 frames."""
-        b, t, *size, _ = clips.shape
-        if t < 2:
-            raise UserError(
-                "--interpolation: a clip of 1 frame has nothing between: give --frames=16"
-            )
+        seed: int,
+        sample: SampleConfig,
+    ) -> Iterator[UInt8[np.ndarray, "b t2 h w 3"]]:
+        """Clips of 4 (t - 1) + 1 frames, in one part."""
+        b, t, h, w, _ = clips.shape
+        self.result_size(t, h, w)
         pairs = _pairs(clips)
         sampled = self.refine_at_once(
             pairs,
             [prompt for prompt in prompts for _ in range(t - 1)],
             frames=FRAMES_PER_KEYFRAME + 1,
-            size=(size[0], size[1]),
+            size=(h, w),
             seed=seed,
             sample=sample,
             batch_size=min(MOST_PAIRS, b * (t - 1)),
@@ -58,7 +59,18 @@ class PairwiseInterpolation(ClipRefiner):
         frames = between_ends(sampled, pairs.pixels[:, [0, -1]])
         # The last of a pair is the first of the next.
         frames = frames[:, :-1].reshape(b, -1, *clips.shape[2:])
-        return np.concatenate([frames, clips[:, -1:]], axis=1)
+        yield np.concatenate([frames, clips[:, -1:]], axis=1)
+
+    def result_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """See `ClipRefiner`."""
+        return interpolated_size(frames, height, width)
+
+
+def interpolated_size(frames: int, height: int, width: int) -> tuple[int, int, int]:
+    """Frames, height and width of an interpolated clip. Errors: `UserError` for a single frame."""
+    if frames < 2:
+        raise UserError("--interpolate: a clip of 1 frame has nothing between: give --frames=16")
+    return interpolated_frames(frames), height, width
 
 
 def _pairs(clips: UInt8[np.ndarray, "b t h w 3"]) -> KnownFrames:

@@ -34,6 +34,7 @@ from magicvideo_jax.weights.match import may_miss
 __all__ = [
     "EMBEDDED",
     "InitialWeights",
+    "check_same_latents",
     "initial_from",
     "initial_of",
     "initial_weights",
@@ -185,7 +186,7 @@ def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> Init
             f"{argument}={weights}: no VAE: give a work folder or weights that hold one"
         )
     if Component.VAE in initial.parts:
-        differs = fingerprint_difference(_fingerprint_of(other), _fingerprint_of(initial))
+        differs = _latent_difference(other, initial)
         if differs is not None:
             raise UserError(
                 f"{argument}={weights} decodes latents of another VAE ({differs}): give one made of "
@@ -196,6 +197,20 @@ def with_vae_of(initial: InitialWeights, weights: str, *, argument: str) -> Init
     joined = replace(initial.weights, parts=parts)
     check_parts(joined, f"{argument}={weights}")
     return replace(initial, weights=joined)
+
+
+def check_same_latents(initial: InitialWeights, other: InitialWeights, name: str) -> None:
+    """Check that `other` weights, where they hold a VAE, have the latents of the first.
+
+    Errors: `UserError` that begins with `name`.
+    """
+    if all(Component.VAE in one.parts for one in (initial, other)):
+        differs = _latent_difference(other, initial)
+        if differs is not None:
+            raise UserError(
+                f"{name}: for latents of another VAE than that of --weights ({differs}): give those that it was "
+                "trained with"
+            )
 
 
 def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:
@@ -236,6 +251,11 @@ def _parts_not_in(config: Any) -> tuple[str, ...]:
         return (*VIDEO_PARTS, *guidance)
     known = () if getattr(temporal, "known_frames", False) else ("known_frames",)
     return (*known, *guidance)
+
+
+def _latent_difference(one: InitialWeights, other: InitialWeights) -> str | None:
+    """Words for how the latents of two differ; None where they do not."""
+    return fingerprint_difference(_fingerprint_of(one), _fingerprint_of(other))
 
 
 def _fingerprint_of(initial: InitialWeights) -> Fingerprint:

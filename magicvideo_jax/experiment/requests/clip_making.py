@@ -1,10 +1,7 @@
 """Requests turned into clips: the model loaded, the clips sampled, and the networks that refine them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
-from jaxtyping import UInt8
 
 from magicvideo_jax.core.checks import FieldError, named
 from magicvideo_jax.core.errors import UserError
@@ -12,6 +9,7 @@ from magicvideo_jax.core.keys import check_seed
 from magicvideo_jax.core.types import KnownFrames
 from magicvideo_jax.experiment import pipeline
 from magicvideo_jax.experiment.cascade.clip_refiner import ClipRefiner
+from magicvideo_jax.experiment.cascade.clip_stream import ClipStream, SampledClips
 from magicvideo_jax.experiment.cascade.clip_upscaling import LEAST_TILE, load_upscaling
 from magicvideo_jax.experiment.cascade.frame_interpolation import load_interpolation
 from magicvideo_jax.experiment.requests.clip_request import (
@@ -29,16 +27,6 @@ from magicvideo_jax.sampling.windows import ContextConfig, ContextFusion
 
 MOST_AT_ONCE = 4
 """Clips of a request in one batch."""
-
-
-@dataclass(frozen=True, eq=False)
-class SampledClips:
-    """Clips of one request."""
-
-    clips: UInt8[np.ndarray, "b t h w 3"]
-    fps: float
-    notes: tuple[str, ...] = ()
-    """What to say of the request: a prompt whose end is cut."""
 
 
 def check_clip_request(request: ClipRequest, source: SourceRequest = NO_SOURCE) -> None:
@@ -63,9 +51,9 @@ def check_model_request(request: ModelRequest) -> None:
     """Check all that can be checked before weights are read. Errors: `UserError`."""
     with named("--decode_"):
         DecodeConfig(frames=1 if request.decode_frames is None else request.decode_frames)
-    tile = request.upscaler_tile
+    tile = request.upscale_tile
     if tile is not None and tile != 0 and tile < LEAST_TILE:
-        raise UserError(f"--upscaler_tile={tile}: give 0 (whole frames), or at least {LEAST_TILE}")
+        raise UserError(f"--upscale_tile={tile}: give 0 (whole frames), or at least {LEAST_TILE}")
 
 
 def load_model(request: ModelRequest) -> pipeline.Pipeline:
@@ -86,21 +74,28 @@ def load_model(request: ModelRequest) -> pipeline.Pipeline:
 def open_refiners(request: ModelRequest) -> list[ClipRefiner]:
     """The networks that clips go through afterwards, opened and not loaded. Errors: `UserError`."""
     refiners: list[ClipRefiner] = []
-    if request.interpolation:
-        refiners.append(load_interpolation(request.workdir, unet=request.interpolation))
-    if request.upscaler:
+    if request.interpolate:
+        refiners.append(load_interpolation(request.workdir, unet=request.interpolate))
+    if request.upscale:
         refiners.append(_upscaling(request))
     elif request.super_resolution:
         raise UserError(
             f"--super_resolution={request.super_resolution}: give the folder of Stable Diffusion's x4 "
-            "upscaler, whose VAE and text encoder it uses, as --upscaler"
+            "upscaler, whose VAE and text encoder it uses, as --upscale"
         )
     return refiners
 
 
 def _upscaling(request: ModelRequest) -> ClipRefiner:
-    tile = request.upscaler_tile
-    return load_upscaling(request.upscaler, unet=request.super_resolution, tile=tile)
+    tile = request.upscale_tile
+    return load_upscaling(request.upscale, unet=request.super_resolution, tile=tile)
+
+
+def clip_size(pipe: pipeline.Pipeline, request: ClipRequest) -> tuple[int, int, int]:
+    """Frames, height and width of the clips of a request."""
+    experiment = pipe.experiment
+    size = request.size or experiment.sample.size or (experiment.data.size,) * 2
+    return request.frames or stage_of(experiment).frames(experiment), size[0], size[1]
 
 
 def sample_clips(
@@ -108,9 +103,8 @@ def sample_clips(
 ) -> SampledClips:
     """The clips of a request. Errors: `UserError` naming the argument that this model refuses."""
     settings = sample_settings(request, pipe.experiment.sample)
+    frames, height, width = clip_size(pipe, request)
     window = stage_of(pipe.experiment).frames(pipe.experiment)
-    frames = request.frames or window
-    height, width = settings.size or (pipe.experiment.data.size,) * 2
     start, settings = read_source(
         request,
         source,
@@ -136,16 +130,24 @@ def sample_clips(
     return SampledClips(clips, settings.fps, notes)
 
 
-def refine_clips(sampled: SampledClips, request: ClipRequest, refiner: ClipRefiner) -> SampledClips:
+def refined_stream(sampled: SampledClips, request: ClipRequest, refiner: ClipRefiner) -> ClipStream:
     """Clips with more frames or pixels; of the request count its prompt, seed and steps."""
+    number, *size = sampled.clips.shape[:4]
     fps = min(sampled.fps * refiner.frame_rate_ratio, MOST_FPS)
     settings = replace(refiner.sample, fps=fps)
     if request.steps is not None:
         settings = replace(settings, steps=request.steps)
-    prompts = [request.prompt] * len(sampled.clips)
-    clips = refiner.many(sampled.clips, prompts, seed=request.seed, sample=settings)
+    shape = (number, *refiner.result_size(*size))
+    parts = refiner.parts(
+        sampled.clips, [request.prompt] * number, seed=request.seed, sample=settings
+    )
     notes = dict.fromkeys((*sampled.notes, *refiner.notes_on(request.prompt)))
-    return SampledClips(clips, fps, tuple(notes))
+    return ClipStream(parts, shape, fps, tuple(notes))
+
+
+def refine_clips(sampled: SampledClips, request: ClipRequest, refiner: ClipRefiner) -> SampledClips:
+    """The same with all frames at once."""
+    return refined_stream(sampled, request, refiner).whole()
 
 
 def sample_settings(request: ClipRequest, usual: SampleConfig) -> SampleConfig:

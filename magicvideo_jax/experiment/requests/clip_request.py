@@ -98,10 +98,10 @@ class ModelRequest:
     """LoRA files, each `FILE` or `FILE:SCALE`."""
     decode_frames: int | None = None
     tile: int | None = None
-    interpolation: str = ""
-    upscaler: str = ""
+    interpolate: str = ""
+    upscale: str = ""
     super_resolution: str = ""
-    upscaler_tile: int | None = None
+    upscale_tile: int | None = None
     """Side in pixels of the parts of small frames that are enlarged at once."""
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.types import Params, SmallClips
+from magicvideo_jax.core.types import KnownFrames, Params, SmallClips
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.evaluation.metrics import Scores
 from magicvideo_jax.experiment.config import Component, Experiment
@@ -72,7 +72,7 @@ class Stage:
         """Frames of held-out clips that samples of them are told; None: none are."""
         return None
 
-    def sample_clips(self, experiment: Experiment, number: int) -> SmallClips | None:
+    def sample_clips(self, experiment: Experiment, number: int) -> SmallClips | KnownFrames | None:
         """What requests to sample are made of beside prompts, in the right shape; None: of nothing else."""
         return None
 
