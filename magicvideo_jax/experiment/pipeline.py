@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -104,9 +103,7 @@ class Pipeline:
         return self._params
 
     def release(self) -> None:
-        """Free the memory of the networks on the devices, until the next clip."""
-        for leaf in jax.tree.leaves(self._params):
-            leaf.delete()
+        """Let go of the parameters, until the next clip; those of a work folder stay, which holds them itself."""
         self._params = None
 
     def watch_steps(self, on_step: OnStep) -> None:
