@@ -7,8 +7,8 @@
 The second form puts motion modules of AnimateDiff into image weights. Two more networks make of a clip one with four
 times the frames, then with four times the height and width:
 
-    python -m magicvideo_jax.sample --prompt="a red heart moving left" --interpolate=BETWEEN --upscale=LARGER \
-      --keep=stages --out=clip.mp4
+    python -m magicvideo_jax.sample --prompt="a red heart moving left" --interpolate=embedded_interpolation \
+      --upscale=embedded_upscaler --keep=stages --out=clip.mp4
 
 LaVie on Stable Diffusion 1.4, where the last three arguments may be left out:
 
@@ -251,15 +251,16 @@ def _add_refiners(group: argparse._ArgumentGroup) -> None:
         "--interpolate",
         metavar="WEIGHTS",
         default="",
-        help="a work folder of configs/interpolation.py: 61 frames of 16, at four times the frame rate; or "
-        "lavie_interpolation.pt, at three times, with the VAE and the text encoder of --weights",
+        help="a work folder of configs/interpolation.py, or embedded_interpolation: 61 frames of 16, at four times "
+        "the frame rate; or lavie_interpolation.pt, at three times; a U-Net alone takes the VAE and the text encoder "
+        "of --weights",
     )
     group.add_argument(
         "--upscale",
         metavar="WEIGHTS",
         default="",
-        help="a work folder of configs/super_resolution.py, or Stable Diffusion's x4 upscaler: four times the "
-        "height and width",
+        help="a work folder of configs/super_resolution.py, embedded_upscaler, or Stable Diffusion's x4 upscaler: "
+        "four times the height and width",
     )
     group.add_argument(
         "--super_resolution",

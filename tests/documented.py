@@ -136,6 +136,12 @@ RULES = (
         How.VERB,
         "--steps=1 --size=16x16 --frames=2",
     ),
+    Rule(
+        r"^python -m magicvideo_jax\.sample .*--upscale=embedded_upscaler",
+        How.VERB,
+        "--steps=1 --size=16x16 --frames=2",
+        is_slow=True,
+    ),
     Rule(r"^python -m magicvideo_jax\.sample ", How.VERB, "--steps=1"),
     Rule(r"^python -m magicvideo_jax\.evaluate ", How.VERB, "--clips=1"),
     Rule(r"^python -m magicvideo_jax\.plan .*--table --topology", How.VERB, "--fsdp=1,8"),

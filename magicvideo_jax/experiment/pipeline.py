@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -107,9 +106,7 @@ class Pipeline:
         return self._params
 
     def release(self) -> None:
-        """Free the memory of the networks on the devices, until the next clip."""
-        for leaf in jax.tree.leaves(self._params):
-            leaf.delete()
+        """Let go of the parameters, until the next clip; those of a work folder stay, which holds them itself."""
         self._params = None
 
     def watch_steps(self, on_step: OnStep) -> None:

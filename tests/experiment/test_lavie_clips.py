@@ -93,7 +93,7 @@ def test_networks_of_other_latents_are_refused():
     here, there = initial_weights(str(stable_diffusion())), initial_weights("embedded")
     check_same_latents(here, here, "--interpolate=here")
     with pytest.raises(
-        UserError, match=r"--interpolate=there: for latents of another VAE .*factor"
+        UserError, match=r"--interpolate=there: for latents of another VAE .*channels 8 and 4"
     ):
         check_same_latents(here, there, "--interpolate=there")
 

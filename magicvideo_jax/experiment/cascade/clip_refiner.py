@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array, Key, UInt8
 
@@ -149,6 +148,5 @@ class ClipRefiner:
         return generator.generate(self.params, request, sample, label=self.label)
 
     def release(self) -> None:
-        """Free the memory of the networks on the devices, until the next clip."""
-        for leaf in jax.tree.leaves(self.__dict__.pop("params", {})):
-            leaf.delete()
+        """Let go of the parameters, until the next clip; those of a work folder stay, which holds them itself."""
+        self.__dict__.pop("params", None)
