@@ -3,25 +3,32 @@
 Parameters are one dict: `params[component.value]` are those of a network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Shaped, UInt8
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.tree import merge, select_like, split_by_path
-from magicvideo_jax.core.types import Condition, EditedClips, KnownFrames, Params
+from magicvideo_jax.core.types import (
+    Condition,
+    EditedClips,
+    KnownFrames,
+    Params,
+    PicturePrompts,
+)
 from magicvideo_jax.diffusion.known_frames import known_frame_channels
 from magicvideo_jax.experiment.config import Component, Compute, Experiment, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip_text import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
+from magicvideo_jax.models.image_prompt import TO_TEXT, ImagePrompt
 from magicvideo_jax.models.unet import UNetConfig, VideoUNet
 from magicvideo_jax.sampling.decoding import StreamingDecode
 from magicvideo_jax.training.lora import lora_shapes, merge_lora
@@ -41,6 +48,8 @@ class SampleStart(NamedTuple):
     """Time of the noise in `given`, for an upscaler."""
     has_known: bool = False
     """Whether `given` are known frames, which the clips shall have."""
+    text: Float[Array, "b d"] | None = None
+    """A state for each clip in place of those of its text."""
     z0: Float[Array, "b t h w c"] | None = None
     """Clean latents to which the first noise is added, of clips that are edited (SDEdit, Meng et al. 2108.01073)."""
 
@@ -70,6 +79,11 @@ class Networks:
             Component.TEACHER: self._unet(replace(model.unet, guidance_channels=0)),
         }
         _, self._vae, self._text, self._discriminator, self._teacher = self.by_component.values()
+        image_prompt = model.image_prompt
+        if image_prompt is not None:
+            self.by_component[Component.IMAGE] = bind(
+                lambda keys: ImagePrompt(image_prompt, keys=keys, dtype=dtype)
+            )
 
     def _unet(self, config: UNetConfig) -> Network:
         """The model's U-Net, or one with another configuration that has parameters in common with it."""
@@ -116,9 +130,14 @@ class Networks:
         return jax.vmap(encode)(clips, keys)
 
     def start(
-        self, params: Params, clips: KnownFrames | EditedClips, keys: Key[Array, "b"]
+        self,
+        params: Params,
+        clips: KnownFrames | EditedClips | PicturePrompts,
+        keys: Key[Array, "b"],
     ) -> SampleStart:
-        """Where sampling starts for clips that have frames beforehand."""
+        """Where sampling starts for clips that have frames or pictures beforehand."""
+        if isinstance(clips, PicturePrompts):
+            return SampleStart(text=self.encode_picture(params, to_float(clips.pixels)))
         z = self.encode_each(params, clips.pixels, keys)
         if isinstance(clips, KnownFrames):
             return SampleStart(given=known_frame_channels(z, clips.is_known), has_known=True)
@@ -146,6 +165,17 @@ class Networks:
     def encode_text(self, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         """Token ids to text states."""
         return self._text.apply(params[Component.TEXT.value], ids)
+
+    def encode_picture(self, params: Params, x: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
+        """Pictures in [-1, 1] to a text state each."""
+        return self.by_component[Component.IMAGE].apply(params[Component.IMAGE.value], x)
+
+    def encode_frame(self, params: Params, batch: Mapping[str, Array]) -> Float[Array, "b d"]:
+        """The middle frame of each clip of a batch to a text state; of latents it is decoded."""
+        if "pixels" in batch:
+            return self.encode_picture(params, to_float(_middle_frame(batch["pixels"])))
+        z = _middle_frame(batch["latents"]).astype(jnp.float32)
+        return self.encode_picture(params, self.decode(params, z, as_images=True))
 
     def discriminate(
         self, params: Params, x: Float[Array, "b t h w 3"]
@@ -211,7 +241,10 @@ class Networks:
     def denoising_networks(self) -> DenoisingNetworks:
         """The functions that denoising objectives need."""
         return DenoisingNetworks(
-            encode=self.encode, encode_text=self.encode_text, denoise=self.denoise
+            encode=self.encode,
+            encode_text=self.encode_text,
+            denoise=self.denoise,
+            encode_frame=self.encode_frame,
         )
 
     def latent_shape(
@@ -224,6 +257,10 @@ class Networks:
     def shapes(self, components: Sequence[Component]) -> Params:
         """The parameters of some networks, as shapes."""
         return {one.value: self.by_component[one].shapes for one in components}
+
+
+def _middle_frame(clips: Shaped[Array, "b t h w c"]) -> Shaped[Array, "b h w c"]:
+    return clips[:, clips.shape[1] // 2]
 
 
 def _unet_inputs(
@@ -263,13 +300,16 @@ def model_params(trained: Params, frozen: Params, experiment: Experiment) -> Par
 
 
 def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Params]:
-    """Parameters that train, and parameters that are frozen. A discriminator always trains."""
+    """Parameters that train, and parameters that are frozen. A discriminator always trains, and of
+    an image encoder its map to text states."""
     trained_components = {component.value for component in experiment.model.trained}
 
     def trains(path: str) -> bool:
         component, _, name = path.partition(".")
         if component == Component.DISCRIMINATOR.value:
             return True
+        if component == Component.IMAGE.value:
+            return name.startswith(TO_TEXT)
         return component in trained_components and is_trained(experiment.optim.freeze, name)
 
     return split_by_path(params, trains)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.types import EditedClips, KnownFrames, Params
+from magicvideo_jax.core.types import EditedClips, KnownFrames, Params, PicturePrompts
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
@@ -128,17 +128,22 @@ class Pipeline:
         frames: int | None = None,
         negative_prompt: str = "",
         batch_size: int = 1,
-        start: KnownFrames | EditedClips | None = None,
+        start: KnownFrames | EditedClips | PicturePrompts | None = None,
         purpose: str = "clip",
     ) -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt, `batch_size` at once; `fps` is a rate for each (None: the sample's for all).
 
-        Sampling starts from noise or, with a `start`, also from frames or clips. `purpose` names the noise: another
-        gives other noise for the same seed.
-        Errors: `UserError` for known frames that the model cannot read.
+        Sampling starts from noise or, with a `start`, also from frames or clips; pictures take the place of prompts.
+        `purpose` names the noise: another gives other noise for the same seed.
+        Errors: `UserError` for known frames or pictures that the model cannot read.
         """
+        if isinstance(start, PicturePrompts) and Component.IMAGE.value not in self.params:
+            raise UserError(
+                "--variation: this model is not conditioned on pictures: give one that was trained with "
+                "config.denoising.image_prompts"
+            )
         for i, prompt in enumerate(prompts):
-            if not prompt.strip():
+            if not prompt.strip() and not isinstance(start, PicturePrompts):
                 raise UserError(f"--prompt: prompt {i} is empty: describe what the clip shows")
         rates = [sample.fps] * len(prompts) if fps is None else list(fps)
         for rate in rates:
@@ -241,7 +246,7 @@ def checked_tokenizer(
 
 def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
     """Parameters of the networks that the weights hold, over all devices there are."""
-    held = [component for component in PIPELINE if component in initial.parts]
+    held = [one for one in (*PIPELINE, Component.IMAGE) if one in initial.parts]
     return {component.value: _loaded(initial, networks, component) for component in held}
 
 

@@ -6,9 +6,10 @@ OpenAI and OpenCLIP, which holds both and no configuration.
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from magicvideo_jax.core.checks import named
 from magicvideo_jax.core.errors import UserError
@@ -16,6 +17,7 @@ from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.clip_layer import Activation
 from magicvideo_jax.models.clip_text import CLIPTextEmbedder, TextEmbedderConfig
 from magicvideo_jax.models.clip_vision import CLIPVisionEncoder, VisionConfig
+from magicvideo_jax.models.image_prompt import TO_TEXT, ImagePrompt, ImagePromptConfig
 from magicvideo_jax.weights import clip_json
 from magicvideo_jax.weights.components import ComponentSpec, ComponentWeights
 from magicvideo_jax.weights.deduction import (
@@ -54,6 +56,10 @@ VISION = ComponentSpec[VisionConfig](
     network=cache(lambda config: bind(lambda keys: CLIPVisionEncoder(config, keys=keys))),
     extras=clip_keys.VISION_EXTRAS,
 )
+IMAGE_PROMPT: ComponentSpec[Any] = replace(
+    VISION, network=cache(lambda config: bind(lambda keys: ImagePrompt(config, keys=keys)))
+)
+"""CLIP's image encoder with the map to text states; its weights are those of `VISION` where they lack `TO_TEXT`."""
 TEXT_EMBEDDER = ComponentSpec[TextEmbedderConfig](
     folder="text_encoder",
     words="CLIP text encoder with its projection",
@@ -81,6 +87,15 @@ def open_vision(path: str | Path, *, argument: str) -> Opened[VisionConfig]:
     and what is wrong with it.
     """
     return _open(VISION, vision_of_shapes, r"visual\..*", path, argument)
+
+
+def open_image_prompt(
+    path: str | Path, *, text_width: int, argument: str
+) -> ComponentWeights[ImagePromptConfig]:
+    """Open CLIP's image encoder for a model with text states of such a width. Errors: as for `open_vision`."""
+    part, _ = open_vision(path, argument=argument)
+    config = ImagePromptConfig(**asdict(part.config), text_width=text_width)
+    return ComponentWeights(IMAGE_PROMPT, config, part.json, part.source, lacks=(TO_TEXT,))
 
 
 def open_text_embedder(path: str | Path, *, argument: str) -> Opened[TextEmbedderConfig]:

@@ -34,6 +34,7 @@ VISION_TABLE: Table = (
     TableRow(r"(layers\.\d+)\.(fc[12])", r"vision_model.encoder.\1.mlp.\2"),
     TableRow(r"post_layer_norm", r"vision_model.post_layernorm"),
     TableRow(r"projection", r"visual_projection"),
+    TableRow(r"to_text", r"to_text", NamingStyle.OURS),  # of an `ImagePrompt`
 )
 
 # Of a whole CLIP each encoder is read by itself, so that nobody misses the other.
