@@ -24,6 +24,7 @@ import sys
 from typing import Any, TypeVar
 
 from magicvideo_jax.core.checks import named
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.requests.clip_request import (
     ClipRequest,
     ModelRequest,
@@ -51,9 +52,11 @@ def sample(asked: argparse.Namespace) -> None:
         size, interval = parse_size(asked.size), parse_interval(asked.guidance_interval)
         requests = [
             _request(ClipRequest, asked, size=size, guidance_interval=interval, prompt=prompt)
-            for prompt in asked.prompt
+            for prompt in asked.prompt or [""]
         ]
         source = _request(SourceRequest, asked)
+    if not asked.prompt and not source.variation:
+        raise UserError("--prompt: give a text, or a picture in its place as --variation")
     model = _request(ModelRequest, asked, lora=tuple(asked.lora))
     # Only now: JAX takes seconds to import, and help and mistakes should not.
     from magicvideo_jax.experiment.requests import cascade_run, clip_making
@@ -125,7 +128,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--prompt",
-        required=True,
+        default=[],
         action="append",
         help="text prompt; may be given several times, for clips from the same noise",
     )
@@ -188,6 +191,12 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         default="",
         help="a clip that goes on, or with --strength one that is edited",
+    )
+    group.add_argument(
+        "--variation",
+        metavar="FILE",
+        default="",
+        help="a picture in place of --prompt, for a model that was trained with image prompts",
     )
     group.add_argument(
         "--strength", type=float, help="0 to 1: how much --video is changed; 1 leaves nothing of it"

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from magicvideo_jax.weights.tables import compvis_keys as compvis
+from magicvideo_jax.weights.tables.openclip_keys import openclip_key
 
 STATE = "diffusion_pytorch_model.safetensors"
 FILES = {
@@ -138,7 +139,7 @@ def single_file_of(folder: Path, *, second: bool = False) -> dict[str, torch.Ten
 
 def _open_clip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """OpenCLIP's form, with a last block that nobody reads."""
-    split = {compvis.TEXT_2_PREFIX + compvis.openclip_key(k): v for k, v in text.items()}
+    split = {compvis.TEXT_2_PREFIX + openclip_key(k): v for k, v in text.items()}
     single = {k: v for k, v in split.items() if not k.endswith("]")}
     for key in split:
         if key.endswith("[q]"):

@@ -51,6 +51,12 @@ class SmallClips(NamedTuple):
     """Whether it is the same in all frames."""
 
 
+class PicturePrompts(NamedTuple):
+    """Pictures in place of texts, for clips that are variations of them."""
+
+    pixels: UInt8[Any, "b h w 3"]
+
+
 class Condition(NamedTuple):
     """Conditioning of a denoiser besides `z_t` and `t`. Every leaf has a leading batch axis."""
 

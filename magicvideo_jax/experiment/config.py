@@ -17,6 +17,7 @@ from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
+from magicvideo_jax.models.image_prompt import ImagePromptConfig
 from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.models.unet import UNetConfig
@@ -25,6 +26,7 @@ from magicvideo_jax.parallel.mesh import MeshConfig
 from magicvideo_jax.sampling.decoding import DecodeConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.consistency import ConsistencyConfig
+from magicvideo_jax.training.image_prompts import ImagePrompts
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
 from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, check_optimizer
@@ -41,6 +43,8 @@ class Component(Enum):
     UNET = "unet"
     VAE = "vae"
     TEXT = "text_encoder"
+    IMAGE = "image_encoder"
+    """CLIP's image encoder and its map to text states, of models that are conditioned on pictures."""
     DISCRIMINATOR = DISCRIMINATOR
     """Helper of a VideoVAE's training; not part of the model."""
     TEACHER = "teacher"
@@ -63,6 +67,8 @@ class ModelConfig:
     unet: UNetConfig = field(default_factory=UNetConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    image_prompt: ImagePromptConfig | None = None
+    """CLIP's image encoder, for conditioning on pictures; None: the model has none."""
     noise: NoiseScheduleConfig = field(default_factory=NoiseScheduleConfig)
     low_resolution_noise: NoiseScheduleConfig = LOW_RESOLUTION_NOISE
     """Noise on the small pictures that an upscaler is given."""
@@ -80,7 +86,11 @@ class ModelConfig:
         not_empty(self, "trained")
         for name in ("trained", "reinitialize"):
             given = [component.value for component in getattr(self, name)]
-            helpers = {Component.DISCRIMINATOR.value, Component.TEACHER.value}
+            helpers = {
+                Component.DISCRIMINATOR.value,
+                Component.TEACHER.value,
+                Component.IMAGE.value,
+            }
             if helpers & set(given) or len(set(given)) < len(given):
                 raise FieldError(f"{name}={tuple(given)}: give unet, vae, text_encoder, each once")
 
@@ -175,6 +185,9 @@ class Experiment:
     motion_from: str = ""
     """Weights whose motion modules go into the image U-Net of `init_from`, with their noise schedule: a file of
     AnimateDiff or a MotionAdapter. Empty: none; modules of the config then begin as identities."""
+    image_encoder_from: str = ""
+    """Weights of CLIP whose image encoder `denoising.image_prompts` uses: a folder of transformers, a file of OpenAI or
+    OpenCLIP, or a name on the Hugging Face Hub. Empty: that of `init_from`, a run that has one."""
     motion_norm: MotionNorm = MotionNorm.AUTO
     """Frames over which a U-Net with motion modules norms; the same weights give other clips under each."""
     lora: tuple[str, ...] = ()
@@ -195,6 +208,11 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+
+    @property
+    def needs_image_encoder(self) -> bool:
+        """Whether examples are conditioned on frames in place of captions."""
+        return self.denoising.image_prompts is not ImagePrompts.NONE
 
 
 RENAMED = {
@@ -268,6 +286,11 @@ def check_experiment(experiment: Experiment) -> None:
             f"train.batch_size={train.batch_size}, and leave the VAE out of model.trained"
         )
     check_optimizer(experiment.optim, train.steps)
+    if experiment.image_encoder_from and not experiment.needs_image_encoder:
+        raise UserError(
+            f"config.image_encoder_from={experiment.image_encoder_from}: no example is conditioned on "
+            "a frame: set config.denoising.image_prompts to all or uncaptioned, or leave it out"
+        )
     temporal = model.unet.temporal
     if temporal is None or temporal.motion is None:
         for name, value in (

@@ -98,6 +98,8 @@ class Generator:
             start = SampleStart()
             if starts is not None and clips is not None:
                 start = starts(params, clips, keys)
+            if start.text is not None:
+                text = jnp.broadcast_to(start.text[:, None], text.shape)
             z = sample_keyframes(
                 params,
                 Condition(text, fps, start.given, start.noise_level),

@@ -3,13 +3,13 @@
 Parameters are one dict: `params[component.value]` are those of a network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Shaped, UInt8
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import subkey
@@ -21,6 +21,7 @@ from magicvideo_jax.core.types import (
     KnownFrames,
     KnownLatents,
     Params,
+    PicturePrompts,
     SmallClips,
 )
 from magicvideo_jax.diffusion.known_frames import known_frame_channels, with_known_frames
@@ -29,6 +30,7 @@ from magicvideo_jax.models.autoencoder import autoencoder
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip_text import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
+from magicvideo_jax.models.image_prompt import TO_TEXT, ImagePrompt
 from magicvideo_jax.models.pixel_autoencoder import enlarged_latents
 from magicvideo_jax.models.unet import UNetConfig, VideoUNet
 from magicvideo_jax.models.vae import VAEKind
@@ -53,6 +55,8 @@ class SampleStart(NamedTuple):
     """Whether `given` are known frames, which the clips shall have."""
     base: Float[Array, "b t h w c"] | None = None
     """Latents that those sampled are added to."""
+    text: Float[Array, "b d"] | None = None
+    """A state for each clip in place of those of its text."""
     z0: Float[Array, "b t h w c"] | None = None
     """Clean latents to which the first noise is added, of clips that are edited (SDEdit, Meng et al. 2108.01073)."""
 
@@ -91,6 +95,11 @@ class Networks:
             Component.TEACHER: self._unet(replace(model.unet, guidance_channels=0)),
         }
         _, self._vae, self._text, self._discriminator, self._teacher = self.by_component.values()
+        image_prompt = model.image_prompt
+        if image_prompt is not None:
+            self.by_component[Component.IMAGE] = bind(
+                lambda keys: ImagePrompt(image_prompt, keys=keys, dtype=dtype)
+            )
 
     def _unet(self, config: UNetConfig) -> Network:
         """The model's U-Net, or one with another configuration that has parameters in common with it."""
@@ -139,10 +148,12 @@ class Networks:
     def start(
         self,
         params: Params,
-        clips: KnownFrames | KnownLatents | EditedClips | SmallClips,
+        clips: KnownFrames | KnownLatents | EditedClips | SmallClips | PicturePrompts,
         keys: Key[Array, "b"],
     ) -> SampleStart:
-        """Where sampling starts for clips that have frames beforehand, known or small ones."""
+        """Where sampling starts for clips that have frames or pictures beforehand."""
+        if isinstance(clips, PicturePrompts):
+            return SampleStart(text=self.encode_picture(params, to_float(clips.pixels)))
         if isinstance(clips, KnownLatents):
             return SampleStart(known_frame_channels(clips.z, clips.is_known), has_known=True)
         if isinstance(clips, SmallClips):
@@ -190,6 +201,17 @@ class Networks:
     def encode_text(self, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         """Token ids to text states."""
         return self._text.apply(params[Component.TEXT.value], ids)
+
+    def encode_picture(self, params: Params, x: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
+        """Pictures in [-1, 1] to a text state each."""
+        return self.by_component[Component.IMAGE].apply(params[Component.IMAGE.value], x)
+
+    def encode_frame(self, params: Params, batch: Mapping[str, Array]) -> Float[Array, "b d"]:
+        """The middle frame of each clip of a batch to a text state; of latents it is decoded."""
+        if "pixels" in batch:
+            return self.encode_picture(params, to_float(_middle_frame(batch["pixels"])))
+        z = _middle_frame(batch["latents"]).astype(jnp.float32)
+        return self.encode_picture(params, self.decode(params, z, as_images=True))
 
     def discriminate(
         self, params: Params, x: Float[Array, "b t h w 3"]
@@ -255,7 +277,10 @@ class Networks:
     def denoising_networks(self) -> DenoisingNetworks:
         """The functions that denoising objectives need."""
         return DenoisingNetworks(
-            encode=self.encode, encode_text=self.encode_text, denoise=self.denoise
+            encode=self.encode,
+            encode_text=self.encode_text,
+            denoise=self.denoise,
+            encode_frame=self.encode_frame,
         )
 
     def latent_shape(
@@ -273,6 +298,10 @@ class Networks:
 def _vae_params(params: Params) -> Params:
     """Parameters of the VAE: a tree has no place for pixels, which have none."""
     return params.get(Component.VAE.value, {})
+
+
+def _middle_frame(clips: Shaped[Array, "b t h w c"]) -> Shaped[Array, "b h w c"]:
+    return clips[:, clips.shape[1] // 2]
 
 
 def _unet_inputs(
@@ -312,13 +341,16 @@ def model_params(trained: Params, frozen: Params, experiment: Experiment) -> Par
 
 
 def split_trained(params: Params, experiment: Experiment) -> tuple[Params, Params]:
-    """Parameters that train, and parameters that are frozen. A discriminator always trains."""
+    """Parameters that train, and parameters that are frozen. A discriminator always trains, and of
+    an image encoder its map to text states."""
     trained_components = {component.value for component in experiment.model.trained}
 
     def trains(path: str) -> bool:
         component, _, name = path.partition(".")
         if component == Component.DISCRIMINATOR.value:
             return True
+        if component == Component.IMAGE.value:
+            return name.startswith(TO_TEXT)
         return component in trained_components and is_trained(experiment.optim.freeze, name)
 
     return split_by_path(params, trains)

@@ -10,7 +10,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.types import EditedClips, KnownFrames, KnownLatents, Params
+from magicvideo_jax.core.types import (
+    EditedClips,
+    KnownFrames,
+    KnownLatents,
+    Params,
+    PicturePrompts,
+)
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
@@ -152,12 +158,12 @@ class Pipeline:
         frames: int | None = None,
         negative_prompt: str = "",
         batch_size: int = 1,
-        start: KnownFrames | EditedClips | None = None,
+        start: KnownFrames | EditedClips | PicturePrompts | None = None,
     ) -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt, `batch_size` at once; `fps` is a rate for each (None: the sample's for all).
 
-        Sampling starts from noise or, with a `start`, also from frames or clips.
-        Errors: `UserError` for known frames that the model cannot read.
+        Sampling starts from noise or, with a `start`, also from frames or clips; pictures take the place of prompts.
+        Errors: `UserError` for known frames or pictures that the model cannot read.
         """
         if isinstance(start, EditedClips):
             if sample.strength == 0:
@@ -182,7 +188,7 @@ class Pipeline:
 
     def decoded(
         self, z: Float[np.ndarray, "b t h w c"], *, batch_size: int = 1
-    ) -> UInt8[np.ndarray, "b t h w 3"]:
+    ) -> UInt8[np.ndarray, "b t h2 w2 3"]:
         """Clips of latents, which may be longer than what is sampled at once."""
         if self._decode is None:
             networks, config = self._networks, self.experiment.decode
@@ -194,8 +200,14 @@ class Pipeline:
         self, request: SampleRequest, sample: SampleConfig, frames: int | None, batch_size: int
     ) -> Generator:
         """What samples a request. Errors: `UserError` naming what of the request this model refuses."""
+        has_pictures = isinstance(request.clips, PicturePrompts)
+        if has_pictures and Component.IMAGE.value not in self.params:
+            raise UserError(
+                "--variation: this model is not conditioned on pictures: give one that was trained with "
+                "config.denoising.image_prompts"
+            )
         for i, prompt in enumerate(request.prompts):
-            if not prompt.strip():
+            if not prompt.strip() and not has_pictures:
                 raise UserError(f"--prompt: prompt {i} is empty: describe what the clip shows")
         for rate in request.fps:
             if not 0 < rate <= 60:
@@ -293,7 +305,7 @@ def checked_tokenizer(
 
 def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
     """Parameters of the networks that the weights hold, over all devices there are."""
-    held = [component for component in PIPELINE if component in initial.parts]
+    held = [one for one in (*PIPELINE, Component.IMAGE) if one in initial.parts]
     return {component.value: _loaded(initial, networks, component) for component in held}
 
 

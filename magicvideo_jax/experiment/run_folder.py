@@ -182,7 +182,7 @@ def _fields(experiment: Experiment) -> dict[str, Any]:
 
 def _is_same(field: str, was: Any, now: Any, sets: Mapping[str, str | None]) -> bool:
     """Whether two values of a field mean the same: a data set may have moved, a path have another spelling."""
-    if field in ("init_from", "vae_from", "unet_from", "motion_from"):
+    if field in ("init_from", "vae_from", "unet_from", "motion_from", "image_encoder_from"):
         return was == now or _is_same_place(was, now)
     if field == "lora":
         return len(was) == len(now) and all(map(_is_same_lora, was, now))

@@ -182,6 +182,7 @@ def _example(field: str, frames: int, experiment: Experiment, networks: Networks
         }
     else:
         caption = {"ids": np.zeros(text.tokens, np.int32)}
-    if is_drawn and field == CLIPS and data.late_fraction:
-        caption["is_late"] = np.bool_(False)
-    return arrays | caption | {"fps": np.float32(0)}
+    late = (
+        {"is_late": np.bool_(False)} if is_drawn and field == CLIPS and data.late_fraction else {}
+    )
+    return arrays | caption | {"fps": np.float32(0)} | late

@@ -5,28 +5,16 @@ encoder, and the final norm follows the last layer that is kept.
 """
 
 from dataclasses import dataclass
-from enum import Enum
 
-import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from magicvideo_jax.core.checks import at_least, divides
-from magicvideo_jax.models.attention import attend
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear, gelu
-
-
-class Activation(Enum):
-    """Activation of the MLP: OpenAI's models use the sigmoid approximation of GELU, OpenCLIP's the
-    exact one.
-    """
-
-    QUICK_GELU = "quick_gelu"
-    GELU = "gelu"
+from magicvideo_jax.models.clip_layer import Activation, CLIPLayer
+from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear
 
 
 @dataclass(frozen=True)
@@ -47,6 +35,18 @@ class TextConfig:
         divides(self.width, self, "heads", of="the width")
 
 
+@dataclass(frozen=True)
+class TextEmbedderConfig(TextConfig):
+    """Architecture of a text encoder with its projection. The defaults are CLIP ViT-L/14's."""
+
+    embedding: int = 768
+    """Width of the embeddings of texts and images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "embedding")
+
+
 VIT_L = TextConfig()
 VIT_H_PENULTIMATE = TextConfig(
     width=1024, layers=23, heads=16, hidden=4096, activation=Activation.GELU
@@ -61,7 +61,19 @@ class CLIPTextEncoder(nnx.Module):
         # left and right.
         self.token_embedding = Embedding(config.vocabulary, config.width, keys=keys, std=0.5)
         self.position_embedding = Embedding(config.tokens, config.width, keys=keys, std=0.1)
-        self.layers = nnx.List([CLIPLayer(config, keys=keys) for _ in range(config.layers)])
+        self.layers = nnx.List(
+            [
+                CLIPLayer(
+                    config.width,
+                    heads=config.heads,
+                    hidden=config.hidden,
+                    activation=config.activation,
+                    is_causal=True,
+                    keys=keys,
+                )
+                for _ in range(config.layers)
+            ]
+        )
         self.final_layer_norm = LayerNorm(config.width)
         self.dtype = dtype
 
@@ -73,32 +85,17 @@ class CLIPTextEncoder(nnx.Module):
         return self.final_layer_norm(x).astype(jnp.float32)
 
 
-class CLIPLayer(nnx.Module):
-    """Transformer layer: pre-norm causal self-attention and an MLP."""
+class CLIPTextEmbedder(CLIPTextEncoder):
+    """One embedding for each text: the projected state of its end, the largest token id.
 
-    def __init__(self, config: TextConfig, *, keys: Keys):
-        width = config.width
-        self.layer_norm1 = LayerNorm(width)
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
-            Linear(width, width, keys=keys) for _ in range(4)
-        )
-        self.layer_norm2 = LayerNorm(width)
-        self.fc1 = Linear(width, config.hidden, keys=keys)
-        self.fc2 = Linear(config.hidden, width, keys=keys)
-        self.heads, self.activation = config.heads, config.activation
+    Its cosine with the embedding of an image by the encoder of the same CLIP says how well the two
+    go together.
+    """
 
-    def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        y = self.layer_norm1(x)
-        q, k, v = (
-            rearrange(project(y), "b l (n d) -> b l n d", n=self.heads)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        causal = jnp.tril(jnp.ones((x.shape[-2], x.shape[-2]), bool))
-        x = x + self.out_proj(rearrange(attend(q, k, v, causal), "b l n d -> b l (n d)"))
-        return x + self.fc2(_activate(self.fc1(self.layer_norm2(x)), self.activation))
+    def __init__(self, config: TextEmbedderConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
+        super().__init__(config, keys=keys, dtype=dtype)
+        self.projection = Linear(config.width, config.embedding, keys=keys, bias=False)
 
-
-def _activate(x: Float[Array, "*b d"], activation: Activation) -> Float[Array, "*b d"]:
-    if activation is Activation.QUICK_GELU:
-        return x * jax.nn.sigmoid(1.702 * x)
-    return gelu(x)
+    def __call__(self, ids: Int[Array, "b l"]) -> Float[Array, "b e"]:
+        states = super().__call__(ids)
+        return self.projection(states[jnp.arange(len(ids)), ids.argmax(-1)])

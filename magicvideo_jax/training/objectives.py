@@ -27,6 +27,7 @@ from magicvideo_jax.diffusion.known_frames import known_frame_channels
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import corrupt, min_snr_weight, per_example_mse, target
 from magicvideo_jax.diffusion.schedule import schedule_of
+from magicvideo_jax.training.image_prompts import ImagePrompts
 from magicvideo_jax.training.known_frame_patterns import KnownFramesConfig, draw_known_frames
 from magicvideo_jax.training.step import Metrics, Objective, StepNumber
 
@@ -52,6 +53,8 @@ class DenoisingConfig:
     """Weight of the image loss in joint training."""
     known_frames: KnownFramesConfig = field(default_factory=KnownFramesConfig)
     """Frames that the network is given, for clips that start from pictures."""
+    image_prompts: ImagePrompts = ImagePrompts.NONE
+    """Examples that are conditioned on CLIP's embedding of their middle frame in place of a caption."""
 
     def __post_init__(self) -> None:
         share(self, "caption_dropout", "image_share")
@@ -69,6 +72,8 @@ class DenoisingNetworks:
     """Token ids to text states."""
     denoise: Callable[..., Float[Array, "b t h w c"]]
     """`denoise(params, z, time, condition, as_images=...)`."""
+    encode_frame: Callable[[Params, Mapping[str, Array]], Float[Array, "b d"]] | None = None
+    """The middle frame of each clip of a batch as a text state; None for a model without `ImagePrompt`."""
 
 
 def denoising_objective(
@@ -159,10 +164,39 @@ def draw_text_states(
     null_ids: Int[np.ndarray, "l"],
     config: DenoisingConfig,
 ) -> Float[Array, "b l d"]:
-    """Text states of a batch with caption dropout."""
+    """States of a batch's captions or frames, with caption dropout."""
     b = len(jax.tree.leaves(batch)[0])
     is_kept = jax.random.uniform(subkey(key, "caption"), (b,)) >= config.caption_dropout
-    return text_states(networks, params, batch, null_ids, is_kept=is_kept)
+    return prompt_states(
+        networks, params, batch, null_ids, is_kept=is_kept, image_prompts=config.image_prompts
+    )
+
+
+def prompt_states(
+    networks: DenoisingNetworks,
+    params: Params,
+    batch: Mapping[str, Array],
+    null_ids: Int[np.ndarray, "l"],
+    *,
+    is_kept: Bool[Array, "b"],
+    image_prompts: ImagePrompts,
+) -> Float[Array, "b l d"]:
+    """Text states of a batch, those of a frame in place of the captions of some examples.
+
+    A frame has one state, repeated to the length of a text: attention to equal states is attention
+    to one.
+    """
+    text = text_states(networks, params, batch, null_ids, is_kept=is_kept)
+    if image_prompts is ImagePrompts.NONE:
+        return text
+    assert networks.encode_frame is not None
+    if "is_captioned" in batch:
+        is_captioned = batch["is_captioned"]
+    else:
+        is_captioned = jnp.any(batch["ids"] != jnp.asarray(null_ids)[None], axis=-1)
+    is_shown = is_kept & image_prompts.chosen(is_captioned)
+    state = networks.encode_frame(params, batch)
+    return jnp.where(is_shown[:, None, None], state[:, None], text)
 
 
 def text_states(

@@ -9,7 +9,8 @@ from typing import Any
 
 from magicvideo_jax.core.checks import named
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.models.clip_text import Activation, TextConfig
+from magicvideo_jax.models.clip_layer import Activation
+from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.temporal import TemporalConfig
 from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig
 from magicvideo_jax.models.vae import VAEConfig, VAEKind

@@ -4,16 +4,19 @@ Head counts are not in shapes: 1.x has 8 heads everywhere, 2.x (linear projectio
 channels, and both text encoders heads of 64. Nor are group counts: 32.
 """
 
+import math
 import re
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.models.clip_text import Activation, TextConfig
+from magicvideo_jax.models.clip_layer import Activation
+from magicvideo_jax.models.clip_text import TextConfig, TextEmbedderConfig
+from magicvideo_jax.models.clip_vision import VisionConfig
 from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights.tables.compvis_keys import UNetNumbering
 from magicvideo_jax.weights.tensors import Tensors
 
-_HEADS_1, _HEAD_WIDTH = 8, 64
+_HEADS_1, _HEAD_WIDTH, _MOST_VISION_HEADS = 8, 64, 16
 _ATTENTION = "transformer_blocks.0.attn2.to_k.weight"
 _OPENCLIP_H = (1024, 24)
 """Width and blocks of the whole encoder of which Stable Diffusion 2.x reads all blocks but the
@@ -24,22 +27,20 @@ class TensorShapes:
     """Shapes of a file's tensors by key. Errors: `UserError` naming the file for a key that is
     missing."""
 
-    def __init__(self, tensors: Tensors, *, where: str):
-        self.tensors, self.where = tensors, where
+    def __init__(
+        self, tensors: Tensors, *, where: str, what: str = "Stable Diffusion 1.x or 2.x checkpoint"
+    ):
+        self.tensors, self.where, self.what = tensors, where, what
 
     def rank(self, key: str) -> int:
         if key not in self.tensors:
-            raise UserError(
-                f"{self.where}: no {key}; not a whole Stable Diffusion 1.x or 2.x checkpoint"
-            )
+            raise UserError(f"{self.where}: no {key}; not a whole {self.what}")
         return len(self.tensors[key].shape)
 
     def axis(self, key: str, axis: int) -> int:
         if self.rank(key) <= axis:
             shape = self.tensors[key].shape
-            raise UserError(
-                f"{self.where}: {key} has shape {shape}; not a Stable Diffusion 1.x or 2.x checkpoint"
-            )
+            raise UserError(f"{self.where}: {key} has shape {shape}; not a {self.what}")
         return self.tensors[key].shape[axis]
 
     def count(self, pattern: str) -> int:
@@ -169,6 +170,38 @@ def openclip_of_shapes(text: TensorShapes) -> TextConfig:
     )
     _check_heads(config, text.where)
     return config
+
+
+def text_embedder_of_shapes(text: TensorShapes, activation: Activation) -> TextEmbedderConfig:
+    """Deduce CLIP's whole text encoder from OpenCLIP's keys."""
+    width = text.axis("token_embedding.weight", 1)
+    return TextEmbedderConfig(
+        width=width,
+        layers=text.count(r"transformer\.resblocks\.(\d+)\."),
+        heads=width // _HEAD_WIDTH,
+        hidden=text.axis("transformer.resblocks.0.mlp.c_fc.weight", 0),
+        vocabulary=text.axis("token_embedding.weight", 0),
+        tokens=text.axis("positional_embedding", 0),
+        activation=activation,
+        embedding=text.axis("text_projection", 0),
+    )
+
+
+def vision_of_shapes(vision: TensorShapes, activation: Activation) -> VisionConfig:
+    """Deduce CLIP's image encoder from OpenCLIP's keys. Wide ones have 16 heads, narrower ones
+    heads of 64 channels."""
+    width, patch = (vision.axis("visual.conv1.weight", axis) for axis in (0, 2))
+    side = math.isqrt(max(vision.axis("visual.positional_embedding", 0) - 1, 0))
+    return VisionConfig(
+        size=patch * side,
+        patch=patch,
+        width=width,
+        layers=vision.count(r"visual\.transformer\.resblocks\.(\d+)\."),
+        heads=min(width // _HEAD_WIDTH, _MOST_VISION_HEADS),
+        hidden=vision.axis("visual.transformer.resblocks.0.mlp.c_fc.weight", 0),
+        embedding=vision.axis("visual.proj", 0),
+        activation=activation,
+    )
 
 
 def _check_heads(config: TextConfig, where: str) -> None:

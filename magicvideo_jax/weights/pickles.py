@@ -92,6 +92,11 @@ def _state_of(path: Path) -> dict[str, Any]:
 
     try:
         mapped = zipfile.is_zipfile(path)
+        if mapped and _is_torchscript(path):
+            raise UserError(
+                f"{path}: a TorchScript archive, which holds code: save torch.jit.load(FILE).state_dict() "
+                "of it, or get a .safetensors file"
+            )
         with torch.serialization.safe_globals([(Inert, name) for name in INERT]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as error:
@@ -133,6 +138,11 @@ def _state_of(path: Path) -> dict[str, Any]:
     if any(not tensor.layout == torch.strided for tensor in state.values()):
         raise UserError(f"{path}: holds sparse tensors; weights are dense")
     return state
+
+
+def _is_torchscript(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _wrapper(content: Mapping[Any, Any]) -> str | None:

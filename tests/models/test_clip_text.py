@@ -10,10 +10,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from magicvideo_jax.core.tree import count_parameters
 from magicvideo_jax.models.bind import bind
+from magicvideo_jax.models.clip_layer import Activation
 from magicvideo_jax.models.clip_text import (
     VIT_H_PENULTIMATE,
     VIT_L,
-    Activation,
     CLIPTextEncoder,
     TextConfig,
 )

@@ -11,7 +11,8 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.known_schedules import LAVIE_INTERPOLATION_NOISE
 from magicvideo_jax.diffusion.noise_config import BetaSchedule, NoiseScheduleConfig, Spacing
 from magicvideo_jax.diffusion.process import Prediction
-from magicvideo_jax.models.clip_text import VIT_H_PENULTIMATE, VIT_L, Activation
+from magicvideo_jax.models.clip_layer import Activation
+from magicvideo_jax.models.clip_text import VIT_H_PENULTIMATE, VIT_L
 from magicvideo_jax.models.unet import SD1, SD2, UNetConfig, UNetLevelConfig
 from magicvideo_jax.models.vae import VAEConfig
 from magicvideo_jax.weights import config_json as settings

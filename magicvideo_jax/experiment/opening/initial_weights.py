@@ -23,7 +23,8 @@ from magicvideo_jax.parallel.shardings import on_local_device
 from magicvideo_jax.runtime.progress import say
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import noise_of_fresh_layers
-from magicvideo_jax.weights.components import ComponentWeights, Weights
+from magicvideo_jax.weights.clip_encoders import IMAGE_PROMPT, open_image_prompt
+from magicvideo_jax.weights.components import TEXT, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
 from magicvideo_jax.weights.folders import INDEX, SAMPLE
@@ -93,6 +94,8 @@ class InitialWeights:
             model = replace(model, text=self.parts[Component.TEXT].config)
         if self.weights.low_resolution is not None:
             model = replace(model, low_resolution_noise=self.weights.low_resolution)
+        if Component.IMAGE in self.parts:
+            model = replace(model, image_prompt=self.parts[Component.IMAGE].config)
         return model if noise is None else replace(model, noise=noise)
 
     def without(self, components: Sequence[Component]) -> "InitialWeights":
@@ -146,7 +149,8 @@ def initial_from(weights: Weights, motion_norm: MotionNorm = MotionNorm.AUTO) ->
 
 def initial_of(experiment: Experiment, task: UNetTask = UNetTask.GENERATE) -> InitialWeights:
     """The first weights that a config names: those of `init_from`, with the VAE of `vae_from` and
-    the U-Net of `unet_from`, the motion modules of `motion_from`, and the LoRA files of `lora`.
+    the U-Net of `unet_from`, the motion modules of `motion_from`, the LoRA files of `lora`, and the
+    image encoder of `image_encoder_from`.
 
     `task` is that of the U-Net that shall train.
 
@@ -162,6 +166,7 @@ def initial_of(experiment: Experiment, task: UNetTask = UNetTask.GENERATE) -> In
         motion=experiment.motion_from,
         loras=experiment.lora,
     )
+    weights = _with_image_encoder(weights, experiment)
     initial = initial_from(weights, experiment.motion_norm)
     name = f"{argument}={experiment.init_from}"
     if Component.UNET in initial.parts:
@@ -211,6 +216,21 @@ def check_same_latents(initial: InitialWeights, other: InitialWeights, name: str
                 f"{name}: for latents of another VAE than that of --weights ({differs}): give those that it was "
                 "trained with"
             )
+
+
+def _with_image_encoder(weights: Weights, experiment: Experiment) -> Weights:
+    """Weights with the image encoder that the config asks for, or without any."""
+    parts = dict(weights.parts)
+    if not experiment.needs_image_encoder:
+        parts.pop(IMAGE_PROMPT.folder, None)
+    elif experiment.image_encoder_from:
+        text = parts[TEXT.folder].config if TEXT.folder in parts else experiment.model.text
+        parts[IMAGE_PROMPT.folder] = open_image_prompt(
+            experiment.image_encoder_from,
+            text_width=text.width,
+            argument="config.image_encoder_from",
+        )
+    return replace(weights, parts=parts)
 
 
 def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:

@@ -10,6 +10,7 @@ from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.models.vae import VAEKind
+from magicvideo_jax.weights.clip_encoders import IMAGE_PROMPT
 from magicvideo_jax.weights.components import TEXT, UNET, VAE, ComponentWeights, Weights
 from magicvideo_jax.weights.fitting import UNetTask, task_of
 from magicvideo_jax.weights.formats.taesd_files import TAESD
@@ -73,6 +74,8 @@ class RunFolderFormat:
         low_resolution = None
         if task_of(model.unet) is UNetTask.UPSCALE:
             low_resolution = model.low_resolution_noise
+        if IMAGE_PROMPT.folder in params:
+            parts[IMAGE_PROMPT.folder] = part(IMAGE_PROMPT, model.image_prompt)
         return RunWeights(
             parts,
             noise=model.noise,
@@ -94,13 +97,17 @@ def open_any_weights(
 
 
 def weights_to_export(weights: Weights) -> Weights:
-    """Weights as `convert` writes them: a run that trained a VAE alone gets the networks that its
-    VAE belongs to.
+    """Weights as `convert` writes them: without an image encoder, which only work folders hold; a run
+    that trained a VAE alone gets the networks that its VAE belongs to.
 
     They are those of the weights the run came from; where these have none, or are gone, the VAE
     stays alone.
     """
     experiment = experiment_of(weights)
+    if IMAGE_PROMPT.folder in weights.parts:
+        parts = {name: x for name, x in weights.parts.items() if name != IMAGE_PROMPT.folder}
+        note = "left out the image encoder, for which there is a place in work folders only"
+        return replace(weights, parts=parts, notes=(*weights.notes, note))
     if experiment is None or UNET.folder in weights.parts:
         return weights
     vae, came_from = weights.parts[VAE.folder], experiment.init_from

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.opening.run_weights import open_any_weights, without_experiment
 from magicvideo_jax.models.temporal import MotionNorm
+from magicvideo_jax.weights.clip_encoders import IMAGE_PROMPT
 from magicvideo_jax.weights.components import MOTION, UNET, Weights
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
 from magicvideo_jax.weights.lora.lora_merge import with_loras
@@ -75,9 +76,11 @@ def with_unet_of(
     if UNET.folder not in other.parts:
         raise UserError(f"{name}: no U-Net: give a file of LaVie, or other weights of a U-Net")
     unet = other.parts[UNET.folder]
+    # It has not learned to read the image states of the U-Net whose place it takes.
+    kept = {name: part for name, part in weights.parts.items() if name != IMAGE_PROMPT.folder}
     weights = replace(
         without_experiment(weights),
-        parts={**weights.parts, UNET.folder: unet},
+        parts={**kept, UNET.folder: unet},
         noise=other.noise,
         noise_json=other.noise_json,
         sample_json=other.sample_json,

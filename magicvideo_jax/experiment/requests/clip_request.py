@@ -17,6 +17,7 @@ class ClipRequest:
     """A clip to sample. What is None is as the model's config says."""
 
     prompt: str
+    """Empty only where a picture is in its place."""
     negative_prompt: str = ""
     """Prompt to steer away from."""
     seed: int = 0
@@ -51,8 +52,6 @@ class ClipRequest:
 
     def __post_init__(self) -> None:
         """Errors: `FieldError`. What needs JAX is checked by `check_clip_request`."""
-        if not self.prompt.strip():
-            raise FieldError("prompt is empty: give a text")
         for name in ("prompt", "negative_prompt"):
             text = getattr(self, name)
             if not is_utf8(text):
@@ -74,10 +73,14 @@ class SourceRequest:
     """A picture that shall be the first frame."""
     video: str = ""
     """A clip that is edited where the request has a strength, and otherwise goes on."""
+    variation: str = ""
+    """A picture in place of the prompt."""
 
     def __post_init__(self) -> None:
-        if self.image and self.video:
-            raise FieldError(f"image={self.image}: give it or video, not both")
+        given = [name for name in ("image", "video", "variation") if getattr(self, name)]
+        if len(given) > 1:
+            first, second, *_ = given
+            raise FieldError(f"{first}={getattr(self, first)}: give it or {second}, not both")
 
 
 NO_SOURCE = SourceRequest()

@@ -1,4 +1,5 @@
-"""What clips start from: a picture as their first frame, or a video, which goes on or is edited."""
+"""What clips start from: a picture as their first frame or in place of the prompt, or a video, which goes on or is
+edited."""
 
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ from jaxtyping import UInt8
 from magicvideo_jax.core.checks import FieldError
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
-from magicvideo_jax.core.types import EditedClips, KnownFrames
+from magicvideo_jax.core.types import EditedClips, KnownFrames, PicturePrompts
 from magicvideo_jax.experiment.requests.clip_request import ClipRequest, SourceRequest
 from magicvideo_jax.experiment.requests.continuation import KNOWN_FRAMES, known_beginning
 from magicvideo_jax.media.decoder_pool import DecodeJob, decode_alone
@@ -20,7 +21,12 @@ from magicvideo_jax.sampling.keyframes import MOST_FPS, SampleConfig
 
 def check_source(request: ClipRequest, source: SourceRequest) -> None:
     """Errors: `FieldError` for arguments that do not belong together, or a file that is not there."""
-    for name, path in (("image", source.image), ("video", source.video)):
+    if not request.prompt.strip() and not source.variation:
+        raise FieldError("prompt is empty: give a text")
+    if request.prompt.strip() and source.variation:
+        raise FieldError(f"variation={source.variation}: give it or prompt, not both")
+    for name in ("image", "video", "variation"):
+        path = getattr(source, name)
         if path and not local_path(path, argument=f"--{name}").is_file():
             raise FieldError(f"{name}={path}: no such file")
         if path and not path.lower().endswith(ENDINGS):
@@ -36,7 +42,7 @@ def read_source(
     *,
     frames: int,
     size: FrameSize,
-) -> tuple[KnownFrames | EditedClips | None, SampleConfig]:
+) -> tuple[KnownFrames | EditedClips | PicturePrompts | None, SampleConfig]:
     """What the clips of a request start from (None: noise alone), and the settings at its frame rate.
 
     Frames are resized and cropped to `size`; transparent ones lie over white. Errors: `UserError` that names the file.
@@ -44,6 +50,10 @@ def read_source(
     if source.image:
         picture, _ = _frames(f"--image={source.image}", source.image, 1, size, settings.fps)
         return known_beginning(picture, frames=frames, number=request.num), settings
+    if source.variation:
+        name = f"--variation={source.variation}"
+        picture, _ = _frames(name, source.variation, 1, size, settings.fps)
+        return PicturePrompts(np.repeat(picture, request.num, axis=0)), settings
     if not source.video:
         return None, settings
     name, is_edited = f"--video={source.video}", request.strength is not None

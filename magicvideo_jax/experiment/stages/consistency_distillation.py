@@ -5,6 +5,7 @@ from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.stages.prompt_stage import PromptStage
+from magicvideo_jax.experiment.stages.stage import refuse_image_prompts
 from magicvideo_jax.training.consistency import consistency_objective
 from magicvideo_jax.training.optimizer import Freeze
 from magicvideo_jax.training.step import Objective
@@ -20,6 +21,7 @@ class ConsistencyDistillation(PromptStage):
         return (*PIPELINE, Component.TEACHER)
 
     def check(self, experiment: Experiment) -> None:
+        refuse_image_prompts(experiment)
         model = experiment.model
         if not model.unet.embeds_guidance:
             raise UserError(

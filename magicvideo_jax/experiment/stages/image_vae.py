@@ -19,6 +19,7 @@ from magicvideo_jax.experiment.stages.stage import (
     Evaluator,
     PreviewRows,
     Stage,
+    refuse_image_prompts,
     refuse_video_options,
 )
 from magicvideo_jax.parallel.batch import fetch_to_host
@@ -44,6 +45,7 @@ class ImageVAE(Stage):
 
     def check(self, experiment: Experiment) -> None:
         refuse_video_options(experiment)
+        refuse_image_prompts(experiment)
         check_freeze(experiment)
 
     def objective(

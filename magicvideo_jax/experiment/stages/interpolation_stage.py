@@ -5,6 +5,7 @@ import numpy as np
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import KnownFrames
 from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.stages.stage import refuse_image_prompts
 from magicvideo_jax.experiment.stages.text_to_video import TextToVideo
 from magicvideo_jax.sampling.interpolation import FRAMES_PER_KEYFRAME
 
@@ -26,6 +27,7 @@ class FrameInterpolationStage(TextToVideo):
 
     def check(self, experiment: Experiment) -> None:
         super().check(experiment)
+        refuse_image_prompts(experiment)
         frames = FRAMES_PER_KEYFRAME + 1
         if experiment.data.frames != frames:
             raise UserError(

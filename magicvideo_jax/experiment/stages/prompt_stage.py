@@ -21,7 +21,7 @@ class PromptStage(Stage):
     reads_captions = True
 
     def components(self, experiment: Experiment) -> tuple[Component, ...]:
-        return PIPELINE
+        return (*PIPELINE, Component.IMAGE) if experiment.needs_image_encoder else PIPELINE
 
     def evaluator(
         self,
@@ -76,6 +76,11 @@ def held_out_denoising(experiment: Experiment) -> Experiment:
 def check_freeze(experiment: Experiment) -> None:
     """Errors: `UserError` for an `optim.freeze` with which nothing of a U-Net would train."""
     freeze = experiment.optim.freeze
+    if freeze is Freeze.LORA and experiment.needs_image_encoder:
+        raise UserError(
+            "config.optim.freeze=lora: does not train the map from pictures to text states: leave "
+            "config.denoising.image_prompts=none, or give all"
+        )
     if freeze is Freeze.DECODER:
         raise UserError(
             "config.optim.freeze=decoder: for stage=video_vae only; give all, temporal, adaptor or lora"

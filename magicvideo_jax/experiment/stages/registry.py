@@ -40,6 +40,11 @@ def check_fitted(experiment: Experiment) -> None:
     check_stage(experiment)
     if stage_of(experiment).reads_captions:
         check_networks(experiment.model, given=stage_of(experiment).given_channels)
+        if experiment.needs_image_encoder and experiment.model.image_prompt is None:
+            raise UserError(
+                f"config.denoising.image_prompts={experiment.denoising.image_prompts.value}: the model "
+                "has no image encoder: give one of CLIP as config.image_encoder_from"
+            )
 
 
 def check_stage(experiment: Experiment) -> None:

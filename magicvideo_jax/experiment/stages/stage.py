@@ -112,3 +112,12 @@ def refuse_video_options(experiment: Experiment) -> None:
             raise UserError(f"config.data.{name}={value}: for stage=video only; leave it out")
     if experiment.denoising.known_frames.total:
         raise UserError("config.denoising.known_frames: for stage=video only; leave it out")
+
+
+def refuse_image_prompts(experiment: Experiment) -> None:
+    """Errors: `UserError` for conditioning on frames, of a stage that cannot sample or learn so."""
+    if experiment.needs_image_encoder:
+        raise UserError(
+            f"config.denoising.image_prompts={experiment.denoising.image_prompts.value}: not for "
+            f"stage={experiment.stage}; give none"
+        )

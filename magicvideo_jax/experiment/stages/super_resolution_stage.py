@@ -9,7 +9,12 @@ from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.held_out import HeldOut
 from magicvideo_jax.experiment.networks import PIPELINE, Networks
 from magicvideo_jax.experiment.stages.prompt_stage import check_freeze
-from magicvideo_jax.experiment.stages.stage import Evaluator, Stage, refuse_video_options
+from magicvideo_jax.experiment.stages.stage import (
+    Evaluator,
+    Stage,
+    refuse_image_prompts,
+    refuse_video_options,
+)
 from magicvideo_jax.experiment.stages.super_resolution_evaluator import (
     SuperResolutionEvaluator,
     small_clips,
@@ -45,6 +50,7 @@ class SuperResolutionStage(Stage):
 
     def check(self, experiment: Experiment) -> None:
         refuse_video_options(experiment)
+        refuse_image_prompts(experiment)
         check_freeze(experiment)
         model, data, config = experiment.model, experiment.data, experiment.super_resolution
         if model.unet.temporal is not None:

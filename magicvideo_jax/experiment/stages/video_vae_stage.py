@@ -22,6 +22,7 @@ from magicvideo_jax.experiment.stages.stage import (
     Evaluator,
     PreviewRows,
     Stage,
+    refuse_image_prompts,
     refuse_video_options,
 )
 from magicvideo_jax.models.lpips import has_lpips, lpips
@@ -56,6 +57,7 @@ class VideoVAE(Stage):
     def check(self, experiment: Experiment) -> None:
         model, freeze = experiment.model, experiment.optim.freeze
         refuse_video_options(experiment)
+        refuse_image_prompts(experiment)
         if model.vae.temporal is None:
             raise UserError(
                 "config.model.vae.temporal: stage=video_vae trains these layers; "

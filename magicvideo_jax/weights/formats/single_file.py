@@ -26,6 +26,7 @@ from magicvideo_jax.weights.formats.weight_format import OpenOptions
 from magicvideo_jax.weights.param_sources import TensorParams, with_current_keys, without_extras
 from magicvideo_jax.weights.tables import compvis_keys as compvis
 from magicvideo_jax.weights.tables.known_extras import SINGLE_FILE_EXTRAS, name_of_other_model
+from magicvideo_jax.weights.tables.openclip_keys import as_linear_layers, openclip_key
 from magicvideo_jax.weights.tables.vae_keys import ATTENTION_WEIGHT, COMPVIS_VAE_ALIASES
 from magicvideo_jax.weights.tensor_files import has_tensors, open_tensors
 from magicvideo_jax.weights.tensors import Tensors, flat_convolutions
@@ -148,7 +149,7 @@ def _text(kept: Tensors, tensors: Tensors, where: str) -> ComponentWeights[Any] 
         return ComponentWeights(
             TEXT, config, text_json(config), TensorParams(TEXT.table, clip, where)
         )
-    openclip = compvis.split_thirds(compvis.component_tensors(kept, compvis.TEXT_2_PREFIX))
+    openclip = as_linear_layers(compvis.component_tensors(kept, compvis.TEXT_2_PREFIX))
     if not openclip:
         return None
     everything = compvis.component_tensors(tensors, compvis.TEXT_2_PREFIX)
@@ -158,7 +159,7 @@ def _text(kept: Tensors, tensors: Tensors, where: str) -> ComponentWeights[Any] 
         for key, tensor in openclip.items()
         if not key.startswith(f"transformer.resblocks.{config.layers}.")
     }
-    source = TensorParams(TEXT.table, read, where, compvis.openclip_key)
+    source = TensorParams(TEXT.table, read, where, openclip_key)
     return ComponentWeights(TEXT, config, text_json(config), source)
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from magicvideo_jax.weights.tensors import Stored, Tensors, changed
+from magicvideo_jax.weights.tensors import Tensors
 
 UNET_PREFIX, VAE_PREFIX, TEXT_1_PREFIX, TEXT_2_PREFIX, EMA_PREFIX = (
     "model.diffusion_model.",
@@ -50,31 +50,6 @@ _VAE_ROWS = (
     (r"(.*)\.mid_block\.resnets\.0\.(.*)", r"\1.mid.block_1.\2"),
     (r"(.*)\.mid_block\.resnets\.1\.(.*)", r"\1.mid.block_2.\2"),
     (r"(.*)\.conv_norm_out", r"\1.norm_out"),
-)
-_OPENCLIP_ROWS = (
-    (r"text_model\.embeddings\.token_embedding\.weight", "token_embedding.weight"),
-    (r"text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
-    (r"text_model\.final_layer_norm\.(.*)", r"ln_final.\1"),
-    (
-        r"text_model\.encoder\.layers\.(\d+)\.layer_norm([12])\.(.*)",
-        r"transformer.resblocks.\1.ln_\2.\3",
-    ),
-    (
-        r"text_model\.encoder\.layers\.(\d+)\.mlp\.fc1\.(.*)",
-        r"transformer.resblocks.\1.mlp.c_fc.\2",
-    ),
-    (
-        r"text_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.(.*)",
-        r"transformer.resblocks.\1.mlp.c_proj.\2",
-    ),
-    (
-        r"text_model\.encoder\.layers\.(\d+)\.self_attn\.out_proj\.(.*)",
-        r"transformer.resblocks.\1.attn.out_proj.\2",
-    ),
-    (
-        r"text_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(.*)",
-        r"transformer.resblocks.\1.attn.in_proj_\3[\2]",
-    ),
 )
 
 
@@ -131,16 +106,6 @@ def vae_key(key: str, levels: int) -> str:
     )
 
 
-def openclip_key(key: str) -> str:
-    """Turn transformers' key of a text encoder's weight into OpenCLIP's, with thirds as
-    `split_thirds` names them."""
-    for pattern, theirs in _OPENCLIP_ROWS:
-        found = re.fullmatch(pattern, key)
-        if found:
-            return found.expand(theirs)
-    raise LookupError(f"no row of OpenCLIP's key table names {key}")
-
-
 def ema_key(key: str) -> str:
     """Key of the averaged twin of `model.diffusion_model.*`: its name without dots."""
     return f"{EMA_PREFIX}{key.removeprefix('model.').replace('.', '')}"
@@ -155,26 +120,6 @@ def component_tensors(tensors: Tensors, prefix: str) -> Tensors:
     }
 
 
-def split_thirds(tensors: Tensors) -> Tensors:
-    """Split OpenCLIP's fused query, key and value into three tensors: `...in_proj_weight[q]`."""
-    split: dict[str, Stored] = {}
-    for key, tensor in tensors.items():
-        if (
-            re.search(r"\.in_proj_(weight|bias)$", key)
-            and tensor.shape
-            and tensor.shape[0] % 3 == 0
-        ):
-            split |= {f"{key}[{name}]": _third(tensor, i) for i, name in enumerate("qkv")}
-        else:
-            split[key] = tensor
-    return split
-
-
 def is_single_file(keys: Iterable[str]) -> bool:
     """Whether keys are those of a CompVis checkpoint with its U-Net."""
     return any(key.startswith(UNET_PREFIX) for key in keys)
-
-
-def _third(tensor: Stored, i: int) -> Stored:
-    rows = tensor.shape[0] // 3
-    return changed(tensor, (rows, *tensor.shape[1:]), lambda x: x[i * rows : (i + 1) * rows])
