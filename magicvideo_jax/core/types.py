@@ -28,6 +28,13 @@ class KnownFrames(NamedTuple):
     is_known: Bool[Any, "b t"]
 
 
+class KnownLatents(NamedTuple):
+    """The same with the latents that the model has of these frames."""
+
+    z: Float[Any, "b t h w c"]
+    is_known: Bool[Any, "b t"]
+
+
 class EditedClips(NamedTuple):
     """Clips that sampling starts from, instead of noise alone."""
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
-from jaxtyping import Key, UInt8
+from jaxtyping import Float, Key, UInt8
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
@@ -84,6 +84,7 @@ class Generator:
         self._shape = networks.latent_shape(frames, *_checked_size(experiment, size))
 
         def run(
+            decodes: bool,
             params: Params,
             ids: jax.Array,
             null_ids: jax.Array,
@@ -110,11 +111,14 @@ class Generator:
                 embeds_guidance=experiment.model.unet.embeds_guidance,
                 goes_on=None if watch is None else watch.goes_on,
             )
-            return decode_clips(start.completed(z), networks.decoder(params), experiment.decode)
+            z = start.completed(z)
+            if not decodes:
+                return z
+            return decode_clips(z, networks.decoder(params), experiment.decode)
 
         self._run = run
         self._watch = watch
-        self._programs: dict[Mesh | None, Any] = {}
+        self._programs: dict[tuple[Mesh | None, bool], Any] = {}
         self._guided: set[Any] = set()
         """Meshes and structures of samplers for which the program with guidance is compiled."""
 
@@ -123,13 +127,13 @@ class Generator:
         devices = 1 if mesh is None else mesh.size
         return devices * math.ceil(self._batch_size / devices)
 
-    def program(self, mesh: Mesh | None) -> Any:
-        """`program(params, ids, null_ids, fps, keys, clips, sampler)`, jitted.
+    def program(self, mesh: Mesh | None, *, decodes: bool = True) -> Any:
+        """`program(params, ids, null_ids, fps, keys, clips, sampler)`, jitted, of clips or of their latents.
 
         Every device gathers the parameters and samples clips of its own; devices exchange nothing until all are done.
         """
-        if mesh not in self._programs:
-            run = self._run
+        if (mesh, decodes) not in self._programs:
+            run = partial(self._run, decodes)
             platform = None if mesh is None else mesh.devices.flat[0].platform
             if mesh is not None and mesh.size > 1:
                 clips, same = sharded_over_all(mesh).spec, PartitionSpec()
@@ -140,8 +144,8 @@ class Generator:
                     out_specs=clips,
                     check_vma=False,
                 )
-            self._programs[mesh] = jit(run, platform=platform)
-        return self._programs[mesh]
+            self._programs[mesh, decodes] = jit(run, platform=platform)
+        return self._programs[mesh, decodes]
 
     def batch(self, request: SampleRequest, first: int, size: int) -> tuple[Any, ...]:
         """Ids, null ids, frame rates, keys and clips of `size` clips of a request, padded with its last clip."""
@@ -189,9 +193,31 @@ class Generator:
 
         Errors: `UserError` naming `label` where devices have too little memory; `SamplingCancelled`.
         """
+        return self._sampled(params, request, sample, label, decodes=True)
+
+    def latents(
+        self,
+        params: Params,
+        request: SampleRequest,
+        sample: SampleConfig | None = None,
+        *,
+        label: str = "sample",
+    ) -> Float[np.ndarray, "b t h w c"]:
+        """The latents of those clips. Errors: the same."""
+        return self._sampled(params, request, sample, label, decodes=False)
+
+    def _sampled(
+        self,
+        params: Params,
+        request: SampleRequest,
+        sample: SampleConfig | None,
+        label: str,
+        *,
+        decodes: bool,
+    ) -> np.ndarray:
         sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)  # numpy arrays have none
         mesh = getattr(sharding, "mesh", None)
-        program, size = self.program(mesh), self.clips_at_once(mesh)
+        program, size = self.program(mesh, decodes=decodes), self.clips_at_once(mesh)
         sampler = self.settings(sample, mesh)
         if sampler.guidance is not None:
             self._guided.add(_compiled_by(mesh, sampler))

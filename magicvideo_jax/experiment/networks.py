@@ -15,7 +15,14 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_float
 from magicvideo_jax.core.tree import merge, select_like, split_by_path
-from magicvideo_jax.core.types import Condition, EditedClips, KnownFrames, Params, SmallClips
+from magicvideo_jax.core.types import (
+    Condition,
+    EditedClips,
+    KnownFrames,
+    KnownLatents,
+    Params,
+    SmallClips,
+)
 from magicvideo_jax.diffusion.known_frames import known_frame_channels, with_known_frames
 from magicvideo_jax.experiment.config import Component, Compute, Experiment, ModelConfig
 from magicvideo_jax.models.autoencoder import autoencoder
@@ -130,9 +137,14 @@ class Networks:
         return jax.vmap(encode)(clips, keys)
 
     def start(
-        self, params: Params, clips: KnownFrames | EditedClips | SmallClips, keys: Key[Array, "b"]
+        self,
+        params: Params,
+        clips: KnownFrames | KnownLatents | EditedClips | SmallClips,
+        keys: Key[Array, "b"],
     ) -> SampleStart:
         """Where sampling starts for clips that have frames beforehand, known or small ones."""
+        if isinstance(clips, KnownLatents):
+            return SampleStart(known_frame_channels(clips.z, clips.is_known), has_known=True)
         if isinstance(clips, SmallClips):
             pictures = noisy_pictures(
                 to_float(clips.pixels),

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.types import EditedClips, KnownFrames, Params
+from magicvideo_jax.core.types import EditedClips, KnownFrames, KnownLatents, Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
@@ -27,7 +28,8 @@ from magicvideo_jax.experiment.stages.registry import stage_of
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
-from magicvideo_jax.runtime.compilation import enable_compilation_cache
+from magicvideo_jax.runtime.compilation import enable_compilation_cache, jit
+from magicvideo_jax.sampling.decoding import decode_clips
 from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.sampling.published import published_sample
@@ -59,6 +61,7 @@ class Pipeline:
         self._tokenizer, self._networks = tokenizer, networks
         self._generators: dict[tuple[int, int, tuple[int, ...]], Generator] = {}
         self._watch: StepWatch | None = None
+        self._decode: Any = None
 
     def __call__(
         self,
@@ -122,6 +125,7 @@ class Pipeline:
             self.experiment.decode, **{name: n for name, n in given.items() if n is not None}
         )
         self.experiment, self._generators = replace(self.experiment, decode=decode), {}
+        self._decode = None
 
     def decode_with(self, weights: str) -> None:
         """Decode with the VAE of other weights from now on. Errors: `UserError` for one with latents of its own."""
@@ -132,7 +136,7 @@ class Pipeline:
         check_halves(there, ("decoder",), f"--vae={weights}")
         model = replace(self.experiment.model, vae=there.parts[Component.VAE].config)
         if model != self.experiment.model:
-            self._networks, self._generators = Networks(model), {}
+            self._networks, self._generators, self._decode = Networks(model), {}, None
         self.experiment = replace(self.experiment, model=model)
         networks, load_others = self._networks, self._load_params
         self._load_params = lambda: load_others() | {name: _loaded(there, networks, Component.VAE)}
@@ -149,31 +153,60 @@ class Pipeline:
         negative_prompt: str = "",
         batch_size: int = 1,
         start: KnownFrames | EditedClips | None = None,
-        purpose: str = "clip",
     ) -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt, `batch_size` at once; `fps` is a rate for each (None: the sample's for all).
 
-        Sampling starts from noise or, with a `start`, also from frames or clips. `purpose` names the noise: another
-        gives other noise for the same seed.
+        Sampling starts from noise or, with a `start`, also from frames or clips.
         Errors: `UserError` for known frames that the model cannot read.
         """
-        for i, prompt in enumerate(prompts):
-            if not prompt.strip():
-                raise UserError(f"--prompt: prompt {i} is empty: describe what the clip shows")
-        rates = [sample.fps] * len(prompts) if fps is None else list(fps)
-        for rate in rates:
-            if not 0 < rate <= 60:
-                raise UserError(f"--fps={rate}: give more than 0 and at most 60 frames per second")
-        temporal = self.experiment.model.unet.temporal
-        if isinstance(start, KnownFrames) and not (temporal and temporal.known_frames):
-            raise UserError(
-                "--image, --video: this model cannot be told of frames: give one that was trained with "
-                "config.model.unet.temporal.known_frames=True, or edit the video (--strength=0.6)"
-            )
         if isinstance(start, EditedClips):
             if sample.strength == 0:
                 return start.pixels
             start = start if sample.strength < 1 else None
+        rates = [sample.fps] * len(prompts) if fps is None else list(fps)
+        request = SampleRequest(list(prompts), rates, negative_prompt, seed, start)
+        generator = self._generator(request, sample, frames, batch_size)
+        return generator.generate(self.params, request, sample)
+
+    def latents(
+        self,
+        request: SampleRequest,
+        sample: SampleConfig,
+        *,
+        frames: int | None = None,
+        batch_size: int = 1,
+    ) -> Float[np.ndarray, "b t h w c"]:
+        """Latents of clips, which `decoded` takes. Errors: those of `many`."""
+        generator = self._generator(request, sample, frames, batch_size)
+        return generator.latents(self.params, request, sample)
+
+    def decoded(
+        self, z: Float[np.ndarray, "b t h w c"], *, batch_size: int = 1
+    ) -> UInt8[np.ndarray, "b t h w 3"]:
+        """Clips of latents, which may be longer than what is sampled at once."""
+        if self._decode is None:
+            networks, config = self._networks, self.experiment.decode
+            self._decode = jit(lambda params, z: decode_clips(z, networks.decoder(params), config))
+        parts = (z[first : first + batch_size] for first in range(0, len(z), batch_size))
+        return np.concatenate([np.asarray(self._decode(self.params, part)) for part in parts])
+
+    def _generator(
+        self, request: SampleRequest, sample: SampleConfig, frames: int | None, batch_size: int
+    ) -> Generator:
+        """What samples a request. Errors: `UserError` naming what of the request this model refuses."""
+        for i, prompt in enumerate(request.prompts):
+            if not prompt.strip():
+                raise UserError(f"--prompt: prompt {i} is empty: describe what the clip shows")
+        for rate in request.fps:
+            if not 0 < rate <= 60:
+                raise UserError(f"--fps={rate}: give more than 0 and at most 60 frames per second")
+        temporal = self.experiment.model.unet.temporal
+        knows_frames = isinstance(request.clips, KnownFrames | KnownLatents)
+        if knows_frames and not (temporal and temporal.known_frames):
+            raise UserError(
+                "--image, --video: this model cannot be told of frames: give one that was trained with "
+                "config.model.unet.temporal.known_frames=True, or edit the video (--strength=0.6)"
+            )
         stage = stage_of(self.experiment)
         frames = stage.frames(self.experiment) if frames is None else frames
         key = (frames, batch_size, sample.size)
@@ -189,8 +222,7 @@ class Pipeline:
                 starts=self._networks.start,
                 watch=self._watch,
             )
-        request = SampleRequest(list(prompts), rates, negative_prompt, seed, start, purpose)
-        return self._generators[key].generate(self.params, request, sample)
+        return self._generators[key]
 
 
 def load(

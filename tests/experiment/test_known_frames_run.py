@@ -137,19 +137,23 @@ def test_a_picture_of_any_size_decides_on_the_clip(trained, files):
 
 
 def test_a_clip_goes_on_in_windows_each_told_the_end_of_the_last(trained, files):
-    pipe, told = load(trained), []
-    many = pipe.many
-    pipe.many = lambda *given, start, **more: (
-        told.append(start) or many(*given, start=start, **more)
+    pipe, told, made_of = load(trained), [], []
+    latents, decoded = pipe.latents, pipe.decoded
+    pipe.latents = lambda request, *given, **more: (
+        told.append(request.clips) or latents(request, *given, **more)
     )
+    pipe.decoded = lambda z, **more: made_of.append(z) or decoded(z, **more)
     request = ClipRequest("a red circle", frames=9, known_frames=2, fps=10.0, num=2)
     made = sample_clips(pipe, request, SourceRequest(video=str(files / "clip.gif")))
     assert made.clips.shape == (2, 9, 16, 16, 3)
     assert made.fps == pytest.approx(10)
     np.testing.assert_array_equal(told[0].pixels[0, :2], load_frames(files / "clip.gif")[-2:])
     assert [one.is_known.tolist() for one in told] == [[[True, True, False, False]] * 2] * 4
+    (z,) = made_of
+    assert z.shape == (2, 9, 8, 8, 4)
     for i in (1, 2, 3):
-        np.testing.assert_array_equal(told[i].pixels[:, :2], made.clips[:, 2 * i : 2 * i + 2])
+        np.testing.assert_array_equal(told[i].z[:, :2], z[:, 2 * i : 2 * i + 2])
+    assert not np.array_equal(z[:, 2:4], z[:, 4:6])
 
 
 def test_windows_as_short_as_the_usual_overlap_go_on(trained, files):

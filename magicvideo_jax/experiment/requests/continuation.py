@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from magicvideo_jax.core.types import KnownFrames
+from magicvideo_jax.core.types import KnownFrames, KnownLatents
+from magicvideo_jax.experiment.generator import SampleRequest
 from magicvideo_jax.experiment.pipeline import Pipeline
 from magicvideo_jax.sampling.keyframes import SampleConfig
 
@@ -17,7 +18,10 @@ def known_beginning(
     clip: UInt8[np.ndarray, "k h w 3"], *, frames: int, number: int = 1
 ) -> KnownFrames:
     """The same first frames for each of `number` clips."""
-    return _beginnings(np.repeat(clip[None], number, axis=0), frames=frames)
+    known, *shape = clip.shape
+    pixels = np.zeros((number, frames, *shape), np.uint8)
+    pixels[:, :known] = clip
+    return KnownFrames(pixels, np.tile(np.arange(frames) < known, (number, 1)))
 
 
 def sample_onwards(
@@ -35,34 +39,22 @@ def sample_onwards(
 ) -> UInt8[np.ndarray, "b t h w 3"]:
     """Clips of so many `frames` that begin with the known frames of `start`, which is one window.
 
-    Each next window is told the last `overlap` frames, at most all but one of a window. Every window has noise of its
-    own. Errors: those of `Pipeline.many`.
+    Each next window is told the latents of the last `overlap` frames, at most all but one of a window, and all windows
+    are decoded as one clip: where two meet, nothing goes through the auto-encoder again. Noise differs by window.
+    Errors: those of `Pipeline.many`.
     """
     length = start.pixels.shape[1]
     overlap = min(overlap, length - 1)
-    clips, window = start.pixels[:, :0], start
-    while clips.shape[1] < frames:
-        if clips.shape[1]:
-            window = _beginnings(clips[:, -overlap:], frames=length)
-        more = pipe.many(
-            prompts,
-            sample,
-            fps=fps,
-            seed=seed,
-            frames=length,
-            negative_prompt=negative_prompt,
-            batch_size=batch_size,
-            start=window,
-            purpose=f"frames from {clips.shape[1]}",
-        )
-        shared = min(overlap, clips.shape[1])
-        clips = np.concatenate([clips, more[:, shared:]], axis=1)
-    return clips[:, :frames]
+    is_known = np.tile(np.arange(length) < overlap, (len(prompts), 1))
+    rates = [sample.fps] * len(prompts) if fps is None else fps
 
+    def window(first: int, start: KnownFrames | KnownLatents) -> np.ndarray:
+        purpose = f"frames from {first}"
+        request = SampleRequest(prompts, rates, negative_prompt, seed, start, purpose)
+        return pipe.latents(request, sample, frames=length, batch_size=batch_size)
 
-def _beginnings(clips: UInt8[np.ndarray, "b k h w 3"], *, frames: int) -> KnownFrames:
-    """Clips as the first frames of others."""
-    number, known, *shape = clips.shape
-    pixels = np.zeros((number, frames, *shape), np.uint8)
-    pixels[:, :known] = clips
-    return KnownFrames(pixels, np.tile(np.arange(frames) < known, (number, 1)))
+    z = window(0, start)
+    while (known := z.shape[1]) < frames:
+        given = np.roll(z[:, -length:], overlap, axis=1)  # only the first `overlap` are read
+        z = np.concatenate([z, window(known, KnownLatents(given, is_known))[:, overlap:]], axis=1)
+    return pipe.decoded(z[:, :frames], batch_size=batch_size)
