@@ -23,7 +23,7 @@ class FrameInterpolationStage(TextToVideo):
     def sample_clips(self, experiment: Experiment, number: int) -> KnownFrames:
         known, side = self.known_frames(experiment), experiment.data.size
         pixels = np.zeros((number, len(known), side, side, 3), np.uint8)
-        return KnownFrames(pixels, np.tile(known, (number, 1)))
+        return KnownFrames(pixels, np.tile(np.array(known), (number, 1)))
 
     def check(self, experiment: Experiment) -> None:
         super().check(experiment)
