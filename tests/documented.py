@@ -85,9 +85,21 @@ RULES = (
         is_slow=True,
     ),
     Rule(
-        r"^python -m magicvideo_jax\.sample .*(runs/(told|between)|--strength)",
+        r"^python -m magicvideo_jax\.sample .*(runs/(told|between|unlabelled)|--strength|--image|--video)",
         How.VERB,
         "--steps=2",
+        is_slow=True,
+    ),
+    Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/super_resolution\.py .*larger ",
+        How.VERB,
+        f"{_STEP} {_SCORES}",
+        is_slow=True,
+    ),
+    Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/super_resolution\.py .*larger_real ",
+        How.VERB,
+        f"{_STEP} {_SCORES} --config.data.size=32 --config.super_resolution.crop=16",
         is_slow=True,
     ),
     Rule(
@@ -184,9 +196,10 @@ FILES = (
     "lavie_interpolation.pt",
     "lavie_vsr.pt",
     "X4_UPSCALER",
+    "CLIP_WEIGHTS",
 )
 """Files that people bring: a picture and five clips, four with captions, a tiny Stable Diffusion in one
-file, and tiny weights of AnimateDiff, LaVie and a LoRA that fit it."""
+file, tiny weights of AnimateDiff, LaVie and a LoRA that fit it, and a tiny image encoder of CLIP."""
 
 _PREPARE = "python -m magicvideo_jax.prepare --videos=clips --captions=clips.csv"
 _CONVERT = "python -m magicvideo_jax.convert v1-5-pruned.safetensors"
@@ -208,6 +221,9 @@ MADE_BY = {
     "--config.init_from=sd15 --config.motion_from=mm_sd_v15_v2.ckpt "
     "--config.data.sources=\"({'path': 'clips_set'},)\"",
     "runs/told": f"{_TRAIN} --config=configs/t2v.py:known_frames --workdir=runs/told",
+    "runs/larger": f"{_TRAIN} --config=configs/super_resolution.py --workdir=runs/larger",
+    "runs/unlabelled": f"{_TRAIN} --config=configs/t2v.py --workdir=runs/unlabelled "
+    "--config.denoising.image_prompts=all --config.image_encoder_from=CLIP_WEIGHTS",
     "runs/between": f"{_TRAIN} --config=configs/interpolation.py --workdir=runs/between",
     "runs/video_vae": f"{_TRAIN} --config=configs/video_vae.py --workdir=runs/video_vae",
 }

@@ -131,6 +131,12 @@ def bring(name: str) -> None:
             from tiny_lavie import upscaler
 
             shutil.copytree(upscaler(), name)
+        case "CLIP_WEIGHTS":
+            from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+            sizes = {"hidden_size": 8, "intermediate_size": 16, "image_size": 8, "patch_size": 4}
+            layers = {"num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 6}
+            CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes, **layers)).save_pretrained(name)
         case _:
             from tiny_lavie import lavie_files
 

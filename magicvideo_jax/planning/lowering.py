@@ -44,11 +44,12 @@ def lower(job: CompileJob, devices: list[Any]) -> LoweredProgram:
     mesh = make_mesh(job.experiment.mesh, devices)
     platform = job.on.chip.compiler.platform
     networks = Networks(job.experiment.model, platform)
-    traced = build_program(job.what, job.experiment, networks, mesh).trace()
+    # Pallas asks for the GPU that it makes a kernel for, in loops for that of the tracing.
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        traced = build_program(job.what, job.experiment, networks, mesh).trace()
     clock.lap("trace")
     flops = count_flops(traced.jaxpr)
     kernel_flops = count_kernel_flops(traced.jaxpr, platform)
-    # Pallas asks for the GPU that it makes a kernel for.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         lowered = traced.lower()
     clock.lap("lower")
