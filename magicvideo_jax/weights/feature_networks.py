@@ -4,9 +4,10 @@ A name such as FVD belongs to one set of weights. What was loaded is known by a 
 are called by theirs.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.i3d import I3D, I3DConfig
+from magicvideo_jax.models.inception import InceptionConfig, InceptionV3
 from magicvideo_jax.weights.match import match
 from magicvideo_jax.weights.norm_folding import SCALE, fold_norms, with_norms
 from magicvideo_jax.weights.param_sources import without_extras
@@ -32,7 +34,13 @@ from magicvideo_jax.weights.tables.i3d_keys import (
     I3D_TENSORFLOW_LEAVES,
     I3D_TENSORFLOW_TABLE,
 )
-from magicvideo_jax.weights.tables.known_extras import KnownExtra
+from magicvideo_jax.weights.tables.inception_keys import (
+    INCEPTION_EXTRAS,
+    INCEPTION_OTHERS,
+    INCEPTION_SHA256,
+    INCEPTION_TABLE,
+)
+from magicvideo_jax.weights.tables.known_extras import KnownExtra, name_of_kind
 from magicvideo_jax.weights.tables.naming import Table, name_of, renamed
 from magicvideo_jax.weights.tensor_files import open_tensors
 from magicvideo_jax.weights.tensors import Stored, Tensors, changed
@@ -75,8 +83,12 @@ class FeatureSpec:
     """The network with so many classes."""
     last: str
     """Layer that gives the classes: no norm follows it, and its bias identifies the weights."""
-    fingerprints: Mapping[str, str]
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Names of published weights by fingerprint."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Names of published weights by the beginning of their file's SHA-256."""
+    others: tuple[tuple[str, str], ...] = ()
+    """Keys of networks that are taken for this one, as patterns, and what they are."""
     extras: tuple[KnownExtra, ...] = ()
     without_norm: tuple[str, ...] = ()
     """Further layers that no norm follows."""
@@ -98,6 +110,15 @@ FEATURE_NETWORKS = {
         last="logits",
         fingerprints=I3D_FINGERPRINTS,
         extras=I3D_EXTRAS,
+    ),
+    "inception": FeatureSpec(
+        words="Inception V3",
+        families=(KeyFamily("Mixed_7c.branch_pool.conv.weight", INCEPTION_TABLE),),
+        network=lambda classes: bind(lambda _: InceptionV3(InceptionConfig(classes))),
+        last="fc",
+        files=INCEPTION_SHA256,
+        others=INCEPTION_OTHERS,
+        extras=INCEPTION_EXTRAS,
     ),
 }
 """The networks by the name that a command line gives them."""
@@ -131,7 +152,7 @@ def load_feature_network(
         check_finite(array, f"{file}: {one.key}")
         arrays[one.path] = array
     fingerprint = f"{crc32c(arrays[f'{spec.last}.bias'].astype('<f4').tobytes()):08x}"
-    known = spec.fingerprints.get(fingerprint)
+    known = spec.fingerprints.get(fingerprint) or _known_file(spec, file)
     has_norms = len(stored) > len(flatten(network.shapes))
     words = f"{known or f'{spec.words} of unknown weights'} (crc {fingerprint}"
     words += f", eps {eps:g})" if has_norms else ")"
@@ -139,8 +160,19 @@ def load_feature_network(
     return FeatureNetwork(network.apply, unflatten(params), fingerprint, known, words)
 
 
+def _known_file(spec: FeatureSpec, file: Path) -> str | None:
+    """Name of the published file that this one is, byte for byte."""
+    if not spec.files or not file.is_file():
+        return None
+    with file.open("rb") as reading:
+        digest = hashlib.file_digest(reading, "sha256").hexdigest()
+    return next((name for start, name in spec.files.items() if digest.startswith(start)), None)
+
+
 def _family_of(spec: FeatureSpec, tensors: Tensors, name: str) -> tuple[KeyFamily, str]:
     """The family of keys that a file has, and their prefix. Errors: `UserError` that begins with `name`."""
+    if other := name_of_kind(tensors, spec.others):
+        raise UserError(f"{name}: {other}")
     for family in spec.families:
         for key in tensors:
             prefix = key.removesuffix(family.marker)

@@ -18,6 +18,7 @@ from magicvideo_jax.core.tree import count_parameters, flatten
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.i3d import I3D, I3DConfig
 from magicvideo_jax.weights.feature_networks import load_feature_network
+from magicvideo_jax.weights.norm_folding import with_norms
 
 NETWORK = bind(lambda _: I3D(I3DConfig()))
 any_size = quick(NETWORK.method(I3D.any_size))
@@ -97,11 +98,9 @@ def test_other_programs_keys_give_the_same(
 
 
 def test_its_size_is_the_published_one():
-    """12.7 million floats in TensorFlow's file: a bias of ours is a beta, a mean and a variance there."""
-    parameters = flatten(NETWORK.shapes)
-    norms = sum(x.size for path, x in parameters.items() if path.endswith(".bias")) - 400
-    assert len(parameters) == 2 * 58
-    assert count_parameters(NETWORK.shapes) + 2 * norms == 12_704_544
+    stored = with_norms(flatten(NETWORK.shapes), without=("logits",))
+    assert count_parameters(stored) == 12_711_824
+    assert len([path for path in stored if not path.endswith(".scale")]) == 230  # TensorFlow's
 
 
 def test_files_that_do_not_fit_are_refused(twin: TorchI3D, tmp_path: Path):
