@@ -140,7 +140,9 @@ def _each_field(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _shape(message: bytes) -> tuple[int, ...]:
-    sizes = [_fields(dimension).get(1, 0) for field, dimension in _each_field(message) if field == 2]
+    sizes = [
+        _fields(dimension).get(1, 0) for field, dimension in _each_field(message) if field == 2
+    ]
     return tuple(sizes)
 
 
