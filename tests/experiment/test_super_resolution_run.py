@@ -14,8 +14,8 @@ from tiny_experiment import MODEL, tiny
 import magicvideo_jax as mv
 from magicvideo_jax import sample
 from magicvideo_jax.convert import main as convert
+from magicvideo_jax.core.bicubic import enlarge
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.resizing import enlarge
 from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.experiment.cascade.clip_stream import SampledClips
 from magicvideo_jax.experiment.cascade.clip_upscaling import ClipUpscaling, load_upscaling
