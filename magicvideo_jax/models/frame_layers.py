@@ -35,16 +35,18 @@ class FrameAdaptor(nnx.Module):
 
 
 class TemporalShift(nnx.Module):
-    """Take a third of the channels from frame i-1 and a third from frame i+1, with zeros beyond
-    the ends (Latent-Shift 2304.08477).
+    """Frames whose first third of the channels is that of frame i-1 and whose last third is that
+    of frame i+1, with zeros beyond the ends (Latent-Shift 2304.08477, figure of the shift).
+
+    The middle third has the channels that are left over where 3 does not divide their number.
     """
 
     def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
         third = z.shape[-1] // 3
-        past, future, present = z[..., :third], z[..., third : 2 * third], z[..., 2 * third :]
+        past, present, future = jnp.split(z, [third, z.shape[-1] - third], axis=-1)
         past = jnp.pad(past[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
         future = jnp.pad(future[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)))
-        return jnp.concatenate([past, future, present], axis=-1)
+        return jnp.concatenate([past, present, future], axis=-1)
 
 
 class FirstAndPreviousFrame(nnx.Module):

@@ -33,8 +33,11 @@ class TemporalMixing(Enum):
     AFTER_FEED_FORWARD = "after_feed_forward"
     """Temporal attention after the feed-forward (LaVie's interpolation network)."""
     SHIFT = "shift"
-    """Temporal shift of two thirds of the channels, without parameters (Latent-Shift 2304.08477).
-    """
+    """Temporal shift of two thirds of the channels, without parameters, at the end of each residual
+    branch: after its last convolution, before the sum (Latent-Shift 2304.08477)."""
+    SHIFT_AT_START = "shift_at_start"
+    """The same shift at the start of each residual branch, before its first norm (the place of TSM,
+    Lin et al. 1811.08383)."""
     NONE = "none"
     """Independent frames (the paper's ablation, which is incoherent)."""
 
@@ -171,6 +174,11 @@ LAVIE_INTERPOLATION = TemporalConfig(
 
 LAVIE_VSR = replace(LAVIE, residual_blocks=True)
 """LaVie's super-resolution network."""
+
+LATENT_SHIFT = TemporalConfig(
+    adaptors=False, mixing=TemporalMixing.SHIFT, mask=TemporalMask.NONE, fps=False
+)
+"""Latent-Shift: an image network whose parameters are all that there are."""
 
 
 def animatediff(
