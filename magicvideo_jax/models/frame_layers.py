@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from magicvideo_jax.models.frame_tables import ReadsFrameTables
 from magicvideo_jax.models.rows import broadcast_pixels
 from magicvideo_jax.parallel.constraints import gather_parameter
 
 
-class FrameAdaptor(nnx.Module):
+class FrameAdaptor(ReadsFrameTables):
     """Learned scale and shift of the channels for each frame of a clip (MagicVideo 2211.11018,
     section 3), z^i (1 + S^i) + B^i; the identity at initialisation.
     """
@@ -25,7 +26,7 @@ class FrameAdaptor(nnx.Module):
         b, t, *_, c = z.shape
 
         def broadcast(table: Float[Array, "f c"]) -> Float[Array, "b t h w c"]:
-            rows = jnp.broadcast_to(gather_parameter(table)[None, :t], (b, t, c))
+            rows = jnp.broadcast_to(self.rows(gather_parameter(table), t)[None], (b, t, c))
             return broadcast_pixels(rows, z)
 
         # In float32, because bfloat16 cannot represent changes of a scale near 1 that are below

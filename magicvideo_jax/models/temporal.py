@@ -145,6 +145,16 @@ class TemporalConfig:
         is_limited = self.adaptors or has_positions or self.position is PositionEncoding.LEARNED
         return self.frames if is_limited else None
 
+    @property
+    def is_directed(self) -> bool:
+        """Whether no frame depends on a later one."""
+        mixes_by_attention = self.mixing not in (
+            TemporalMixing.SHIFT,
+            TemporalMixing.SHIFT_AT_START,
+        )
+        mixes_otherwise = self.norm_over_frames or self.residual_blocks or self.motion is not None
+        return self.mask is TemporalMask.DIRECTED and mixes_by_attention and not mixes_otherwise
+
     def in_attention_windows(self, frames: int) -> "TemporalConfig":
         """The same layers, of which motion modules attend in windows of `frames` frames."""
         motion = self.motion and replace(self.motion, attention_window=frames)

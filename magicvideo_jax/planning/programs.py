@@ -18,7 +18,7 @@ from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import abstract_run, arbitrary_ids, bytes_by_part
 from magicvideo_jax.experiment.stages.registry import stage_of
-from magicvideo_jax.parallel.mesh import replicated, sharded_over_all
+from magicvideo_jax.parallel.mesh import replicated
 from magicvideo_jax.parallel.shardings import bytes_per_device, with_sharding, with_shardings
 from magicvideo_jax.training.step import CompiledStep
 
@@ -100,7 +100,8 @@ def _sample(
     )
     shapes = networks.shapes(stage.components(experiment))
     params = with_shardings(shapes, mesh, min_size=experiment.mesh.fsdp_min_size)
-    clips = generator.clips_at_once(mesh)
+    by = generator.split(mesh=mesh)
+    clips, over = generator.clips_at_once(mesh, by), generator.clips_sharding(mesh, by)
     request = SampleRequest(
         prompts=[""] * clips,
         fps=[experiment.sample.fps] * clips,
@@ -109,11 +110,11 @@ def _sample(
 
     ids, null_ids, fps, keys, start = generator.batch(request, 0, clips)
     inputs = {
-        "ids": with_sharding(ids, sharded_over_all(mesh)),
-        "fps": with_sharding(fps, sharded_over_all(mesh)),
-        "keys": with_sharding(keys, sharded_over_all(mesh)),
+        "ids": with_sharding(ids, over),
+        "fps": with_sharding(fps, over),
+        "keys": with_sharding(keys, over),
     }
-    start = jax.tree.map(lambda x: with_sharding(x, sharded_over_all(mesh)), start)
+    start = jax.tree.map(lambda x: with_sharding(x, over), start)
     if start is not None:
         inputs |= start._asdict()
     null_ids = with_sharding(null_ids, replicated(mesh))
@@ -121,7 +122,7 @@ def _sample(
     def trace() -> Any:
         assert isinstance(mesh, Mesh)
         arguments = (inputs["ids"], null_ids, inputs["fps"], inputs["keys"], start)
-        return generator.program(mesh).trace(params, *arguments, generator.settings())
+        return generator.program(mesh, by=by).trace(params, *arguments, generator.settings())
 
     sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
     parts = {
