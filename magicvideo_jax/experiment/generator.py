@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Key, UInt8
 
-from magicvideo_jax.core.checks import named
+from magicvideo_jax.core.checks import named, refused
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.types import Condition, Denoise, Params
@@ -25,6 +25,7 @@ from magicvideo_jax.parallel.mesh import batch_shards, sharded_over_all
 from magicvideo_jax.runtime.compilation import jit, out_of_memory_in_one_line
 from magicvideo_jax.runtime.progress import Progress
 from magicvideo_jax.sampling.clip_split import (
+    SplitConfig,
     SplitKind,
     devices_per_clip,
     one_pass_at_a_time,
@@ -37,7 +38,7 @@ from magicvideo_jax.sampling.keyframes import (
     make_sampler_inputs,
     sample_keyframes,
 )
-from magicvideo_jax.sampling.latent_parallel import check_parts, latent_parallel
+from magicvideo_jax.sampling.latent_parallel import check_split, latent_parallel
 from magicvideo_jax.sampling.step_watch import SamplingCancelled, StepWatch
 from magicvideo_jax.sampling.windows import ContextConfig
 
@@ -91,7 +92,7 @@ class Generator:
         self._experiment, self._frames = experiment, frames
         self._tokenize = tokenize
         self._batch_size = experiment.evaluate.batch_size if batch_size is None else batch_size
-        self._shape = networks.latent_shape(frames, *_checked_size(experiment, size))
+        self.latent_shape = networks.latent_shape(frames, *_checked_size(experiment, size))
 
         unet = experiment.model.unet
 
@@ -138,7 +139,7 @@ class Generator:
                 denoise=partial(networks.denoise, as_images=as_images),
                 reusing=partial(networks.denoise_reusing, as_images=as_images),
                 sampler=sampler,
-                shape=self._shape,
+                shape=self.latent_shape,
                 embeds_guidance=unet.embeds_guidance,
                 in_parts=in_parts,
                 goes_on=None if watch is None else watch.goes_on,
@@ -205,24 +206,25 @@ class Generator:
     ) -> SplitKind:
         """What the devices of a mesh share of a clip with these settings (None: the experiment's).
 
-        Errors: `UserError` for parts that do not fit the mesh or the clips.
+        Errors: `UserError` for a split that does not fit the mesh, the clips or the network.
         """
-        split, unet = (sample or self._experiment.sample).split, self._experiment.model.unet
+        split = (sample or self._experiment.sample).split
         with named("config.sample.split."):
-            check_parts(split, self._shape, mesh, stride=unet.stride)
-            kind = split_on(split, mesh).by
+            self.check_split(split, mesh)
+        return split_on(split, mesh).by if devices_per_clip(mesh) > 1 else SplitKind.NONE
+
+    def check_split(self, config: SplitConfig, mesh: Mesh | AbstractMesh | None) -> None:
+        """Check a split of these clips. Errors: `FieldError`."""
+        unet = self._experiment.model.unet
+        check_split(config, self.latent_shape, mesh, stride=unet.stride)
+        kind = split_on(config, mesh).by
         attends_to_first = unet.temporal is not None and unet.temporal.first_and_previous
-        if kind is SplitKind.LATENTS and "t" in split.axes and attends_to_first:
-            raise UserError(
-                "config.sample.split.axes: frames of this network attend to the first one of their clip, which not "
-                "every part has: give hw"
-            )
+        if kind is SplitKind.LATENTS and "t" in config.axes and attends_to_first:
+            advice = "give hw: frames of this network attend to the first one of their clip"
+            raise refused(config, "axes", advice)
         if kind is not SplitKind.NONE and self._watch is not None:
-            raise UserError(
-                f"config.sample.split.by={kind.value}: devices that share a clip cannot be stopped between steps: "
-                "give none for samplers that are watched"
-            )
-        return kind if devices_per_clip(mesh) > 1 else SplitKind.NONE
+            advice = "give none: devices that share a clip cannot be stopped between steps"
+            raise refused(config, "by", advice)
 
     def batch(self, request: SampleRequest, first: int, size: int) -> tuple[Any, ...]:
         """Ids, null ids, frame rates, keys and clips of `size` clips of a request, padded with its last clip."""
@@ -248,7 +250,7 @@ class Generator:
         """
         sample = sample or self._experiment.sample
         _check_frames(self._experiment, self._frames, sample.context.for_clip(self._frames))
-        inputs = make_sampler_inputs(sample, self._experiment.model.noise, shape=self._shape)
+        inputs = make_sampler_inputs(sample, self._experiment.model.noise, shape=self.latent_shape)
         embeds_guidance = self._experiment.model.unet.embeds_guidance
         if (
             sample.guidance == 1
@@ -292,8 +294,7 @@ class Generator:
         *,
         decodes: bool,
     ) -> np.ndarray:
-        sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)  # numpy arrays have none
-        mesh = getattr(sharding, "mesh", None)
+        mesh = mesh_of_params(params)
         by = self.split(sample, mesh)
         program, size = self.program(mesh, decodes=decodes, by=by), self.clips_at_once(mesh, by)
         sampler = self.settings(sample, mesh)
@@ -321,6 +322,12 @@ class Generator:
                     raise SamplingCancelled
                 progress.advance(len(clips[-1]))
         return np.concatenate(clips)
+
+
+def mesh_of_params(params: Params) -> Mesh | None:
+    """The mesh that parameters lie on; None for numpy arrays and those of one device."""
+    sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    return getattr(sharding, "mesh", None)
 
 
 def _network_steps(sampler: SamplerInputs) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from magicvideo_jax.core.checks import FieldError, at_least, refused
 from magicvideo_jax.core.types import Denoise
 from magicvideo_jax.parallel.constraints import FRAMES_AXIS
+from magicvideo_jax.parallel.mesh import MeshConfig
 
 
 class SplitKind(Enum):
@@ -76,6 +77,21 @@ def split_on(config: SplitConfig, mesh: Mesh | AbstractMesh | None) -> SplitConf
     if parts <= 1 or (ways == 1 and config.by is SplitKind.FRAMES):
         return NO_SPLIT
     return SplitConfig(config.by, parts, config.axes, config.overlap)
+
+
+def mesh_of(config: SplitConfig, devices: int) -> MeshConfig:
+    """Mesh on which clips are sampled by so many devices: groups of `parts` share each clip.
+
+    Errors: `FieldError` for parts that do not divide several devices.
+    """
+    if config.by is SplitKind.NONE or devices == 1:
+        return MeshConfig()
+    parts = config.parts or devices
+    if devices % parts:
+        raise refused(
+            config, "parts", f"give a number that divides the {devices} devices, or 0 for all"
+        )
+    return MeshConfig(frames=parts)
 
 
 def one_pass_at_a_time(denoise: Denoise, clips: int) -> Denoise:

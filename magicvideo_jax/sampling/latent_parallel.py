@@ -70,7 +70,7 @@ def spans(size: int, parts: int, overlap: float, *, unit: int = 1, in_front: boo
     )
 
 
-def check_parts(
+def check_split(
     config: SplitConfig, shape: tuple[int, ...], mesh: Mesh | AbstractMesh | None, *, stride: int
 ) -> None:
     """Check a split of latents of `shape` (t h w c), for a network whose deepest level has one for
@@ -88,7 +88,7 @@ def check_parts(
         return
     if config.overlap > config.parts - 1:
         raise FieldError(
-            f"overlap={config.overlap:g}: give at most {config.parts - 1}, with which each of "
+            f"overlap={config.overlap}: give at most {config.parts - 1}, with which each of "
             f"{config.parts} parts is the whole clip"
         )
     for letter in config.axes:
@@ -104,6 +104,17 @@ def check_parts(
                 f"parts={config.parts}: latents have {size} {_NAMES[letter]}{of}: give at most "
                 f"{size // unit} parts"
             )
+
+
+def evaluated_share(config: SplitConfig, shape: tuple[int, ...], *, stride: int) -> float:
+    """Latents that all parts together evaluate at a step, in clips; the mean over steps."""
+    shares = []
+    for letter in config.axes:
+        size, unit = shape[_AXES[letter] - 1], 1 if letter == "t" else stride
+        parts = min(config.parts, max(size // unit, 1))
+        length = spans(size, parts, min(config.overlap, parts - 1.0), unit=unit).length
+        shares.append(config.parts * length / size)
+    return sum(shares) / len(shares)
 
 
 def latent_parallel(

@@ -215,8 +215,7 @@ def test_a_block_adds_what_its_last_convolution_gives_shifted():
 
 @pytest.mark.parametrize("mixing", SHIFTS)
 def test_a_shifted_still_is_the_image_networks_away_from_the_ends(mixing: TemporalMixing):
-    """As many frames from each end as residual blocks lie behind one another; and an image that is
-    called as one has no shift at all."""
+    """The ends reach as many frames inwards as residual blocks lie behind one another."""
     shift = replace(LATENT_SHIFT, mixing=mixing)
     one_level = replace(IMAGE, levels=IMAGE.levels[:1])
     image, video = (
