@@ -97,7 +97,7 @@ def test_parts_of_a_directed_network_have_their_overlap_in_front():
 
 @pytest.mark.parametrize("axes", ["t", "h", "w"])
 def test_a_network_that_looks_at_one_place_is_unchanged(axes: str):
-    """By parts in any overlap, of latents, of what is known of frames, and of the numbers of frames."""
+    """Whatever the overlap: latents, known frames and the numbers of frames are cut alike."""
     z, time, condition = inputs()
     for overlap in (0.0, 0.5, 3.0):
         network = latent_parallel(
