@@ -65,6 +65,8 @@ _LEAVES = {
     ("embedding", 2): ("weight", Layout.SAME),
     ("scale", 1): ("weight", Layout.SAME),
     ("bias", 1): ("bias", Layout.SAME),
+    ("mean", 1): ("running_mean", Layout.SAME),
+    ("variance", 1): ("running_var", Layout.SAME),
 }
 
 
