@@ -1,4 +1,4 @@
-"""The Fréchet distance of two sets of features, each seen as a Gaussian (Dowson & Landau 1982; Heusel et al. 1706.08500).
+"""The Fréchet distance of two sets of features, each seen as a Gaussian (Heusel et al. 1706.08500).
 
     d^2 = |mu_1 - mu_2|^2 + tr S_1 + tr S_2 - 2 tr (A S_2 A)^(1/2),      A = S_1^(1/2)                (1)
 

@@ -84,7 +84,9 @@ def test_it_is_the_one_that_a_matrix_square_root_gives(ddof: int):
 
 
 def test_it_is_that_of_torchmetrics():
-    fid = pytest.importorskip("torchmetrics.image.fid", reason="needs torchmetrics: an oracle")
+    fid = pytest.importorskip(
+        "torchmetrics.image.fid", reason="needs torchmetrics: requirements-dev.txt"
+    )
     torch = pytest.importorskip("torch")
 
     class Flat(torch.nn.Module):
