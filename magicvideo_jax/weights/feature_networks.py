@@ -42,6 +42,7 @@ from magicvideo_jax.weights.tables.inception_keys import (
 )
 from magicvideo_jax.weights.tables.known_extras import KnownExtra, name_of_kind
 from magicvideo_jax.weights.tables.naming import Table, name_of, renamed
+from magicvideo_jax.weights.tensor_bundles import find_bundle, open_bundle
 from magicvideo_jax.weights.tensor_files import open_tensors
 from magicvideo_jax.weights.tensors import Stored, Tensors, changed
 
@@ -133,7 +134,7 @@ def load_feature_network(
     do not fit, in the file's own names.
     """
     spec, file = FEATURE_NETWORKS[kind], local_path(path, argument=argument)
-    tensors, _ = without_extras(_vectors(open_tensors(file)), spec.extras, where=str(file))
+    tensors, _ = without_extras(_open(file), spec.extras, where=str(file))
     family, prefix = _family_of(spec, tensors, f"{argument}={path}")
 
     def file_key(key: str) -> str:
@@ -181,6 +182,17 @@ def _family_of(spec: FeatureSpec, tensors: Tensors, name: str) -> tuple[KeyFamil
     there = ", ".join(sorted(tensors)[:3]) or "none at all"
     markers = ", ".join(family.marker for family in spec.families)
     raise UserError(f"{name}: no {spec.words}: its keys are {there}; expected one of {markers}")
+
+
+def _open(file: Path) -> Tensors:
+    """The tensors of a weight file of any form."""
+    if (index := find_bundle(file)) is not None:
+        return _vectors(open_bundle(index))
+    if file.is_dir():
+        raise UserError(
+            f"{file}: no .index of TensorFlow's variables in it; give a file of weights"
+        )
+    return open_tensors(file)
 
 
 def _vectors(tensors: Tensors) -> Tensors:

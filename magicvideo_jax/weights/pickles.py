@@ -1,133 +1,56 @@
-"""PyTorch's own files (`.ckpt`, `.pt`, `.bin`): pickles, of which only tensors and plain
-containers are read.
+"""PyTorch's own files (`.ckpt`, `.pt`, `.pth`, `.bin`), read without PyTorch and without running anything."""
 
-torch reads them under `weights_only=True`: a pickle that names any other function or class is
-refused before anything runs.
-"""
-
+import io
 import math
-import pickle
-import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.weights.tensors import NUMBERS, Mapped, Stored, Tensors
-
-# What published checkpoints mention beside their weights: classes as keys of dictionaries, and
-# scores as NumPy scalars. A class of ours that does nothing stands in for each: nothing of theirs
-# is imported or run.
-INERT = (
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "_codecs.encode",
-    "argparse.Namespace",
-)
+from magicvideo_jax.weights.tensors import Stored, Tensors
+from magicvideo_jax.weights.torch_files.pickle_machine import ForeignName, Inert, PickleRefused
+from magicvideo_jax.weights.torch_files.torch_forms import Places, read_archive, read_legacy
+from magicvideo_jax.weights.torch_files.torch_names import SparseTensor, TorchTensor
 
 _WRAPPERS = ("state_dict", "ema")
 """Entries that hold the weights of a checkpoint which holds more: Lightning's, and LaVie's average."""
-
-
-class Inert:
-    """Stands where a checkpoint mentions a class or function of `INERT`; takes any arguments and
-    keeps none."""
-
-    def __init__(self, *_: object):
-        pass
-
-    def __setstate__(self, _: object) -> None:
-        pass
+_MOST_NAMES = 1_000_000
+"""Names of the largest TorchScript module: a small pickle can name the same tensor without end."""
 
 
 def open_pickle(path: Path) -> Tensors:
-    """The tensors of a checkpoint. `UserError` if torch is not here, the file is not whole, or it
-    names other code."""
+    """The tensors of a checkpoint. `UserError` if the file is not whole, or names what is no data."""
     try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{path}: reading PyTorch's own files needs PyTorch: pip install torch"
-        ) from error
-
-    names = {
-        torch.float32: "F32",
-        torch.float16: "F16",
-        torch.bfloat16: "BF16",
-        torch.float64: "F64",
-        torch.int64: "I64",
-        torch.int32: "I32",
-    }
-    file = Mapped(lambda: _state_of(path))
-
-    def stored(key: str) -> Stored:
-        tensor = file.handle[key]
-        shape, dtype = (
-            tuple(tensor.shape),
-            names.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")),
-        )
-
-        def read() -> np.ndarray:
-            size = math.prod(shape) * np.dtype(NUMBERS[dtype]).itemsize
-            found = file.take(size)[key].detach()
-            # A copy: the memory of `found` is the file. numpy has no bfloat16 that torch would
-            # know.
-            return found.float().numpy() if dtype == "BF16" else found.clone().numpy()
-
-        return Stored(shape, dtype, read)
-
-    return {key: stored(key) for key in file.handle}
-
-
-def _state_of(path: Path) -> dict[str, Any]:
-    """The tensors of a file, memory-mapped if it has torch's zip form (that of every version
-    since 1.6)."""
-    import torch
-
-    try:
-        mapped = zipfile.is_zipfile(path)
-        if mapped and _is_torchscript(path):
-            raise UserError(
-                f"{path}: a TorchScript archive, which holds code: save torch.jit.load(FILE).state_dict() "
-                "of it, or get a .safetensors file"
-            )
-        with torch.serialization.safe_globals([(Inert, name) for name in INERT]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with path.open("rb") as file:
+            is_archive = file.read(4) == b"PK\3\4"
+            file.seek(0)
+            content, places = (read_archive if is_archive else read_legacy)(file)
+            state = _state_of(path, content)
+            size = file.seek(0, io.SEEK_END)
+        return {key: _stored(path, tensor, places, size) for key, tensor in state.items()}
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        # torch's own text advises weights_only=False, which is the one thing not to do.
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise UserError(
-            f"{path}: it names {foreign.group(1)}, which is no tensor and could run code; save its "
-            "state_dict alone, or get a .safetensors file"
-            if foreign
-            else f"{path}: not a whole PyTorch checkpoint (its pickle holds more than tensors, or is broken)"
-        ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise UserError(f"{path}: not a whole PyTorch checkpoint ({_first_line(error)})") from error
+    except ForeignName as error:
+        advice = "save its state_dict alone, or get a .safetensors file"
+        raise UserError(f"{path}: {error}; {advice}") from error
+    except PickleRefused as error:
+        raise UserError(f"{path}: not a whole PyTorch checkpoint ({error})") from error
+
+
+def _state_of(path: Path, content: Any) -> dict[str, TorchTensor]:
+    """The tensors by name in what a file holds."""
+    if isinstance(content, Inert):
+        content = dict(_attributes(content))
     while isinstance(content, Mapping) and (wrapper := _wrapper(content)):
         content = content[wrapper]
     if not isinstance(content, Mapping):
-        raise UserError(f"{path}: holds no weights by name, but {type(content).__name__}")
+        raise UserError(f"{path}: holds no weights by name, but {_word_for(content)}")
     state = {
         key: value
         for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, torch.Tensor)
+        if isinstance(key, str) and isinstance(value, TorchTensor | SparseTensor)
     }
     inside = [str(key) for key, value in content.items() if isinstance(value, Mapping)]
     if not state and inside:
@@ -135,19 +58,53 @@ def _state_of(path: Path) -> dict[str, Any]:
             f"{path}: holds no weights by name, but {', '.join(inside[:4])}, and no "
             f"{' or '.join(_WRAPPERS)}: save the weights alone"
         )
-    if any(not tensor.layout == torch.strided for tensor in state.values()):
+    if any(isinstance(tensor, SparseTensor) for tensor in state.values()):
         raise UserError(f"{path}: holds sparse tensors; weights are dense")
-    return state
+    return {key: tensor for key, tensor in state.items() if isinstance(tensor, TorchTensor)}
 
 
-def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _attributes(module: Inert) -> Iterator[tuple[str, Any]]:
+    """The attributes of a TorchScript module and of those in it, by dotted path."""
+    waiting: list[tuple[str, Inert]] = [("", module)]
+    count = 0
+    while waiting:
+        prefix, one = waiting.pop()
+        for name, value in (one.state if isinstance(one.state, dict) else {}).items():
+            count += 1
+            if count > _MOST_NAMES:
+                raise PickleRefused("its module has too many names")
+            if isinstance(value, Inert):
+                waiting.append((f"{prefix}{name}.", value))
+            else:
+                yield f"{prefix}{name}", value
 
 
 def _wrapper(content: Mapping[Any, Any]) -> str | None:
     return next((name for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _word_for(content: Any) -> str:
+    return "one tensor" if isinstance(content, TorchTensor) else type(content).__name__
+
+
+def _stored(path: Path, tensor: TorchTensor, places: Places, size: int) -> Stored:
+    """A tensor whose place in the file is known to be there."""
+    kind, span = tensor.kind, tensor.span()
+    at, there = places.get(tensor.storage.key, (0, -1))
+    start = tensor.start * kind.size
+    if start + span * kind.size > there or math.prod(tensor.shape) * kind.size > size:
+        raise PickleRefused("a tensor is larger than the numbers that are there")
+
+    def read() -> np.ndarray:
+        if kind.numpy is None:
+            raise UserError(f"{path}: numbers of {kind.name} are not supported")
+        try:
+            flat = np.fromfile(path, kind.numpy, span, offset=at + start)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}") from error
+        if len(flat) < span:
+            raise UserError(f"{path}: became shorter while it was read")
+        strides = [step * kind.size for step in tensor.strides]
+        return np.lib.stride_tricks.as_strided(flat, tensor.shape, strides).copy()
+
+    return Stored(tensor.shape, kind.name, read)

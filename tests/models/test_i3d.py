@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from tensor_bundle_writer import write_bundle
 from tiny import quick
 from torch_i3d import TorchI3D
 from torch_norms import randomise_norms
@@ -19,6 +20,7 @@ from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.i3d import I3D, I3DConfig
 from magicvideo_jax.weights.feature_networks import load_feature_network
 from magicvideo_jax.weights.norm_folding import with_norms
+from magicvideo_jax.weights.tables.i3d_keys import I3D_FINGERPRINTS
 
 NETWORK = bind(lambda _: I3D(I3DConfig()))
 any_size = quick(NETWORK.method(I3D.any_size))
@@ -95,6 +97,57 @@ def test_other_programs_keys_give_the_same(
     assert ours.fingerprint == theirs.fingerprint
     for path, value in flatten(ours.params).items():
         assert np.array_equal(value, flatten(theirs.params)[path]), path
+
+
+def tensorflow_variables(state: State, *, prefix: str, axes: int) -> dict[str, np.ndarray]:
+    """TensorFlow's variables of a state, whose norms have so many axes: 1 or 5."""
+    places = {"a": "Conv3d_0a_1x1", "b": "Conv3d_0b_3x3"}
+    leaves = {"bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+    variables = {}
+    for key, value in state.items():
+        layer, part, leaf = key.rsplit(".", 2)
+        unit = re.sub(r"\.b0$", "/Branch_0/Conv3d_0a_1x1", layer)
+        unit = re.sub(r"\.b3b$", "/Branch_3/Conv3d_0b_1x1", unit)
+        unit = re.sub(r"\.b(\d)([ab])$", lambda m: f"/Branch_{m[1]}/{places[m[2]]}", unit)
+        unit = unit.replace("Mixed_5b/Branch_2/Conv3d_0b", "Mixed_5b/Branch_2/Conv3d_0a")
+        unit = unit.replace("logits", "Logits/Conv3d_0c_1x1")
+        if part == "conv3d":
+            array = value.numpy().transpose(2, 3, 4, 1, 0) if leaf == "weight" else value.numpy()
+            variables[f"{prefix}{unit}/conv_3d/{leaf[0]}"] = np.ascontiguousarray(array)
+        elif leaf in leaves:
+            shape = (*[1] * (axes - 1), -1)
+            variables[f"{prefix}{unit}/batch_norm/{leaves[leaf]}"] = value.numpy().reshape(shape)
+    return variables
+
+
+@pytest.mark.parametrize(("prefix", "axes"), [("RGB/inception_i3d/", 1), ("", 5)], ids=str)
+def test_tensorflows_variables_give_the_same(tmp_path: Path, prefix: str, axes: int):
+    """Norms have no scale there. Kinetics-600's file has no prefix, and the optimizer's slots."""
+    classes = 400 if prefix else 600
+    state = randomise_norms(TorchI3D(classes)).state_dict()
+    state |= {key: torch.ones(x.shape) for key, x in state.items() if key.endswith("bn.weight")}
+    variables = tensorflow_variables(state, prefix=prefix, axes=axes)
+    assert len(variables) == 230
+    if not prefix:
+        variables["Conv3d_1a_7x7/conv_3d/w/Momentum"] = np.ones(3, np.float32)
+    bundle = write_bundle(tmp_path / "model.ckpt", variables)
+    other = save(tmp_path / "other.pt", state)
+    ours, theirs = (
+        load_feature_network("i3d", path, argument="--weights i3d") for path in (bundle, other)
+    )
+    assert ours.fingerprint == theirs.fingerprint
+    assert ours.params["logits"]["bias"].shape == (classes,)
+    for path, value in flatten(ours.params).items():
+        assert np.array_equal(value, flatten(theirs.params)[path]), path
+
+
+def test_published_weights_are_named(file: Path, monkeypatch: pytest.MonkeyPatch):
+    unknown = load_feature_network("i3d", file, argument="--weights i3d")
+    assert unknown.known is None
+    assert unknown.words.startswith("I3D of unknown weights (crc ")
+    monkeypatch.setitem(I3D_FINGERPRINTS, unknown.fingerprint, "I3D Kinetics-400 (TF-Hub)")
+    known = load_feature_network("i3d", file, argument="--weights i3d")
+    assert known.words == f"I3D Kinetics-400 (TF-Hub) (crc {unknown.fingerprint}, eps 0.001)"
 
 
 def test_its_size_is_the_published_one():

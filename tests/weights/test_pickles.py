@@ -77,13 +77,6 @@ def test_a_checkpoint_without_names_is_refused(tmp_path, content):
         open_tensors(tmp_path / "w.pt")
 
 
-def test_torch_is_asked_for_by_name(tmp_path, monkeypatch):
-    torch.save({"a": torch.ones(1)}, tmp_path / "w.ckpt")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match="pip install torch"):
-        open_tensors(tmp_path / "w.ckpt")
-
-
 def test_numpy_scalars_beside_the_weights_are_left_out(tmp_path):
     """Old Stable Diffusion files keep scores so; NumPy's functions are stood in for and not run."""
     scores = {"global_step": np.int64(5), "best": np.float64(0.1), "half": np.float16(1)}

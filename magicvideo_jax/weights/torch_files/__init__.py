@@ -1,0 +1,1 @@
+"""Reading of PyTorch's files as data."""
