@@ -44,6 +44,12 @@ def picture_timeline(path: Path) -> Timeline:
     return Timeline(np.concatenate([[0.0], ends[:-1]]), float(ends[-1]))
 
 
+def picture_size(path: Path) -> FrameSize:
+    """Height and width of a picture. Errors: `UserError` with the reason."""
+    frame, _ = next(_pictures(path))
+    return frame.height, frame.width
+
+
 def picture_frames(
     path: Path, which: Int[np.ndarray, "t"], sizes: Sequence[FrameSize]
 ) -> Iterator[tuple[int, RGBFrame]]:
