@@ -157,10 +157,7 @@ def test_libraries_stay_in_their_rooms():
     for path in SOURCES:
         room = room_of(path)
         anywhere = libraries(imports(TREES[path]))
-        on_loading = libraries(imports_on_loading(TREES[path]))
-        forbidden = anywhere & {"tensorflow", "torchvision", "diffusers", "matplotlib"}
-        forbidden |= on_loading & {"torch"}
-        forbidden |= anywhere & {"torch"} if room != "weights" else set()
+        forbidden = anywhere & {"torch", "tensorflow", "torchvision", "diffusers", "matplotlib"}
         forbidden |= anywhere & {"flax"} if room != "models" else set()
         wrong += [f"{name(path)} imports {library}" for library in sorted(forbidden)]
     assert not wrong, "\n".join(wrong)

@@ -40,6 +40,19 @@ def resize_corners(x: Frames, height: int, width: int) -> Resized:
     return _resize(x, places)
 
 
+def c3d_frames(
+    x: Float[Array, "b t h w 3"], mean: Float[Array, "t 128 171 3"]
+) -> Float[Array, "b t 112 112 3"]:
+    """What C3D is shown of RGB clips in [-1, 1]: blue first, times 128, minus the mean of its training clips.
+
+    `mean` is what TGANv2's `mean2.npz` holds, blue first, with channels last; of its 128 x 171 pixels the rows and
+    columns 8 to 119 count, as there.
+    """
+    frames = resize_corners(x[..., ::-1] * 128, 112, 112)
+    offset = 128 - mean[:, 8:120, 8:120]
+    return frames + jnp.broadcast_to(offset[None], frames.shape)
+
+
 def _scaled(n: int, m: int) -> np.ndarray:
     return np.arange(m, dtype=np.float32) * np.float32(n / m)
 

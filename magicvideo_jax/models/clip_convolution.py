@@ -16,7 +16,7 @@ from magicvideo_jax.models.rows import add_bias
 
 Size = tuple[int, int, int]
 """Extents along (t, h, w)."""
-FRAMES = -4
+_FRAMES = -4
 """Axis of frames in `*b t h w c`."""
 
 
@@ -33,7 +33,7 @@ class ClipConv(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t2 h2 w2 o"]:
         kernel = self.kernel[...]
-        taps = window_taps(x, FRAMES, len(kernel), self.stride, fill=0.0)
+        taps = window_taps(x, _FRAMES, len(kernel), self.stride, fill=0.0)
         products = [self._of_frames(tap, plane) for tap, plane in zip(taps, kernel, strict=True)]
         return add_bias(sum(products[1:], products[0]), self.bias[...])
 

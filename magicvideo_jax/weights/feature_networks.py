@@ -20,12 +20,15 @@ from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.bind import Network, bind
+from magicvideo_jax.models.c3d import C3D, C3DConfig
 from magicvideo_jax.models.i3d import I3D, I3DConfig
 from magicvideo_jax.models.inception import InceptionConfig, InceptionV3
 from magicvideo_jax.weights.match import match
 from magicvideo_jax.weights.norm_folding import SCALE, fold_norms, with_norms
+from magicvideo_jax.weights.numpy_files import NPZ, open_npz
 from magicvideo_jax.weights.param_sources import without_extras
 from magicvideo_jax.weights.streaming import check_finite
+from magicvideo_jax.weights.tables.c3d_keys import C3D_LAYERS, C3D_LEAVES, C3D_TABLE
 from magicvideo_jax.weights.tables.i3d_keys import (
     I3D_EXTRAS,
     I3D_FINGERPRINTS,
@@ -83,7 +86,7 @@ class FeatureSpec:
     network: Callable[[int], Network]
     """The network with so many classes."""
     last: str
-    """Layer that gives the classes: no norm follows it, and its bias identifies the weights."""
+    """Layer that gives the classes, whose bias identifies the weights."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Names of published weights by fingerprint."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +95,7 @@ class FeatureSpec:
     """Keys of networks that are taken for this one, as patterns, and what they are."""
     extras: tuple[KnownExtra, ...] = ()
     without_norm: tuple[str, ...] = ()
-    """Further layers that no norm follows."""
+    """Layers before the last that no norm follows."""
 
 
 FEATURE_NETWORKS = {
@@ -120,6 +123,16 @@ FEATURE_NETWORKS = {
         files=INCEPTION_SHA256,
         others=INCEPTION_OTHERS,
         extras=INCEPTION_EXTRAS,
+    ),
+    "c3d": FeatureSpec(
+        words="C3D",
+        families=(
+            KeyFamily("conv1a/W", C3D_TABLE, lambda key: renamed(key, C3D_LEAVES)),
+            KeyFamily("conv1a.weight", C3D_TABLE),
+        ),
+        network=lambda classes: bind(lambda _: C3D(C3DConfig(classes))),
+        last="fc8",
+        without_norm=C3D_LAYERS,
     ),
 }
 """The networks by the name that a command line gives them."""
@@ -188,6 +201,8 @@ def _open(file: Path) -> Tensors:
     """The tensors of a weight file of any form."""
     if (index := find_bundle(file)) is not None:
         return _vectors(open_bundle(index))
+    if file.suffix.lower() == NPZ:
+        return open_npz(file)
     if file.is_dir():
         raise UserError(
             f"{file}: no .index of TensorFlow's variables in it; give a file of weights"

@@ -51,6 +51,8 @@ class Outer(torch.nn.Module):
 def every_tensor() -> State:
     """All types, and the ways in which a tensor is a view of a storage."""
     row = torch.randn(60)
+    marked, parameter = torch.randn(3), torch.nn.Parameter(torch.randn(3))
+    marked.note = parameter.note = "attributes are not kept"
     return {
         **{f"of.{dtype}": (100 * torch.randn(3, 5)).to(dtype) for dtype in TYPES},
         "shared": row[:12].view(3, 4),
@@ -59,6 +61,8 @@ def every_tensor() -> State:
         "expanded": torch.randn(1, 4).expand(3, 4),
         "number": torch.tensor(3.5),
         "empty": torch.zeros(0, 3),
+        "marked": marked,
+        "marked parameter": parameter,
         "parameter": torch.nn.Parameter(torch.randn(2)),
     }
 

@@ -9,7 +9,7 @@ import io
 import mmap
 import pickletools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import IO, Any, cast
 
 MOST_OPERATIONS = 5_000_000
 """Operations of the longest pickle; a checkpoint with its optimizer has 200,000."""
@@ -45,7 +45,7 @@ def run_pickle(
     """
     machine = _Machine(meaning, load_persistent)
     try:
-        for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        for count, (operation, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], file))):
             if operation.name == "STOP":
                 return machine.pop()
             if count > MOST_OPERATIONS:
@@ -67,6 +67,8 @@ class PickleName:
 
 
 class _Machine:
+    """The stack and the memo of a pickle, and what its operations do to them."""
+
     def __init__(self, meaning: Meaning, load_persistent: Callable[[Any], Any]):
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -141,7 +143,7 @@ _NUMBERS_AND_TEXTS = (
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 )
-_OPERATIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
+_OPERATIONS: Mapping[str, Callable[[_Machine, Any], Any]] = {
     **{name: _pushes(lambda value: value) for name in _NUMBERS_AND_TEXTS},
     "PROTO": lambda machine, _: None,
     "FRAME": lambda machine, _: None,

@@ -25,6 +25,9 @@ INERT = (
     "torch.device",
     "torch.Size",
     "torch.serialization._get_layout",
+    "torch.Tensor",
+    "torch.nn.parameter.Parameter",
+    "collections.Counter",
 )
 
 _TYPES = (
@@ -140,6 +143,13 @@ def _newer_tensor(
     return found._replace(kind=kind if isinstance(kind, TensorKind) else _BYTES)
 
 
+def _with_attributes(rebuild: Any, _: Any, arguments: Any, *__: Any) -> Any:
+    """The tensor of torch's `_rebuild_from_type_v2`, without the attributes that Python code gave it."""
+    if not isinstance(rebuild, PickleName):
+        raise ValueError("no tensor")
+    return rebuild.call(*arguments)
+
+
 def _ordered(*given: Any) -> dict[Any, Any]:
     """The content of an `OrderedDict`, of which Python 2 saved the pairs."""
     pairs = given[0] if given else []
@@ -167,6 +177,8 @@ _MEANINGS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _newer_tensor,
     "torch._utils._rebuild_parameter": _same,
+    "torch._utils._rebuild_parameter_with_state": _same,
+    "torch._tensor._rebuild_from_type_v2": _with_attributes,
     "torch._utils._rebuild_sparse_tensor": lambda *_: SparseTensor(),
     "torch._utils._rebuild_sparse_csr_tensor": lambda *_: SparseTensor(),
     "collections.OrderedDict": _ordered,
