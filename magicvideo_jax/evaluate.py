@@ -10,8 +10,8 @@
 A work folder is evaluated on the held-out data of its config, and the JSON is its metrics.json
 unless --out says another file. Other weights are evaluated on drawn shapes.
 
-fvd, fid and clipsim compare clips of a model, or those of --made, with --real, by networks whose
-weights are given as --network=NAME=FILE (i3d, inception, clip). Features are kept: the same
+fvd, fid, is and clipsim measure clips of a model, or those of --made, beside --real, by networks
+whose weights are given as --network=NAME=FILE (i3d, inception, c3d, clip). Features are kept: the same
 command goes on where it was interrupted.
 """
 
@@ -182,7 +182,7 @@ def _arguments() -> argparse.Namespace:
         "--clips",
         "--samples",
         type=int,
-        help="captions to sample (default: the config's; the protocol's for fvd, fid, clipsim)",
+        help="captions to sample (default: the config's; the protocol's for fvd, fid, is, clipsim)",
     )
     parser.add_argument(
         "--metrics", default="", help="names, separated by commas (default: the config's)"
@@ -200,14 +200,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what fvd, fid and clipsim need."""
-    group = parser.add_argument_group("fvd, fid, clipsim")
+    """Add what the metrics over features need."""
+    group = parser.add_argument_group("fvd, fid, is, clipsim")
     group.add_argument(
         "--network",
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="weights of i3d (fvd), inception (fid) or clip (clipsim); may be given several times",
+        help="weights of i3d (fvd), inception (fid), c3d (is) or clip (clipsim); may be given several times",
     )
     group.add_argument(
         "--real",

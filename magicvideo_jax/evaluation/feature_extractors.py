@@ -2,6 +2,7 @@
 
     i3d         a clip       logits before the softmax, of frames as the protocol fits them
     inception   a frame      the last pool, of frames squashed by TensorFlow 1's bilinear resize
+    c3d         a clip       probabilities of classes, of frames as TGANv2 prepares them
     clip        a frame      cosine with the caption: one number, of frames as CLIP's own preprocessing fits them
 
 Products are float32 on every device: bfloat16, the default of TPUs, changes I3D's logits by 0.4 %.
@@ -18,11 +19,13 @@ from jaxtyping import Array, Float, UInt8
 
 from magicvideo_jax.core.crc32c import crc32c
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.evaluation.frame_fitting import fit_frames
 from magicvideo_jax.evaluation.protocols import EvaluationProtocol
-from magicvideo_jax.evaluation.resizing import resize_tf1
+from magicvideo_jax.evaluation.resizing import c3d_frames, resize_tf1
+from magicvideo_jax.models.c3d import C3D_FRAMES, C3D_SIDE
 from magicvideo_jax.models.clip_vision import VISION_B_32, VISION_L_14, clip_images
 from magicvideo_jax.models.i3d import I3D_MIN_FRAMES, I3D_SIDE
 from magicvideo_jax.models.inception import INCEPTION_SIDE
@@ -30,9 +33,13 @@ from magicvideo_jax.runtime.compilation import jit
 from magicvideo_jax.weights.clip_encoders import open_text_embedder, open_vision
 from magicvideo_jax.weights.feature_networks import load_feature_network
 from magicvideo_jax.weights.locate import locate
+from magicvideo_jax.weights.numpy_files import open_npz
 
 CLIPS_AT_ONCE = 4
 """Clips of one call of the compiled program; the last call is filled up."""
+
+C3D_MEAN_FILE = "mean2.npz"
+"""TGANv2's file with the mean of C3D's training clips, beside the weights."""
 
 ClipFeatures = Float[np.ndarray, "b rows d"]
 
@@ -94,6 +101,32 @@ def open_inception(path: str, _: EvaluationProtocol, *, argument: str) -> Featur
         network.known,
         network.fingerprint,
         f"{network.words}, every frame, TF1 bilinear squash to {INCEPTION_SIDE}",
+    )
+
+
+def open_c3d(path: str, protocol: EvaluationProtocol, *, argument: str) -> FeatureExtractor:
+    """C3D's probabilities. Errors: `UserError` for other clips than of 16 frames, for weights that do not fit, and
+    without the mean of its training clips beside the weights."""
+    if protocol.frames != C3D_FRAMES:
+        raise UserError(f"--frames={protocol.frames}: C3D takes clips of {C3D_FRAMES} frames")
+    network = load_feature_network("c3d", path, argument=argument)
+    file = local_path(path, argument=argument).with_name(C3D_MEAN_FILE)
+    mean = open_npz(file).get("mean")
+    if mean is None or mean.shape != (3, C3D_FRAMES, 128, 171):
+        raise UserError(
+            f"{file}: no mean of 3 x {C3D_FRAMES} x 128 x 171: copy that of TGANv2 there"
+        )
+    offset = jnp.asarray(np.moveaxis(mean.read(), 0, -1), jnp.float32)
+
+    def probabilities(params: Params, clips: Array) -> Array:
+        x = c3d_frames(clips.astype(jnp.float32) / 127.5 - 1, params["mean"])
+        return jax.nn.softmax(network.apply(params["network"], x))[:, None]
+
+    return FeatureExtractor(
+        _without_captions(probabilities, {"network": network.params, "mean": offset}),
+        network.known,
+        network.fingerprint,
+        f"{network.words}, squash to {C3D_SIDE} with corners on corners, BGR less the mean of training clips",
     )
 
 
@@ -170,6 +203,7 @@ OpenExtractor = Callable[..., FeatureExtractor]
 EXTRACTORS: dict[str, OpenExtractor] = {
     "i3d": open_i3d,
     "inception": open_inception,
+    "c3d": open_c3d,
     "clip": open_clip_similarity,
 }
 """`open(path, protocol, argument=...)` by the name of `--network=NAME=FILE`."""
