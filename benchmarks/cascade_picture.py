@@ -2,8 +2,8 @@
 
 python benchmarks/cascade_picture.py --keep DIR --prompt "a red heart moving left" --out docs/cascade.png
 
-Three rows: four neighbouring keyframes, the first of them with the three frames that are inserted after it, and the
-four keyframes with four times the height and width.
+Three rows: four keyframes, the second of them with the three frames that are inserted after it, and the four keyframes
+with four times the height and width.
 """
 
 import argparse
@@ -16,9 +16,8 @@ from magicvideo_jax.media.contact_sheet import contact_sheet, save_sheet
 from magicvideo_jax.runtime.exit import exit_with
 from magicvideo_jax.sampling.interpolation import FRAMES_PER_KEYFRAME
 
-COLUMNS, SIDE = 4, 256
-FIRST = 5
-"""Keyframe of the first column."""
+SIDE = 256
+KEYFRAMES = np.array([1, 5, 9, 13])
 
 
 def main() -> None:
@@ -35,15 +34,15 @@ def draw(kept: Path, prompt: str, out: str) -> None:
     """The three rows of a clip whose stages are kept."""
     names = ("0_keyframes", "1_interpolated", "2_upscaled")
     keyframes, between, large = (frames_of(kept / f"{name}.mp4") for name in names)
-    places = FIRST + np.arange(COLUMNS)
+    second = KEYFRAMES[1] * FRAMES_PER_KEYFRAME
     rows = {
-        f"{prompt}: {size(keyframes)}": keyframes[places],
-        f"{size(between)}: three between any two": between[
-            FIRST * FRAMES_PER_KEYFRAME + np.arange(COLUMNS)
+        f"{prompt}: {size(keyframes)}": keyframes[KEYFRAMES],
+        f"{size(between)}, three of them between any two keyframes": between[
+            second : second + FRAMES_PER_KEYFRAME
         ],
-        size(large): large[places * FRAMES_PER_KEYFRAME],
+        size(large): large[KEYFRAMES * FRAMES_PER_KEYFRAME],
     }
-    sheet = contact_sheet(list(rows.values()), list(rows), columns=COLUMNS, side=SIDE)
+    sheet = contact_sheet(list(rows.values()), list(rows), columns=len(KEYFRAMES), side=SIDE)
     save_sheet(sheet, out)
 
 

@@ -13,7 +13,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Experiment, config_dict
 from magicvideo_jax.models.clip_text import VIT_H_PENULTIMATE
 from magicvideo_jax.models.remat import Remat
-from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig
+from magicvideo_jax.models.unet import SD_X4
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.sampling.frame_noise import FrameNoise
 
@@ -69,20 +69,7 @@ def minutes(config):
 def stable_diffusion(config):
     """Stable Diffusion's x4 upscaler, on one part of a clip of 1024 x 1024."""
     config.init_from = ""
-    config.model.unet = to_plain(
-        UNetConfig(
-            levels=(
-                UNetLevelConfig(256, 0),
-                UNetLevelConfig(512, 8, text_only=True),
-                UNetLevelConfig(512, 8, text_only=True),
-                UNetLevelConfig(1024, 8),
-            ),
-            context=1024,
-            channels_in=7,
-            linear_projection=True,
-            noise_levels=1000,
-        )
-    )
+    config.model.unet = to_plain(SD_X4)
     config.model.vae.update(widths=(128, 256, 512), scaling=0.08333)
     config.model.text = to_plain(VIT_H_PENULTIMATE)
     config.model.noise.update(beta_start=0.0001, beta_end=0.02, prediction_type="v_prediction")

@@ -91,13 +91,13 @@ RULES = (
         is_slow=True,
     ),
     Rule(
-        r"^python -m magicvideo_jax\.train --config=configs/super_resolution\.py .*larger ",
+        r"^python -m magicvideo_jax\.train --config=configs/super_resolution\.py --workdir=runs/larger$",
         How.VERB,
         f"{_STEP} {_SCORES}",
         is_slow=True,
     ),
     Rule(
-        r"^python -m magicvideo_jax\.train --config=configs/super_resolution\.py .*larger_real ",
+        r"^python -m magicvideo_jax\.train --config=configs/super_resolution\.py --workdir=runs/larger_real ",
         How.VERB,
         f"{_STEP} {_SCORES} --config.data.size=32 --config.super_resolution.crop=16",
         is_slow=True,

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from magicvideo_jax import evaluate, sample
+from magicvideo_jax.media.clip_files import numbered_targets
 
 
 @pytest.fixture
@@ -65,6 +66,6 @@ def test_evaluate_asks_for_its_table_first(place, monkeypatch, capsys):
 
 
 def test_a_slash_at_the_end_is_a_folder_of_frames(tmp_path):
-    assert sample._targets(f"{tmp_path}/v1.5/", 1) == [f"{tmp_path}/v1.5/"]
-    assert sample._targets(f"{tmp_path}/v1.5/", 2) == [f"{tmp_path}/v1.5_{i}/" for i in range(2)]
-    assert sample._targets(f"{tmp_path}/a.mp4", 2) == [f"{tmp_path}/a_{i}.mp4" for i in range(2)]
+    assert numbered_targets(f"{tmp_path}/v1.5/", 1) == [f"{tmp_path}/v1.5/"]
+    assert numbered_targets(f"{tmp_path}/v1.5/", 2) == [f"{tmp_path}/v1.5_{i}/" for i in range(2)]
+    assert numbered_targets(f"{tmp_path}/a.mp4", 2) == [f"{tmp_path}/a_{i}.mp4" for i in range(2)]

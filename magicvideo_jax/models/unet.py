@@ -101,6 +101,19 @@ SD2 = UNetConfig(
     context=1024,
     linear_projection=True,
 )
+SD_X4 = UNetConfig(
+    levels=(
+        UNetLevelConfig(256, 0),
+        UNetLevelConfig(512, 8, text_only=True),
+        UNetLevelConfig(512, 8, text_only=True),
+        UNetLevelConfig(1024, 8),
+    ),
+    context=1024,
+    channels_in=7,
+    linear_projection=True,
+    noise_levels=1000,
+)
+"""Stable Diffusion's x4 upscaler."""
 
 _EPS = 1e-5
 

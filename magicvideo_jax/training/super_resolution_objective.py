@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
+from magicvideo_jax.core.bicubic import shrink
 from magicvideo_jax.core.checks import at_least
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_float
-from magicvideo_jax.core.resizing import shrink
 from magicvideo_jax.core.types import Condition, Params
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import corrupt

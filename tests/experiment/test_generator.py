@@ -83,7 +83,7 @@ def test_a_want_of_memory_is_one_line():
     def refuse(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 20G is too much\nallocations: ..")
 
-    generator._programs[mesh] = refuse
+    generator._programs[mesh, True] = refuse
     with pytest.raises(
         UserError,
         match=r"preview: out of memory while sampling 2 clips at once \(20G is too much\): give fewer",

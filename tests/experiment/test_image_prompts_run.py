@@ -54,7 +54,10 @@ def clip(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def trained(clip, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("run")
-    run(tiny(image_encoder_from=clip, denoising=ALL), workdir)
+    usual = tiny(image_encoder_from=clip, denoising=ALL)
+    quick_train = replace(usual.train, save_every=4, preview_every=9)  # no preview
+    quick_scores = replace(usual.evaluate, metrics=("held_out_loss",))
+    run(replace(usual, train=quick_train, evaluate=quick_scores), workdir)
     return workdir
 
 

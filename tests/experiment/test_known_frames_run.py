@@ -22,6 +22,7 @@ from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.diffusion.known_frames import known_frame_channels
 from magicvideo_jax.experiment.config import Component, DataConfig
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.opening.initial_weights import initial_of
 from magicvideo_jax.experiment.pipeline import load
 from magicvideo_jax.experiment.requests.clip_making import sample_clips
 from magicvideo_jax.experiment.requests.clip_request import NO_SOURCE, ClipRequest, SourceRequest
@@ -94,6 +95,11 @@ def test_the_layer_is_all_that_weights_need_not_have_and_it_trains(weights, trai
     assert set(after) - set(before) == {"known_frames.kernel"}
     assert after["known_frames.kernel"].shape == (3, 3, 5, 8)
     assert np.any(after["known_frames.kernel"])  # it began at zero
+
+
+def test_weights_bring_the_layer_to_a_config_without_it(trained):
+    initial = initial_of(tiny(init_from=str(trained), model=PLAIN))
+    assert initial.fitted(PLAIN).unet == TOLD.unet
 
 
 def test_it_goes_to_diffusers_and_back(trained, tmp_path):

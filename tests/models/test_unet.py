@@ -16,7 +16,7 @@ from torch_weights import copied, from_torch, randomise, relative_error, to_torc
 from magicvideo_jax.core.tree import count_parameters, size_in_bytes
 from magicvideo_jax.models.bind import bind
 from magicvideo_jax.models.remat import Remat
-from magicvideo_jax.models.unet import SD1, SD2, UNetConfig, UNetLevelConfig, VideoUNet
+from magicvideo_jax.models.unet import SD1, SD2, SD_X4, UNetConfig, UNetLevelConfig, VideoUNet
 from magicvideo_jax.weights.config_json import unet_json
 from magicvideo_jax.weights.tables.unet_keys import UNET_TABLE
 
@@ -133,14 +133,16 @@ def test_it_equals_diffusers(config: UNetConfig, shape: tuple[int, ...]):
 
 
 @pytest.mark.parametrize(
-    ("config", "parameters"), [(SD1, 859_520_964), (SD2, 865_910_724)], ids=["sd1", "sd2"]
+    ("config", "parameters"),
+    [(SD1, 859_520_964), (SD2, 865_910_724), (SD_X4, 473_398_020)],
+    ids=["sd1", "sd2", "x4"],
 )
 def test_full_size_counts(config: UNetConfig, parameters: int):
     assert count_parameters(bind(lambda keys: VideoUNet(config, keys=keys)).shapes) == parameters
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [SD1, SD2], ids=["sd1", "sd2"])
+@pytest.mark.parametrize("config", [SD1, SD2, SD_X4], ids=["sd1", "sd2", "x4"])
 def test_full_size_equals_diffusers(config: UNetConfig):
     theirs = randomise(torch_unet(config))
     network = bind(lambda keys: VideoUNet(config, keys=keys))

@@ -9,10 +9,10 @@ import pytest
 from einops import rearrange
 from PIL import Image
 
+from magicvideo_jax.core.bicubic import enlarge, shrink
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for, subkey
 from magicvideo_jax.core.pixels import to_uint8
-from magicvideo_jax.core.resizing import enlarge, shrink
 from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import Prediction

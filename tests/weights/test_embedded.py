@@ -13,7 +13,7 @@ from test_configs import config_of
 
 import magicvideo_jax as mv
 from magicvideo_jax import convert, evaluate, sample
-from magicvideo_jax.core.resizing import enlarge, shrink
+from magicvideo_jax.core.bicubic import enlarge, shrink
 from magicvideo_jax.data.drawn.shape_clips import (
     Colour,
     Motion,

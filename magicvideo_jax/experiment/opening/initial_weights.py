@@ -72,8 +72,8 @@ class InitialWeights:
 
     def fitted(self, model: ModelConfig) -> ModelConfig:
         """The model with the numbers of the weights; its temporal settings stay, but for motion
-        modules, which are as their weights have them. The VAE's may be left out: weights of a
-        VideoVAE bring them."""
+        modules, which are as their weights have them, and a layer for known frames, which weights
+        bring. The VAE's may be left out: weights of a VideoVAE bring them."""
         temporal, noise = model.unet.temporal, self.weights.noise
         if Component.UNET in self.parts:
             unet = self.parts[Component.UNET].config
@@ -82,6 +82,8 @@ class InitialWeights:
                 noise = noise_of_fresh_layers(temporal, noise)
             elif temporal is not None and temporal.motion is not None:
                 temporal = unet.temporal
+            elif temporal is not None and unet.temporal.known_frames:
+                temporal = replace(temporal, known_frames=True)
             unet = replace(unet, temporal=temporal, guidance_channels=guidance)
             model = replace(model, unet=unet)
         if temporal is not None and temporal.motion is not None:

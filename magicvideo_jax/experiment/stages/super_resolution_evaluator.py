@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 from jaxtyping import UInt8
 
+from magicvideo_jax.core.bicubic import enlarge, shrink
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.core.resizing import enlarge, shrink
 from magicvideo_jax.core.types import Params, SmallClips
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.evaluation.metrics import MetricInput, Scores, measure
