@@ -6,9 +6,8 @@ from collections.abc import Callable
 from jaxtyping import Array, Float
 
 from magicvideo_jax.evaluation.protocols import EvaluationProtocol, FrameFit
-from magicvideo_jax.evaluation.resizing import resize_half_pixel, resize_tf1
+from magicvideo_jax.evaluation.resizing import Frames, resize_half_pixel, resize_tf1
 
-Frames = Float[Array, "*b h w c"]
 Squares = Float[Array, "*b side side c"]
 
 

@@ -118,7 +118,7 @@ def test_clipsim_is_the_cosine_that_transformers_gives(tmp_path):
     )
     model = randomise(CLIPModel(config)).eval()
     model.save_pretrained(tmp_path)
-    captions, x = ["a red heart", "red moves"], clips(2, 3, side=32)
+    captions, x = ["a red heart", "red moves"], clips(2, 3, side=24)
     network = EXTRACTORS["clip"](str(tmp_path), TATS, argument="--network=clip")
     rows = network.extract(x, captions)
     assert network.known is None  # of no published size

@@ -75,7 +75,7 @@ def test_an_empty_batch_changes_nothing():
 
 @pytest.mark.parametrize("ddof", [0, 1])
 def test_it_is_the_one_that_a_matrix_square_root_gives(ddof: int):
-    """As pytorch-fid, StyleGAN-V and others compute it."""
+    """It is computed so by pytorch-fid, StyleGAN-V and others."""
     x, y = rows(200, 24), 0.7 * rows(150, 24, seed=2) + 0.2
     s1, s2 = (np.cov(z.T.astype(np.float64), ddof=ddof) for z in (x, y))
     means = np.square(x.mean(0, np.float64) - y.mean(0, np.float64)).sum()
