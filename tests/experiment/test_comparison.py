@@ -209,6 +209,7 @@ def test_compressed_clips_are_compared_only_where_it_is_asked_for(request_of, tm
         ({"clips": 1}, "--clips=1: give at least 2"),
         ({"networks": {}}, "--metrics=fvd needs --network=i3d=FILE"),
         ({"made": ""}, "give --workdir .*, or --made"),
+        ({"weights": "embedded_video"}, "--made: .* without --workdir: give one"),
         ({"real": ""}, "--metrics=fvd needs --real or --real_stats"),
         ({"prompts": ""}, "--metrics=clipsim needs --prompts"),
         ({"frames": 4}, "clip_000: 3 frames of 4: make longer clips, or give --frames=3"),

@@ -82,7 +82,7 @@ def compare_clips(
     protocol = asked_protocol(request)
     _check(request)
     networks = _open_networks(request, protocol)
-    pipe = load(request.weights) if request.weights and not request.made else None
+    pipe = load(request.weights) if request.weights else None
     real = _real_set(request, protocol, pipe)
     made = _made_set(request, protocol, pipe, real, sampled_as)
     folder = _features_folder(request)
@@ -133,6 +133,10 @@ def _check(request: ComparisonRequest) -> None:
     distances = [name for name in request.metrics if FEATURE_METRICS[name].is_distance]
     if not request.weights and not request.made:
         raise UserError("give --workdir (a model that is sampled), or --made (a folder of clips)")
+    if request.weights and request.made:
+        raise UserError(
+            "--made: clips of a folder are compared without --workdir: give one of the two"
+        )
     if distances and not (request.real or request.real_stats) and request.made:
         raise UserError(f"--metrics={distances[0]} needs --real or --real_stats to compare with")
     if "clipsim" in request.metrics and request.made and not request.prompts:
@@ -198,7 +202,7 @@ def _features_folder(request: ComparisonRequest) -> Path:
     """Where features are kept: `--features`, inside of a work folder, or the user's cache."""
     if request.features:
         return local_path(request.features, argument="--features")
-    if request.weights and not request.made:
+    if request.weights:
         place = locate(request.weights, argument="--workdir")
         if RunFolderFormat().matches(place):
             return place / "features"
