@@ -3,7 +3,7 @@ large ones that any upscaler has to beat."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from magicvideo_jax.core.pixels import to_float, to_uint8
 
@@ -11,17 +11,20 @@ from magicvideo_jax.core.pixels import to_float, to_uint8
 def shrink(pixels: UInt8[Array, "*b h w 3"], factor: int) -> UInt8[Array, "*b h2 w2 3"]:
     """Frames of 1 / `factor` of the height and width: bicubic, antialiased."""
     *batch, h, w, c = pixels.shape
-    return _resized(pixels, (*batch, h // factor, w // factor, c))
+    x = to_float(jnp.asarray(pixels))
+    return to_uint8(_resized(x, (*batch, h // factor, w // factor, c)))
 
 
 def enlarge(pixels: UInt8[Array, "*b h w 3"], factor: int) -> UInt8[Array, "*b h2 w2 3"]:
     """Frames of `factor` times the height and width: bicubic."""
-    *batch, h, w, c = pixels.shape
-    return _resized(pixels, (*batch, h * factor, w * factor, c))
+    return to_uint8(enlarge_exactly(to_float(jnp.asarray(pixels)), factor))
 
 
-def _resized(
-    pixels: UInt8[Array, "*b h w 3"], shape: tuple[int, ...]
-) -> UInt8[Array, "*b h2 w2 3"]:
-    x = to_float(jnp.asarray(pixels))
-    return to_uint8(jax.image.resize(x, shape, method="cubic", antialias=True))
+def enlarge_exactly(x: Float[Array, "*b h w 3"], factor: int) -> Float[Array, "*b h2 w2 3"]:
+    """The same of pixels that are no levels, and unrounded."""
+    *batch, h, w, c = x.shape
+    return _resized(x, (*batch, h * factor, w * factor, c))
+
+
+def _resized(x: Float[Array, "*b h w 3"], shape: tuple[int, ...]) -> Float[Array, "*b h2 w2 3"]:
+    return jax.image.resize(x, shape, method="cubic", antialias=True)

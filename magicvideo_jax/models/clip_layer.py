@@ -1,6 +1,7 @@
 """Transformer layer that CLIP's text and vision encoders have in common."""
 
 from enum import Enum
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +23,32 @@ class Activation(Enum):
     GELU = "gelu"
 
 
+@runtime_checkable
+class TransformerSizes(Protocol):
+    """What the layers of both encoders are made by."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def activation(self) -> Activation: ...
+
+
+def clip_layers(sizes: TransformerSizes, *, is_causal: bool, keys: Keys) -> "list[CLIPLayer]":
+    """All layers of an encoder."""
+    return [CLIPLayer(sizes, is_causal=is_causal, keys=keys) for _ in range(sizes.layers)]
+
+
 class CLIPLayer(nnx.Module):
     """Transformer layer: pre-norm self-attention, causal in a text encoder, and an MLP."""
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        heads: int,
-        hidden: int,
-        activation: Activation,
-        is_causal: bool,
-        keys: Keys,
-    ):
+    def __init__(self, sizes: TransformerSizes, *, is_causal: bool, keys: Keys):
+        width, hidden = sizes.width, sizes.hidden
         self.layer_norm1 = LayerNorm(width)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
             Linear(width, width, keys=keys) for _ in range(4)
@@ -42,7 +56,7 @@ class CLIPLayer(nnx.Module):
         self.layer_norm2 = LayerNorm(width)
         self.fc1 = Linear(width, hidden, keys=keys)
         self.fc2 = Linear(hidden, width, keys=keys)
-        self.heads, self.activation, self.is_causal = heads, activation, is_causal
+        self.heads, self.activation, self.is_causal = sizes.heads, sizes.activation, is_causal
 
     def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         y = self.layer_norm1(x)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from magicvideo_jax.core.checks import at_least, divides
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.clip_layer import Activation, CLIPLayer
+from magicvideo_jax.models.clip_layer import Activation, clip_layers
 from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear
 
 
@@ -61,19 +61,7 @@ class CLIPTextEncoder(nnx.Module):
         # left and right.
         self.token_embedding = Embedding(config.vocabulary, config.width, keys=keys, std=0.5)
         self.position_embedding = Embedding(config.tokens, config.width, keys=keys, std=0.1)
-        self.layers = nnx.List(
-            [
-                CLIPLayer(
-                    config.width,
-                    heads=config.heads,
-                    hidden=config.hidden,
-                    activation=config.activation,
-                    is_causal=True,
-                    keys=keys,
-                )
-                for _ in range(config.layers)
-            ]
-        )
+        self.layers = nnx.List(clip_layers(config, is_causal=True, keys=keys))
         self.final_layer_norm = LayerNorm(config.width)
         self.dtype = dtype
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from magicvideo_jax.core.checks import at_least, divides
 from magicvideo_jax.models.bind import Keys
-from magicvideo_jax.models.clip_layer import Activation, CLIPLayer
+from magicvideo_jax.models.clip_layer import Activation, clip_layers
 from magicvideo_jax.models.layers import Conv, Embedding, LayerNorm, Linear, Padding
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -73,19 +73,7 @@ class CLIPVisionEncoder(nnx.Module):
         self.class_embedding = nnx.Param(width**-0.5 * jax.random.normal(keys(), (width,)))
         self.position_embedding = Embedding(1 + config.patches, width, keys=keys, std=width**-0.5)
         self.pre_layer_norm = LayerNorm(width)
-        self.layers = nnx.List(
-            [
-                CLIPLayer(
-                    width,
-                    heads=config.heads,
-                    hidden=config.hidden,
-                    activation=config.activation,
-                    is_causal=False,
-                    keys=keys,
-                )
-                for _ in range(config.layers)
-            ]
-        )
+        self.layers = nnx.List(clip_layers(config, is_causal=False, keys=keys))
         self.post_layer_norm = LayerNorm(width)
         self.projection = Linear(width, config.embedding, keys=keys, bias=False)
         self.dtype = dtype

@@ -4,22 +4,19 @@ The f x f pixels of a square become the channels of one latent (space to depth).
 nothing is learned: there are no parameters.
 """
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
+from magicvideo_jax.core.bicubic import enlarge_exactly
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.models.vae import VAEConfig
 
 
 def enlarged_latents(x: Float[Array, "*b h w 3"], factor: int) -> Float[Array, "*b h w z"]:
     """Latents of pictures after bicubic resizing to `factor` times their height and width."""
-    *batch, h, w, c = x.shape
-    return _as_latents(
-        jax.image.resize(x, (*batch, h * factor, w * factor, c), method="cubic"), factor
-    )
+    return _as_latents(enlarge_exactly(x, factor), factor)
 
 
 class PixelAutoencoder(nnx.Module):

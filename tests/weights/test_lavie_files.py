@@ -20,7 +20,7 @@ from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.diffusion import known_schedules
 from magicvideo_jax.diffusion.schedule import schedule_of
 from magicvideo_jax.models import temporal
-from magicvideo_jax.models.unet import SD1, UNetConfig, UNetLevelConfig
+from magicvideo_jax.models.unet import SD1, SD_X4
 from magicvideo_jax.weights.components import UNET
 from magicvideo_jax.weights.formats.lavie_file import lavie_kind
 from magicvideo_jax.weights.open import open_weights
@@ -29,18 +29,6 @@ from magicvideo_jax.weights.tables.naming import name_of
 from magicvideo_jax.weights.tensor_files import read_json
 from magicvideo_jax.weights.writing.write_folders import write_diffusers, write_jax
 
-X4 = UNetConfig(
-    levels=(
-        UNetLevelConfig(256, 0),
-        UNetLevelConfig(512, 8, text_only=True),
-        UNetLevelConfig(512, 8, text_only=True),
-        UNetLevelConfig(1024, 8),
-    ),
-    context=1024,
-    channels_in=7,
-    linear_projection=True,
-    noise_levels=1000,
-)
 FULL_SIZE = {
     "base": (replace(SD1, temporal=temporal.LAVIE), 830, 909_124_356),
     "interpolation": (
@@ -48,7 +36,7 @@ FULL_SIZE = {
         798,
         None,
     ),
-    "vsr": (replace(X4, temporal=temporal.LAVIE_VSR), 1158, 691_036_692),
+    "vsr": (replace(SD_X4, temporal=temporal.LAVIE_VSR), 1158, 691_036_692),
 }
 
 
