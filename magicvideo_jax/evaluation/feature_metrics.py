@@ -27,7 +27,7 @@ class FeatureSet(Protocol):
         """Number of clips."""
         ...
 
-    def batches(self) -> Iterable[Float[np.ndarray, "n rows d"]]:
+    def batches(self) -> Iterable[Float[np.ndarray, "_ rows d"]]:
         """Features of some clips at a time: a clip has one row, or one for each frame."""
         ...
 
@@ -115,14 +115,14 @@ def _prefix_moments(made: FeatureSet, numbers: set[int]) -> Iterator[tuple[int, 
                 yield seen, moments
 
 
-def _every_other(features: FeatureSet, first: int) -> Iterator[Float[np.ndarray, "n rows d"]]:
+def _every_other(features: FeatureSet, first: int) -> Iterator[Float[np.ndarray, "_ rows d"]]:
     seen = 0
     for batch in features.batches():
         yield batch[(first + seen) % 2 :: 2]
         seen += len(batch)
 
 
-def _rows(batches: Iterable[Float[np.ndarray, "n rows d"]]) -> Iterator[Float[np.ndarray, "n d"]]:
+def _rows(batches: Iterable[Float[np.ndarray, "_ rows d"]]) -> Iterator[Float[np.ndarray, "_ d"]]:
     return (batch.reshape(-1, batch.shape[-1]) for batch in batches)
 
 

@@ -58,7 +58,7 @@ class FeatureMoments:
         return self.scatter / (self.number - ddof)
 
 
-def moments_of(batches: Iterable[Rows]) -> FeatureMoments:
+def moments_of(batches: Iterable[Float[np.ndarray, "_ d"]]) -> FeatureMoments:
     """Moments of a stream of batches, of which one is in memory at a time. Errors: `UserError` for no batch."""
     total = None
     for rows in batches:
