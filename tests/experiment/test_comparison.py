@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_experiment import tiny
 from tiny_features import TINY_NETWORKS, tiny_network, use_tiny_networks
 
@@ -200,6 +201,33 @@ def test_compressed_clips_are_compared_only_where_it_is_asked_for(request_of, tm
         compare_clips(request)
     (fvd,) = compare_clips(replace(request, lossy=True))
     assert "LOSSY .mp4" in fvd.made
+
+
+def test_files_that_are_no_clips_are_named_with_what_is_wrong(request_of, tmp_path):
+    folder = tmp_path / "damaged"
+    made_folder(folder, random_clips(2, 3))
+    request = replace(request_of, metrics=("fvd",), made=str(folder), lossy=True)
+
+    def refusal() -> str:
+        with pytest.raises(UserError) as error:
+            compare_clips(request)
+        return str(error.value).removeprefix(f"{folder}/")
+
+    array = folder / "clip_001.npy"
+    array.write_bytes(array.read_bytes()[:200])
+    assert refusal().startswith("clip_001.npy: cannot be read (")
+    np.save(array, np.zeros((FRAMES, SIDE, SIDE, 3), object), allow_pickle=True)
+    assert refusal().startswith("clip_001.npy: cannot be read (Array can")
+    np.save(array, np.zeros((FRAMES, SIDE, SIDE, 3), np.float32))
+    assert refusal() == "clip_001.npy: float32 (3, 8, 8, 3): a clip is uint8 (t, h, w, 3)"
+    array.unlink()
+    (folder / "clip_002.mp4").write_bytes(b"no movie")
+    assert refusal().startswith("clip_002.mp4: cannot be opened")
+    picture = sorted((folder / "clip_000").iterdir())[1]
+    Image.new("1", (30_000, 10_000)).save(picture)
+    assert refusal().startswith(f"clip_000/{picture.name}: cannot be opened as a picture")
+    Image.new("RGB", (9, 8)).save(picture)
+    assert refusal() == "clip_000: frames of several sizes: give frames of one size"
 
 
 @pytest.mark.parametrize(

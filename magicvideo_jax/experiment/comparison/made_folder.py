@@ -1,6 +1,6 @@
 """Clips that are in files: folders of pictures, arrays, and compressed files where they are allowed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,6 @@ import numpy as np
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.core.types import Clip
-from magicvideo_jax.data.records import from_png
 from magicvideo_jax.evaluation.protocols import EvaluationProtocol
 from magicvideo_jax.experiment.comparison.clip_sets import (
     SomeClips,
@@ -19,7 +18,14 @@ from magicvideo_jax.experiment.comparison.clip_sets import (
     short_digest,
     stack_clips,
 )
-from magicvideo_jax.media.frame_reader import ENDINGS, frame_size, read_frames, read_timeline
+from magicvideo_jax.media.decoder_pool import DecodeJob, DecoderPool, SkippedClip
+from magicvideo_jax.media.frame_reader import ENDINGS
+from magicvideo_jax.media.framing import RGBFrame
+from magicvideo_jax.media.picture_files import still_picture
+from magicvideo_jax.media.timeline import ClipPart
+
+_DECODERS = 2
+"""Processes that decode compressed clips."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,14 @@ class FolderClips:
 
     def read(self, which: range) -> SomeClips:
         """First frames of some clips."""
-        clips = [_read_clip(self._clips[i], self.protocol.frames) for i in which]
+        paths, frames = [self._clips[i] for i in which], self.protocol.frames
+        decoded = iter(_decoded([path for path in paths if _is_compressed(path)], frames))
+        clips = [
+            next(decoded)
+            if _is_compressed(path)
+            else _checked(path, _read_clip(path, frames), frames)
+            for path in paths
+        ]
         return SomeClips(stack_clips(clips, self.folder), *self.captions(which))
 
     def captions(self, which: range) -> tuple[list[str], list[float]]:
@@ -85,7 +98,7 @@ class FolderClips:
                 raise UserError(
                     f"{clip}: one frame: --made is a folder of clips, each a folder of png"
                 )
-            if suffix not in ENDINGS:
+            if not _is_compressed(clip):
                 raise UserError(f"{clip}: no clip: give folders of png, or .npy files alone")
             if not self.lossy:
                 raise UserError(
@@ -115,14 +128,47 @@ def open_folder(
     return FolderClips(local_path(path, argument="--made"), protocol, lines, lossy)
 
 
-def _read_clip(path: Path, frames: int) -> Clip:
-    """The first frames of one clip. Errors: `UserError` naming the file."""
+def _is_compressed(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS and not path.is_dir()
+
+
+def _decoded(paths: Sequence[Path], frames: int) -> Iterator[Clip]:
+    """The first frames of compressed clips. Errors: `UserError` naming the file."""
+    if not paths:
+        return
+    jobs = [DecodeJob(path, (0,), frames, (), None, ClipPart.START) for path in paths]
+    with DecoderPool(_DECODERS) as pool:
+        for path, answer in zip(paths, pool.clips(jobs), strict=True):
+            if isinstance(answer, SkippedClip):
+                raise UserError(f"{path}: {answer.reason}")
+            yield answer.frames
+
+
+def _read_clip(path: Path, frames: int) -> np.ndarray:
+    """The first frames of an array, or of a folder of pictures. Errors: `UserError` naming the file."""
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() == ".png"]
+        if not files:
+            raise UserError(f"{path}: a folder without .png files")
+        pictures = [_picture(file) for file in files[:frames]]
+        if len({picture.shape for picture in pictures}) > 1:
+            raise UserError(f"{path}: frames of several sizes: give frames of one size")
+        return np.stack(pictures)
     try:
-        clip = _frames_of(path, frames)
-    except (OSError, ValueError) as error:
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[:frames])
+    except (OSError, ValueError, IndexError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def _picture(file: Path) -> RGBFrame:
+    try:
+        return still_picture(file)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{file}: {error}") from error
+
+
+def _checked(path: Path, clip: np.ndarray, frames: int) -> Clip:
+    """A clip that has the right form and enough frames. Errors: `UserError` naming the file."""
     if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[-1] != 3:
         raise UserError(f"{path}: {clip.dtype} {clip.shape}: a clip is uint8 (t, h, w, 3)")
     if len(clip) < frames:
@@ -130,16 +176,3 @@ def _read_clip(path: Path, frames: int) -> Clip:
             f"{path}: {len(clip)} frames of {frames}: make longer clips, or give --frames={len(clip)}"
         )
     return clip
-
-
-def _frames_of(path: Path, frames: int) -> np.ndarray:
-    if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() == ".png"]
-        if not files:
-            raise UserError("a folder without .png files")
-        return from_png([file.read_bytes() for file in files[:frames]])
-    if path.suffix.lower() == ".npy":
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[:frames])
-    timeline = read_timeline(path)
-    count = min(frames, len(timeline.moments))
-    return read_frames(path, timeline, np.arange(count), [frame_size(path)])
