@@ -120,8 +120,10 @@ class Generator:
             if start.text is not None:
                 text = jnp.broadcast_to(start.text[:, None], text.shape)
 
+            shares_frames = split_on(sampler.split, mesh).by is SplitKind.FRAMES
+
             def in_parts(network: Denoise, times: Float[Any, "s"]) -> Denoise:
-                if split_on(sampler.split, mesh).by is SplitKind.FRAMES:
+                if shares_frames:
                     return one_pass_at_a_time(network, len(keys))
                 return latent_parallel(
                     network,
@@ -149,11 +151,8 @@ class Generator:
             z = start.completed(z)
             if not decodes:
                 return z
-            if (
-                split_on(sampler.split, mesh).by is SplitKind.FRAMES
-            ):  # devices that share a clip each decode it
-                return on_own_clips(decode, params, z)
-            return decode(params, z)
+            # Devices that share a clip each decode it.
+            return on_own_clips(decode, params, z) if shares_frames else decode(params, z)
 
         self._run = run
         self._watch = watch
@@ -224,7 +223,8 @@ class Generator:
         if kind is SplitKind.LATENTS and "t" in config.axes and attends_to_first:
             advice = "give hw: frames of this network attend to the first one of their clip"
             raise refused(config, "axes", advice)
-        if kind is not SplitKind.NONE and self._watch is not None:
+        is_shared = kind is not SplitKind.NONE and devices_per_clip(mesh) > 1
+        if is_shared and self._watch is not None:
             advice = "give none: devices that share a clip cannot be stopped between steps"
             raise refused(config, "by", advice)
 

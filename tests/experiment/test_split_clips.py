@@ -186,4 +186,4 @@ def test_a_split_that_does_not_fit_is_named_by_its_argument():
     with pytest.raises(UserError, match=r"^config\.sample\.split\.axes=t: give hw: frames of this"):
         first.split()
     with pytest.raises(UserError, match=r"^config\.sample\.split\.by=latents: give none: devices"):
-        watched.split()
+        watched.split(mesh=make_mesh(SHARED))
