@@ -10,8 +10,7 @@ Every device has the whole latents, so that nothing is exchanged beside the pred
 sampler's update is the same everywhere. The axis that is split may change from step to step, in turn.
 A frame of a directed network depends on no later one: its part lies before the core and has no weight there.
 
-The paper's text was not within reach: what it leaves open (one length for all parts, the weights' ends,
-merging predictions after guidance) is this file's choice.
+One length for all parts, weights that nowhere reach 0 and merging after guidance are choices of this file.
 """
 
 import math
