@@ -8,9 +8,9 @@ an overlapping part of its latents, and one all-reduce merges what it predicts.
 
 Every device has the whole latents, so that nothing is exchanged beside the predictions, and the
 sampler's update is the same everywhere. The axis that is split may change from step to step, in turn.
-A frame of a directed network depends on no later one: its part lies before the core and has no weight there.
+A frame of a directed network depends on no later one: the overlap then lies before the core, without weight.
 
-One length for all parts, weights that nowhere reach 0 and merging after guidance are choices of this file.
+One length for all parts, the ends of eq. 4 and merging after guidance are choices of this file.
 """
 
 import math
