@@ -1,0 +1,113 @@
+"""MagicVideo's claims with numbers (docs/claims.md).
+
+python -m benchmarks.claims ablations --workdir=DIR [--jobs=2] [--only=NAME,..] [--steps=600] [--seeds=0,1,2]
+python -m benchmarks.claims table --workdir=DIR [..]          the tables of what is finished
+
+`ablations` trains every ablation with every seed, each in the work folder DIR/NAME/SEED, and prints the tables. The same
+command again goes on where it was stopped; what is finished is not run again. With --jobs=2, two runs share the cores.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.paths import local_path
+from magicvideo_jax.runtime.exit import exit_with
+from magicvideo_jax.runtime.preemption import PreemptionListener
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> None:
+    """Run a command of the command line."""
+    asked = _arguments()
+    preemption = PreemptionListener()
+    if asked.command == "run":  # a process of `ablations`
+        preemption.listen()
+    exit_with(lambda: COMMANDS[asked.command](asked, preemption))
+
+
+def ablations(asked: argparse.Namespace, _: PreemptionListener) -> None:
+    """Make all runs, each in a process. Errors: `UserError` for work folders of other configs, and runs that failed."""
+    from benchmarks.claims.side_by_side_runs import Task, run_side_by_side
+    from magicvideo_jax.runtime.progress import say
+
+    runs = _runs(asked)
+    for one in runs:
+        one.check()
+    tasks = [
+        Task(
+            one.name,
+            [
+                *(sys.executable, "-m", "benchmarks.claims", "run", f"--workdir={one.root}"),
+                *(f"--only={one.ablation.name}", f"--seeds={one.seed}", f"--steps={one.steps}"),
+            ],
+            one.workdir.with_suffix(".log"),
+        )
+        for one in runs
+        if not one.is_finished
+    ]
+    failed = run_side_by_side(tasks, jobs=asked.jobs, say=say, folder=ROOT)
+    table(asked, _)
+    if failed:
+        names = ", ".join(task.name for task in failed)
+        raise UserError(f"{names}: failed, see {failed[0].log}; the same command tries again")
+
+
+def run(asked: argparse.Namespace, preemption: PreemptionListener) -> None:
+    """Make runs in this process, one after the other."""
+    for one in _runs(asked):
+        one.make(preemption)
+
+
+def table(asked: argparse.Namespace, _: PreemptionListener) -> None:
+    """Print the tables of what is finished."""
+    from benchmarks.claims.table import tables
+
+    for line in tables(_runs(asked)):
+        print(line)
+
+
+COMMANDS = {"ablations": ablations, "run": run, "table": table}
+
+
+def _runs(asked: argparse.Namespace):
+    """The runs that are asked for, all ablations with one seed after the other. Errors: `UserError` for an unknown
+    name."""
+    from benchmarks.claims.ablations import ABLATIONS
+    from benchmarks.claims.one_run import OneRun
+
+    names = [one.name for one in ABLATIONS]
+    if unknown := [name for name in asked.only if name not in names]:
+        raise UserError(f"--only={unknown[0]}: no ablation; there are {', '.join(names)}")
+    root = local_path(asked.workdir, argument="--workdir")
+    chosen = [one for one in ABLATIONS if one.name in asked.only or not asked.only]
+    return [OneRun(one, seed, root, asked.steps) for seed in asked.seeds for one in chosen]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.claims",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--workdir", default="", help="folder of all runs")
+    parser.add_argument("--jobs", type=_positive, default=1, help="runs side by side")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=())
+    parser.add_argument("--steps", type=_positive, default=600)
+    parser.add_argument(
+        "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=(0, 1, 2)
+    )
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("give at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()
