@@ -4,8 +4,8 @@ python -m magicvideo_jax.train --config=configs/vdm.py --workdir=DIR           s
 python -m magicvideo_jax.train --config=configs/vdm.py:half --workdir=DIR      of 2 x 2: twice the cost of a clip
 python -m magicvideo_jax.train --config=configs/vdm.py:pixels --workdir=DIR    single pixels
 
-The U-Net is that of configs/t2v.py, so that both differ in what is denoised alone; captions, scores and previews are the
-same. A clip costs 4.4 times the arithmetic of one of configs/t2v.py, with `half` or `pixels` 9.4 times.
+The U-Net is that of configs/t2v.py, so that both differ in what is denoised alone; captions, scores and previews are
+the same. A clip costs 4.4 times the arithmetic of one of configs/t2v.py, with `half` or `pixels` 9.4 times.
 """
 
 from magicvideo_jax.core.dataclass_dict import to_plain

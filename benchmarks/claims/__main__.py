@@ -3,8 +3,9 @@
 python -m benchmarks.claims ablations --workdir=DIR [--jobs=2] [--only=NAME,..] [--steps=600] [--seeds=0,1,2]
 python -m benchmarks.claims table --workdir=DIR [..]          the tables of what is finished
 
-`ablations` trains every ablation with every seed, each in the work folder DIR/NAME/SEED, and prints the tables. The same
-command again goes on where it was stopped; what is finished is not run again. With --jobs=2, two runs share the cores.
+`ablations` trains every ablation with every seed, each in the work folder DIR/NAME/SEED, and prints the tables. The
+same command again goes on where it was stopped; what is finished is not run again. With --jobs=2, two runs share the
+cores.
 """
 
 import argparse
