@@ -1,7 +1,9 @@
 """MagicVideo's claims with numbers (docs/claims.md).
 
+python -m benchmarks.claims flops                             the arithmetic of MagicVideo's network and of VDM's
 python -m benchmarks.claims ablations --workdir=DIR [--jobs=2] [--only=NAME,..] [--steps=600] [--seeds=0,1,2]
 python -m benchmarks.claims table --workdir=DIR [..]          the tables of what is finished
+python -m benchmarks.claims speed [--weights=embedded_video]  whether clips have the speed that their frame rate asks for
 
 `ablations` trains every ablation with every seed, each in the work folder DIR/NAME/SEED, and prints the tables. The
 same command again goes on where it was stopped; what is finished is not run again. With --jobs=2, two runs share the
@@ -70,7 +72,23 @@ def table(asked: argparse.Namespace, _: PreemptionListener) -> None:
         print(line)
 
 
-COMMANDS = {"ablations": ablations, "run": run, "table": table}
+def flops(*_: object) -> None:
+    """Print the arithmetic of networks and its ratios."""
+    from benchmarks.claims.arithmetic import count_all, tables
+
+    for line in tables(count_all()):
+        print(line)
+
+
+def speed(asked: argparse.Namespace, _: PreemptionListener) -> None:
+    """Print how the speed in clips of weights follows the frame rate."""
+    from benchmarks.claims.readings import asked_speed
+
+    for name, value in asked_speed(asked.weights).items():
+        print(f"{name:<16} {value:.3f}")
+
+
+COMMANDS = {"ablations": ablations, "flops": flops, "run": run, "speed": speed, "table": table}
 
 
 def _runs(asked: argparse.Namespace):
@@ -95,6 +113,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--workdir", default="", help="folder of all runs")
+    parser.add_argument("--weights", default="embedded_video", help="what `speed` measures")
     parser.add_argument("--jobs", type=_positive, default=1, help="runs side by side")
     parser.add_argument("--only", type=lambda text: text.split(","), default=())
     parser.add_argument("--steps", type=_positive, default=600)

@@ -28,7 +28,7 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
         "train.save_every": 100,
         "train.preview_every": 100_000,  # one, at the end
         "sample.steps": 10,
-        "evaluate.clips": 96,
+        "evaluate.clips": 128,
         "evaluate.seed": 2101,  # nothing was chosen on these scenes
     }
 )

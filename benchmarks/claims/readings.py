@@ -1,5 +1,6 @@
 """Measurements of a finished run beside its own scores: speeds asked for and shown, and another decoder."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ STRAIGHT_CLIPS = 16
 """Captions of straight motion, each sampled at every frame rate."""
 
 
-def asked_speed(workdir: Path) -> dict[str, float]:
+def asked_speed(workdir: str | Path) -> dict[str, float]:
     """Correlation of the speed of sampled shapes, in pixels a frame, with the one that the frame rate asks for.
 
     Drawn shapes move by equally many pixels a second, thus by as many a frame as 1 / fps says. `slow_over_fast` is
@@ -36,7 +37,7 @@ def asked_speed(workdir: Path) -> dict[str, float]:
     return speed_by_rate(clips, [fps for _, fps in pairs])
 
 
-def speed_by_rate(clips, rates: list[float]) -> dict[str, float]:
+def speed_by_rate(clips: Iterable[Clip], rates: Sequence[float]) -> dict[str, float]:
     """The same of clips and the frame rates that they were asked for. Empty clips are left out."""
     seen = [
         (fps, v) for fps, clip in zip(rates, clips, strict=True) if (v := speed(clip)) is not None

@@ -8,7 +8,6 @@ What is not a product of matrices or a convolution (norms, activations, position
     network  = conv, levels down, block, attentions, block, levels up with one block more and skips, conv
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -101,8 +100,3 @@ def _conv(x: Float[Array, "t h w c"], width: int, *, stride: int = 1) -> Array:
 
 def _dense(x: Float[Array, "... c"], width: int) -> Array:
     return x @ jnp.zeros((x.shape[-1], width))
-
-
-def vdm_program(config: VDMConfig) -> Callable[[Array], Array]:
-    """The network as a function of a clip alone."""
-    return lambda x: vdm_unet(x, config)
