@@ -1,9 +1,9 @@
 """MagicVideo's claims with numbers (docs/claims.md).
 
 python -m benchmarks.claims flops                             the arithmetic of MagicVideo's network and of VDM's
+python -m benchmarks.claims speed [--weights=embedded_video]  whether clips are as fast as their frame rate asks for
 python -m benchmarks.claims ablations --workdir=DIR [--jobs=2] [--only=NAME,..] [--steps=600] [--seeds=0,1,2]
 python -m benchmarks.claims table --workdir=DIR [..]          the tables of what is finished
-python -m benchmarks.claims speed [--weights=embedded_video]  whether clips have the speed that their frame rate asks for
 
 `ablations` trains every ablation with every seed, each in the work folder DIR/NAME/SEED, and prints the tables. The
 same command again goes on where it was stopped; what is finished is not run again. With --jobs=2, two runs share the

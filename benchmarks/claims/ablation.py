@@ -6,6 +6,9 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
+REPORTED_SCENES = 2101
+"""Seed of the held-out scenes that are reported; nothing was chosen on them."""
+
 Reading = Callable[[Path], dict[str, float]]
 """What is measured of a finished run, given its work folder, beside the scores that the run writes."""
 

@@ -39,7 +39,7 @@ VDM_LARGE, VDM_SMALL = VDMConfig(width=256), VDMConfig(width=128)
 
 def vdm_unet(x: Float[Array, "t h w c"], config: VDMConfig) -> Float[Array, "t h w c"]:
     """One pass of the network for one clip."""
-    condition = jnp.zeros(config.width)
+    condition = jnp.zeros((1, 1, 1, config.width))
     for _ in range(CONDITION_LAYERS):
         condition = _dense(condition, CONDITION)
 
