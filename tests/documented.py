@@ -155,6 +155,7 @@ RULES = (
         is_slow=True,
     ),
     Rule(r"^python -m magicvideo_jax\.sample ", How.VERB, "--steps=1"),
+    Rule(r"^python -m magicvideo_jax\.evaluate .*--network=", How.HELP),
     Rule(r"^python -m magicvideo_jax\.evaluate ", How.VERB, "--clips=1"),
     Rule(r"^python -m magicvideo_jax\.plan .*--table --topology", How.VERB, "--fsdp=1,8"),
     Rule(r"^python -m magicvideo_jax\.plan .*--table\b", How.VERB, "--topology=v5e:2x4 --fsdp=1,8"),

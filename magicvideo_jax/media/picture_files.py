@@ -44,6 +44,19 @@ def picture_timeline(path: Path) -> Timeline:
     return Timeline(np.concatenate([[0.0], ends[:-1]]), float(ends[-1]))
 
 
+def picture_size(path: Path) -> FrameSize:
+    """Height and width of a picture. Errors: `UserError` with the reason."""
+    frame, _ = next(_pictures(path))
+    return frame.height, frame.width
+
+
+def still_picture(path: Path) -> RGBFrame:
+    """The first picture of a file, upright, at its own size. Errors: `UserError` with the reason."""
+    frame, turn = next(_pictures(path))
+    picture = _over_white(frame)
+    return np.asarray(picture if turn is None else picture.transpose(turn))
+
+
 def picture_frames(
     path: Path, which: Int[np.ndarray, "t"], sizes: Sequence[FrameSize]
 ) -> Iterator[tuple[int, RGBFrame]]:
