@@ -13,11 +13,15 @@ cores.
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.paths import local_path
 from magicvideo_jax.runtime.exit import exit_with
 from magicvideo_jax.runtime.preemption import PreemptionListener
+
+if TYPE_CHECKING:
+    from benchmarks.claims.one_run import OneRun
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,13 +29,10 @@ ROOT = Path(__file__).parents[2]
 def main() -> None:
     """Run a command of the command line."""
     asked = _arguments()
-    preemption = PreemptionListener()
-    if asked.command == "run":  # a process of `ablations`
-        preemption.listen()
-    exit_with(lambda: COMMANDS[asked.command](asked, preemption))
+    exit_with(lambda: COMMANDS[asked.command](asked))
 
 
-def ablations(asked: argparse.Namespace, _: PreemptionListener) -> None:
+def ablations(asked: argparse.Namespace) -> None:
     """Make all runs, each in a process. Errors: `UserError` for work folders of other configs, and runs that failed."""
     from benchmarks.claims.side_by_side_runs import Task, run_side_by_side
     from magicvideo_jax.runtime.progress import say
@@ -52,19 +53,21 @@ def ablations(asked: argparse.Namespace, _: PreemptionListener) -> None:
         if not one.is_finished
     ]
     failed = run_side_by_side(tasks, jobs=asked.jobs, say=say, folder=ROOT)
-    table(asked, _)
+    table(asked)
     if failed:
         names = ", ".join(task.name for task in failed)
         raise UserError(f"{names}: failed, see {failed[0].log}; the same command tries again")
 
 
-def run(asked: argparse.Namespace, preemption: PreemptionListener) -> None:
-    """Make runs in this process, one after the other."""
+def run(asked: argparse.Namespace) -> None:
+    """Make runs in this process, one after the other: what a process of `ablations` does."""
+    preemption = PreemptionListener()
+    preemption.listen()
     for one in _runs(asked):
         one.make(preemption)
 
 
-def table(asked: argparse.Namespace, _: PreemptionListener) -> None:
+def table(asked: argparse.Namespace) -> None:
     """Print the tables of what is finished."""
     from benchmarks.claims.table import tables
 
@@ -72,7 +75,7 @@ def table(asked: argparse.Namespace, _: PreemptionListener) -> None:
         print(line)
 
 
-def flops(*_: object) -> None:
+def flops(_: argparse.Namespace) -> None:
     """Print the arithmetic of networks and its ratios."""
     from benchmarks.claims.arithmetic import count_all, tables
 
@@ -80,7 +83,7 @@ def flops(*_: object) -> None:
         print(line)
 
 
-def speed(asked: argparse.Namespace, _: PreemptionListener) -> None:
+def speed(asked: argparse.Namespace) -> None:
     """Print how the speed in clips of weights follows the frame rate."""
     from benchmarks.claims.readings import asked_speed
 
@@ -91,9 +94,9 @@ def speed(asked: argparse.Namespace, _: PreemptionListener) -> None:
 COMMANDS = {"ablations": ablations, "flops": flops, "run": run, "speed": speed, "table": table}
 
 
-def _runs(asked: argparse.Namespace):
-    """The runs that are asked for, all ablations with one seed after the other. Errors: `UserError` for an unknown
-    name."""
+def _runs(asked: argparse.Namespace) -> list["OneRun"]:
+    """The runs that are asked for, all ablations with one seed after the other; what only prepares another run is made
+    by that. Errors: `UserError` for an unknown name."""
     from benchmarks.claims.ablations import ABLATIONS
     from benchmarks.claims.one_run import OneRun
 
@@ -101,7 +104,9 @@ def _runs(asked: argparse.Namespace):
     if unknown := [name for name in asked.only if name not in names]:
         raise UserError(f"--only={unknown[0]}: no ablation; there are {', '.join(names)}")
     root = local_path(asked.workdir, argument="--workdir")
-    chosen = [one for one in ABLATIONS if one.name in asked.only or not asked.only]
+    chosen = [
+        one for one in ABLATIONS if (one.name in asked.only if asked.only else one.is_reported)
+    ]
     return [OneRun(one, seed, root, asked.steps) for seed in asked.seeds for one in chosen]
 
 
