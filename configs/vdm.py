@@ -51,10 +51,11 @@ def network(config, *, side, levels):
     )
     config.model.text.update(width=64, layers=2, heads=2, hidden=256, tokens=24)
     config.model.trained = (Component.UNET.value, Component.TEXT.value)
-    # VDM's schedule, and its estimates of pixels clipped to their range.
+    # VDM's schedule, and its estimates of pixels clipped to their range. The clip is predicted, not its noise: that of
+    # 48 channels does not pass through a network 48 wide, and stays in the samples.
     config.model.noise.update(
         beta_schedule=BetaSchedule.COSINE.value,
-        prediction_type="v_prediction",
+        prediction_type="sample",
         timestep_spacing="trailing",
         clip_sample=True,
     )

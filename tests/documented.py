@@ -164,7 +164,6 @@ RULES = (
     Rule(r"^python -m magicvideo_jax\.convert ", How.VERB),
     Rule(r"^python -m magicvideo_jax\.serve\b", How.HELP),
     Rule(r"^python benchmarks/", How.HELP),
-    Rule(r"^python -m benchmarks\.claims flops$", How.VERB),
     Rule(r"^python -m benchmarks\.claims ", How.HELP),
     Rule(
         r"^python -m magicvideo_jax\.train --config=configs/vdm\.py(:half|:pixels)? ",
