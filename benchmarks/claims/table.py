@@ -17,6 +17,8 @@ class Column:
     scale: float = 1.0
     digits: int = 1
     unit: str = ""
+    of_latents: bool = False
+    """Whether it compares models of the same latents alone."""
 
     def values(self, scores: Iterable[dict]) -> list[float]:
         """The number in each of the scores that have it."""
@@ -43,7 +45,7 @@ SCORES = (
     _fraction("colour", "caption_accuracy", "colour"),
     _fraction("motion", "caption_accuracy", "motion"),
     _fraction("all three", "caption_accuracy", "all"),
-    Column("held-out loss", ("held_out_loss", "mean"), digits=3),
+    Column("held-out loss", ("held_out_loss", "mean"), digits=3, of_latents=True),
     Column("flicker", ("motion", "flicker"), digits=2),
 )
 SPEED = (
@@ -80,17 +82,15 @@ def score_table(runs: Sequence[OneRun]) -> Iterator[str]:
     """A row for each ablation, with its steps and seconds of training; those of other latents have no loss."""
     yield from _header("run", "what differs", *(column.heading for column in SCORES), "steps", "s")
     for name, of_name in _by_name(runs).items():
-        ablation = of_name[0].ablation
-        scores = [one.scores for one in of_name if one.scores is not None]
+        ablation, before = of_name[0].ablation, of_name[0].before
+        finished = [one for one in of_name if one.scores is not None]
+        scores = [one.scores for one in finished]
         cells = [
-            "-" if ablation.has_own_latents and "loss" in column.heading else column.cell(scores)
+            "-" if ablation.has_own_latents and column.of_latents else column.cell(scores)
             for column in SCORES
         ]
-        finished = [one for one in of_name if one.scores is not None]
+        steps = " + ".join(str(one.experiment.train.steps) for one in (*before, of_name[0]))
         seconds = [training_seconds(one) for one in finished]
-        steps = " + ".join(
-            str(one.experiment.train.steps) for one in (*of_name[0].before, of_name[0])
-        )
         yield _row(name, ablation.sentence, *cells, steps, mean_and_spread(seconds, digits=0))
 
 
