@@ -54,6 +54,14 @@ _VIDEO_VAE = f"{SMALL} --config.model.vae.temporal.places=(0,1)"
 _DRAWN = "--config.init_from=sd15 --config.data.size=16"
 
 RULES = (
+    # Runs that other tests make, too.
+    Rule(
+        r"^python -m magicvideo_jax\.train .*--config\.(seed=0|denoising\.image_prompts)",
+        How.VERB,
+        f"{_VIDEO} {_DRAWN} --config.vae_from= --config.data.precompute_examples=1",
+        is_slow=True,
+    ),
+    Rule(r"^python -m magicvideo_jax\.convert runs/motion_lora ", How.VERB, is_slow=True),
     Rule(r"^make \S+$", How.DRY_RUN),
     Rule(r"^pip install ", How.REQUIREMENTS),
     Rule(
