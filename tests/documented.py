@@ -201,6 +201,7 @@ STAND_INS = (
     (r"hf://guoyww/animatediff/", ""),
     (r"\bSOURCE TARGET\b", "sd15 back"),
     (r"(configs/video_vae\.py) --workdir=DIR\b", r"\1 --workdir=runs/video_vae"),
+    (r"(evaluate) --workdir=RUN\b", r"\1 --workdir=runs/demo"),
     (r"--workdir=DIR\b", "--workdir=runs/demo"),
 )
 """Patterns of placeholders for people's own files, and names in `MADE_BY` or `FILES` instead."""
