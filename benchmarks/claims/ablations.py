@@ -6,13 +6,19 @@ from benchmarks.claims.readings import asked_speed, image_decoder
 TEMPORAL = "model.unet.temporal"
 CAPTIONED_CLIPS = 128
 """Size of the small captioned set, before which unlabelled clips are learned or not."""
+LATENT_SHIFT = {
+    f"{TEMPORAL}.mixing": "shift",
+    f"{TEMPORAL}.adaptors": False,
+    f"{TEMPORAL}.fps": False,
+}
+PIXELS = {"init_from": "{pixel_pipeline}", "model.reinitialize": ("unet",)}
 
 ABLATIONS = (
     Ablation(
         "pixels",
         "pixels in place of latents (VDM's kind), U-Net from nothing, as many clips",
         config="vdm",
-        changes={"init_from": "{pixel_pipeline}", "model.reinitialize": ("unet",)},
+        changes=PIXELS,
         has_own_latents=True,
     ),
     Ablation(
@@ -46,11 +52,7 @@ ABLATIONS = (
     Ablation(
         "shift",
         "Latent-Shift in place of attention, adaptors and frame rate",
-        changes={
-            f"{TEMPORAL}.mixing": "shift",
-            f"{TEMPORAL}.adaptors": False,
-            f"{TEMPORAL}.fps": False,
-        },
+        changes=LATENT_SHIFT,
     ),
     Ablation(
         "no_mixing", "frames are not mixed: adaptors alone", changes={f"{TEMPORAL}.mixing": "none"}
@@ -88,8 +90,14 @@ ABLATIONS = (
         "pixels_equal_time",
         "pixels in place of latents, as long as the reference",
         config="vdm",
-        changes={"init_from": "{pixel_pipeline}", "model.reinitialize": ("unet",)},
+        changes=PIXELS,
         length=0.25,
         has_own_latents=True,
+    ),
+    Ablation(
+        "shift_equal_time",
+        "Latent-Shift, as long as the reference",
+        changes=LATENT_SHIFT,
+        length=1.25,
     ),
 )
