@@ -5,6 +5,7 @@ doubling is followed by the map of that size from the way down.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -90,12 +91,7 @@ class HourglassEncoder(nnx.Module):
 
     def __init__(self, config: HourglassConfig, inputs: int, *, keys: Keys):
         widths = [inputs, *(config.width_at(i + 1) for i in range(config.blocks))]
-        self.down_blocks = nnx.List(
-            [
-                HalvingBlock(i, o, keys=keys)
-                for i, o in zip(widths[:-1], widths[1:], strict=True)
-            ]
-        )
+        self.down_blocks = nnx.List([HalvingBlock(i, o, keys=keys) for i, o in pairwise(widths)])
 
     def __call__(self, x: Float[Array, "b h w c"]) -> list[Float[Array, "b _h _w _c"]]:
         maps = [x]

@@ -9,7 +9,8 @@ F is backward flow: the position in the source at which each pixel is found, of 
 frame's size. S samples (`flow_sampling.py`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -53,9 +54,9 @@ class LatentFlowConfig:
     """Whether the convolution that scores regions is padded: MUG's is, MHAD's and NATOPS' are not."""
     flow_factor: int = 4
     """Side of a frame over that of its flow, of which regions and flow are predicted."""
-    region_net: HourglassConfig = HourglassConfig(32)
-    background_net: HourglassConfig = HourglassConfig(32)
-    flow_net: HourglassConfig = HourglassConfig(64)
+    region_net: HourglassConfig = field(default_factory=lambda: HourglassConfig(32))
+    background_net: HourglassConfig = field(default_factory=lambda: HourglassConfig(32))
+    flow_net: HourglassConfig = field(default_factory=lambda: HourglassConfig(64))
     width: int = 64
     """Channels of the generator at the frame's size; each of `downs` halvings doubles them."""
     max_width: int = 512
@@ -168,20 +169,12 @@ class FlowGenerator(nnx.Module):
     def __init__(self, config: LatentFlowConfig, *, keys: Keys, dtype: DTypeLike):
         widths = [config.width_at(level) for level in range(config.downs + 1)]
         self.first = NormedConv(3, config.width, size=7, padding=Padding.THREE, keys=keys)
-        self.down_blocks = nnx.List(
-            [
-                HalvingBlock(i, o, keys=keys)
-                for i, o in zip(widths[:-1], widths[1:], strict=True)
-            ]
-        )
+        self.down_blocks = nnx.List([HalvingBlock(i, o, keys=keys) for i, o in pairwise(widths)])
         self.bottleneck = nnx.List(
             [PreNormResidual(widths[-1], keys=keys) for _ in range(config.residuals)]
         )
         self.up_blocks = nnx.List(
-            [
-                DoublingBlock(i, o, keys=keys)
-                for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True)
-            ]
+            [DoublingBlock(i, o, keys=keys) for o, i in list(pairwise(widths))[::-1]]
         )
         self.final = Conv(config.width, 3, size=7, padding=Padding.THREE, keys=keys)
         self.pixelwise_flow_predictor = PixelwiseFlow(config, keys=keys, dtype=dtype)
@@ -217,9 +210,7 @@ class FlowGenerator(nnx.Module):
 class LatentFlow(nnx.Module):
     """The whole auto-encoder, of pictures in [0, 1]."""
 
-    def __init__(
-        self, config: LatentFlowConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32
-    ):
+    def __init__(self, config: LatentFlowConfig, *, keys: Keys, dtype: DTypeLike = jnp.float32):
         self.region_predictor = RegionPredictor(
             config.region_net,
             config.regions,
@@ -231,9 +222,7 @@ class LatentFlow(nnx.Module):
         self.bg_predictor = BackgroundPredictor(config.background_net, keys=keys, dtype=dtype)
         self.generator = FlowGenerator(config, keys=keys, dtype=dtype)
 
-    def flow(
-        self, source: Float[Array, "b h w 3"], driving: Float[Array, "b h w 3"]
-    ) -> FlowField:
+    def flow(self, source: Float[Array, "b h w 3"], driving: Float[Array, "b h w 3"]) -> FlowField:
         """Flow and occlusion from each source to its driving frame."""
         regions = self.region_predictor(source), self.region_predictor(driving)
         return self.flow_between(source, driving, *regions)

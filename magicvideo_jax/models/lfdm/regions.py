@@ -23,7 +23,7 @@ from magicvideo_jax.models.lfdm.flow_sampling import antialiased, pixel_grid
 from magicvideo_jax.models.lfdm.hourglass import Hourglass, HourglassConfig, HourglassEncoder
 
 _TEMPERATURE = 0.1
-_LEAST_VARIANCE, _LEAST_DETERMINANT = 1e-9, 1e-15
+_LEAST_VARIANCE, _LEAST_DETERMINANT = 1e-12, 1e-20
 """Floors of what is divided by; a region of a single pixel would have neither inverse nor root."""
 
 
