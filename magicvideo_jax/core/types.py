@@ -70,6 +70,17 @@ class Condition(NamedTuple):
     """Scale of guidance, for a network that was distilled with guidance in it."""
 
 
+class FlowCondition(NamedTuple):
+    """Conditioning of a denoiser of flow. Every leaf has a leading batch axis."""
+
+    feature: Float[Array, "b h w c"]
+    """Feature of the first frame."""
+    vector: Float[Array, "b d"]
+    """Vector of the class."""
+    has_class: Float[Array, "b"]
+    """1, or 0 where the class is ignored."""
+
+
 @runtime_checkable
 class Denoise(Protocol):
     """A denoising network as a function of `z_t`, `t` and its conditioning.

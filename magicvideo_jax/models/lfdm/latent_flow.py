@@ -20,8 +20,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from magicvideo_jax.core.checks import FieldError, at_least
+from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.layers import Conv, Padding
+from magicvideo_jax.models.lfdm.batch_norm import moved_statistics
 from magicvideo_jax.models.lfdm.flow_sampling import (
     antialiased,
     pixel_grid,
@@ -103,6 +105,17 @@ class DecodedFrame(NamedTuple):
     prediction: Float[Array, "b h w 3"]
     deformed: Float[Array, "b h w 3"]
     """The warped picture alone."""
+
+
+class FlowTrainingPass(NamedTuple):
+    """What a pair of frames, and the warped driving frame, are in training."""
+
+    frame: DecodedFrame
+    driving: Regions
+    warped: Regions
+    """Regions of the warped driving frame."""
+    statistics: Params
+    """Batch statistics after the pass, without gradients."""
 
 
 class PixelwiseFlow(nnx.Module):
@@ -252,3 +265,16 @@ class LatentFlow(nnx.Module):
     ) -> DecodedFrame:
         """Each driving frame, made of its source."""
         return self.decode(source, self.flow(source, driving))
+
+    def train_on(
+        self,
+        source: Float[Array, "b h w 3"],
+        driving: Float[Array, "b h w 3"],
+        warped: Float[Array, "b h w 3"],
+    ) -> FlowTrainingPass:
+        """Pass in training mode; regions are predicted thrice, and move their statistics as often."""
+        self.train()
+        regions = self.region_predictor(source), self.region_predictor(driving)
+        frame = self.decode(source, self.flow_between(source, driving, *regions))
+        of_warped = self.region_predictor(warped)
+        return FlowTrainingPass(frame, regions[1], of_warped, moved_statistics(self))

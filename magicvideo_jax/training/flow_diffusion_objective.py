@@ -1,0 +1,67 @@
+"""Objective of LFDM's diffusion (2303.13744, eq. 6): denoising of the flow from a clip's first frame to
+all its frames.
+
+    z_0 = [F, 2 O - 1],   L = E || eps - network(z_t, t, feature of the first frame, class) ||^2
+
+F is flow and O occlusion of a frozen auto-encoder.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from magicvideo_jax.core.keys import subkey
+from magicvideo_jax.core.types import FlowCondition, Params
+from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
+from magicvideo_jax.training.colour_jitter import ColourJitterConfig, jittered
+from magicvideo_jax.training.objectives import (
+    DenoisingConfig,
+    DenoisingNetworks,
+    denoising_loss,
+)
+from magicvideo_jax.training.step import Metrics, Objective, StepNumber
+
+
+class FlowDiffusionNetworks(NamedTuple):
+    """Networks that the objective calls, as functions of all parameters."""
+
+    flow_latents: Callable[[Params, Float[Array, "b t h w 3"]], Float[Array, "b t h2 w2 3"]]
+    """z_0 of clips in [0, 1]."""
+    feature: Callable[[Params, Float[Array, "b h w 3"]], Float[Array, "b h2 w2 c"]]
+    """Feature of the first frame."""
+    vectors: Callable[[Array], Float[Array, "b d"]]
+    """Vector of each class."""
+    denoising: DenoisingNetworks
+
+
+def flow_diffusion_objective(
+    networks: FlowDiffusionNetworks,
+    noise: NoiseScheduleConfig,
+    config: DenoisingConfig,
+    jitter: ColourJitterConfig,
+) -> Objective:
+    """Objective L for clips `pixels`, uint8 (b t h w 3), of the classes `ids` (b 1); or for their
+    `flow` (b t h2 w2 3) with `pixels` of the first frame alone."""
+
+    def objective(
+        params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: StepNumber, /
+    ) -> tuple[Array, Metrics]:
+        del step
+        clips = batch["pixels"].astype(jnp.float32) / 255
+        if "flow" in batch:
+            z0 = batch["flow"].astype(jnp.float32)
+        else:
+            clips = jittered(subkey(key, "jitter"), clips, jitter)
+            z0 = networks.flow_latents(params, clips)
+        z0 = jax.lax.stop_gradient(z0)
+        feature = jax.lax.stop_gradient(networks.feature(params, clips[:, 0]))
+        kept = jax.random.uniform(subkey(key, "caption"), (len(z0),)) >= config.caption_dropout
+        condition = FlowCondition(
+            feature, networks.vectors(batch["ids"][:, 0]), kept.astype(jnp.float32)
+        )
+        return denoising_loss(networks.denoising, params, z0, condition, key, noise, config)
+
+    return objective

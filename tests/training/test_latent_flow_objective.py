@@ -1,0 +1,235 @@
+"""Losses of latent flow, their gradients and batch statistics, against a twin in torch."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from torch.nn import functional as F
+from torch_latent_flow import AntiAlias, TorchLatentFlow, first, grid_of, last, sampled
+from torch_norms import randomise_norms
+from torch_weights import copied, relative_error
+
+from magicvideo_jax.core.tree import flatten, split_by_path
+from magicvideo_jax.models.bind import bind
+from magicvideo_jax.models.lfdm.batch_norm import is_statistic
+from magicvideo_jax.models.lfdm.hourglass import HourglassConfig
+from magicvideo_jax.models.lfdm.latent_flow import LatentFlow, LatentFlowConfig
+from magicvideo_jax.models.vgg19 import VGG19, VGG19_LAYERS
+from magicvideo_jax.training.batch_statistics import moved_towards
+from magicvideo_jax.training.colour_jitter import ColourJitterConfig, jittered
+from magicvideo_jax.training.equivariance import RandomWarp, draw_warp
+from magicvideo_jax.training.latent_flow_objective import (
+    LatentFlowLossConfig,
+    LatentFlowNetworks,
+    draw_pairs,
+    latent_flow_loss,
+)
+from magicvideo_jax.training.optimizer import OptimConfig, make_optimizer
+from magicvideo_jax.weights.tables.lfdm_keys import LATENT_FLOW_TABLE
+
+SMALL = LatentFlowConfig(
+    regions=2,
+    region_net=HourglassConfig(2, 8, 2),
+    background_net=HourglassConfig(2, 8, 2),
+    flow_net=HourglassConfig(2, 8, 2),
+    width=2,
+    max_width=8,
+    residuals=1,
+)
+KERNEL = np.random.default_rng(5).normal(size=(3, 3, 3, 4)) / 3
+LOSS = LatentFlowLossConfig()
+
+
+def features(_, x):
+    """A stand-in for VGG-19: two maps."""
+    y = jax.lax.conv_general_dilated(
+        x, jnp.asarray(KERNEL, x.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    y = jax.nn.relu(y)
+    return [y, y[:, ::2, ::2]]
+
+
+def torch_features(x: torch.Tensor) -> list[torch.Tensor]:
+    kernel = torch.from_numpy(KERNEL.transpose(3, 2, 0, 1).copy()).to(x)
+    y = F.relu(F.conv2d(x, kernel, padding=1))
+    return [y, y[:, :, ::2, ::2]]
+
+
+def torch_warp(warp: RandomWarp, points: torch.Tensor) -> torch.Tensor:
+    theta, bends = (torch.from_numpy(np.array(x)) for x in warp)
+    centres = grid_of(5, 5, points).reshape(-1, 2)
+    r = (points[:, :, None] - centres).abs().sum(-1)
+    moved = points @ theta[:, :, :2].transpose(1, 2) + theta[:, None, :, 2]
+    return moved + (bends[:, None] * r**2 * torch.log(r + 1e-6)).sum(-1, keepdim=True)
+
+
+def torch_loss(twin: TorchLatentFlow, source, driving, warp: RandomWarp) -> torch.Tensor:
+    """The sum of all terms, from its description."""
+    b, _, h, w = source.shape
+    s, d = twin.region_predictor(source), twin.region_predictor(driving)
+    background = twin.bg_predictor(source, driving)
+    flow, occlusion = twin.generator.pixelwise_flow_predictor(source, s, d, background)
+    prediction, _ = twin.generator(source, flow, occlusion)
+    grid = grid_of(h, w, source).reshape(1, -1, 2).expand(b, -1, 2)
+    moved = sampled(driving, torch_warp(warp, grid).reshape(b, h, w, 2), "reflection")
+    t = twin.region_predictor(moved)
+    loss = 0
+    for scale in (1, 0.5, 0.25, 0.125):
+        small = [prediction, driving]
+        if scale < 1:
+            small = [AntiAlias(3, scale).to(source)(x) for x in small]
+        for x, y in zip(*map(torch_features, small), strict=True):
+            loss = loss + 10 * (x - y.detach()).abs().mean()
+    shift = t["shift"]
+    warped = torch_warp(warp, shift)
+    loss = loss + 10 * (d["shift"] - warped).abs().mean()
+    rows = [
+        torch.autograd.grad(warped[..., i].sum(), shift, create_graph=True)[0] for i in range(2)
+    ]
+    value = torch.inverse(d["affine"]) @ (torch.stack(rows, -2) @ t["affine"])
+    value = value * torch.sign(value[..., :1, :1])
+    return loss + 10 * (torch.eye(2).to(source) - value).abs().mean()
+
+
+def problem(dtype: str):
+    """Our networks and the twin with the same weights, two pairs and a warp, in a type of numbers."""
+    twin = randomise_norms(TorchLatentFlow(SMALL)).requires_grad_(True)
+    twin = twin.to(getattr(torch, dtype)).train()
+    with torch.no_grad():
+        twin.region_predictor.regions.weight *= 0.1
+    for net in (twin.region_predictor, twin.generator.pixelwise_flow_predictor):
+        net.down = AntiAlias(3, 0.25).to(getattr(torch, dtype))
+    network = bind(lambda keys: LatentFlow(SMALL, keys=keys, dtype=dtype))
+    state = {k: x.detach() for k, x in twin.state_dict().items()}
+    params = copied(LATENT_FLOW_TABLE, network.shapes, kept(state))
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    draw = np.random.default_rng(0).uniform(0, 1, (4, 9, 9, 3))
+    pictures = jnp.clip(jax.image.resize(draw, (4, 32, 32, 3), "cubic"), 0, 1).astype(dtype)
+    warp = draw_warp(jax.random.key(0), 2, affine=0.05, bends=0.005)
+    warp = jax.tree.map(lambda x: x.astype(dtype), warp)
+    train = network.method(LatentFlow.train_on)
+    networks = LatentFlowNetworks(
+        lambda params, *pictures: train(params["flow"], *pictures), features, "flow"
+    )
+    loss = partial(
+        latent_flow_loss,
+        networks,
+        source=pictures[:2],
+        driving=pictures[2:],
+        warp=warp,
+        config=LOSS,
+    )
+    theirs = torch_loss(twin, first(pictures[:2]), first(pictures[2:]), warp)
+    return network, {"flow": params}, loss, twin, theirs
+
+
+def kept(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: x for k, x in state.items() if "num_batches" not in k and "down.weight" not in k}
+
+
+def test_losses_and_statistics_equal_torchs():
+    network, params, loss, twin, theirs = problem("float32")
+    ours, grads = jax.jit(jax.value_and_grad(lambda p: loss(p)[0]))(params)
+    assert float(ours) == pytest.approx(float(theirs.detach()), rel=1e-5)
+
+    optimizer = make_optimizer(OptimConfig(warmup=0), 2, with_statistics=True)
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    after, _ = split_by_path(optax.apply_updates(params, updates)["flow"], is_statistic)
+    state = {k: x.detach() for k, x in twin.state_dict().items()}
+    expected, _ = split_by_path(
+        copied(LATENT_FLOW_TABLE, network.shapes, kept(state)), is_statistic
+    )
+    for path, x in flatten(expected).items():
+        np.testing.assert_allclose(flatten(after)[path], x, rtol=1e-4, atol=1e-5, err_msg=path)
+
+
+def test_gradients_equal_torchs_in_float64():
+    with jax.enable_x64():
+        network, params, loss, twin, theirs = problem("float64")
+        ours, grads = jax.jit(jax.value_and_grad(lambda p: loss(p)[0]))(params)
+        assert float(ours) == pytest.approx(
+            float(theirs.detach()), rel=1e-7
+        )  # torch's blurs are float32
+        theirs.backward()
+        expected = {
+            k: torch.zeros_like(x) if x.grad is None else x.grad for k, x in twin.named_parameters()
+        }
+        buffers = {k: torch.zeros_like(x) for k, x in twin.named_buffers()}
+        expected = flatten(copied(LATENT_FLOW_TABLE, network.shapes, kept(expected | buffers)))
+        _, grads = split_by_path(grads["flow"], is_statistic)
+        largest = max(float(np.abs(x).max()) for x in expected.values())
+        errors = {}
+        for path, x in flatten(grads).items():
+            scale = max(float(np.abs(expected[path]).max()), 1e-6 * largest)
+            errors[path] = float(np.abs(np.asarray(x - expected[path])).max()) / scale
+        worst = max(errors, key=lambda path: errors[path])
+        print(f"{len(errors)} gradients, worst {worst}: {errors[worst]:.1e}")
+        assert errors[worst] < 1e-5
+
+
+def test_moving_statistics_costs_nothing():
+    params, moved = {"mean": jnp.arange(3.0), "kernel": jnp.ones(2)}, {"mean": jnp.full(3, 0.7)}
+    value, grads = jax.value_and_grad(moved_towards)(params, moved)
+    assert value == 0
+    np.testing.assert_allclose(params["mean"] - grads["mean"], moved["mean"], rtol=1e-6)
+    np.testing.assert_array_equal(grads["kernel"], 0)
+
+
+def test_features_equal_those_of_torchs_layers():
+    network = bind(lambda keys: VGG19(keys=keys))
+    draw = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: jnp.asarray(
+            draw.normal(size=x.shape) / np.prod(x.shape[:-1]) ** 0.5, jnp.float32
+        ),
+        network.shapes,
+    )
+    x = draw.uniform(0, 1, (1, 32, 32, 3)).astype(np.float32)
+    y = (first(x) - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )[:, None, None]
+    theirs = []
+    for place in VGG19_LAYERS:
+        if place in (5, 10, 19, 28):
+            y = F.max_pool2d(y, 2)
+        layer = params["features"][f"conv{place}"]
+        kernel = torch.from_numpy(np.asarray(layer["kernel"]).transpose(3, 2, 0, 1).copy())
+        y = F.relu(F.conv2d(y, kernel, torch.from_numpy(np.array(layer["bias"])), padding=1))
+        if place in (0, 5, 10, 19, 28):
+            theirs.append(last(y))
+    ours = jax.jit(network.apply)(params, x)
+    assert [one.shape[-1] for one in ours] == [64, 128, 256, 512, 512]
+    assert max(map(relative_error, ours, theirs)) < 1e-5
+
+
+def test_pairs_are_two_frames_of_one_clip_the_earlier_first():
+    pixels = np.zeros((3, 5, 16, 16, 3), np.uint8)
+    pixels += (50 * np.arange(3)[:, None] + np.arange(5)[None]).astype(np.uint8)[
+        ..., None, None, None
+    ]
+    config = LatentFlowLossConfig(pairs=4, flips=False)
+    pairs = np.asarray(draw_pairs(jax.random.key(0), jnp.asarray(pixels), config)) * 255
+    clip, moment = np.divmod(np.round(pairs[:, :, 0, 0, 0]), 50)
+    assert (clip[:, 0] == clip[:, 1]).all()
+    assert (moment[:, 0] <= moment[:, 1]).all()
+    assert len({*map(tuple, moment)}) > 4
+    reversed_too = draw_pairs(jax.random.key(0), jnp.asarray(pixels), LatentFlowLossConfig(pairs=4))
+    moment = np.round(np.asarray(reversed_too)[:, :, 0, 0, 0] * 255) % 50
+    assert (moment[:, 0] > moment[:, 1]).any()
+
+
+def test_jitter_changes_all_frames_of_a_clip_alike_and_zeros_change_nothing():
+    clips = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (2, 1, 8, 8, 3)), jnp.float32)
+    clips = jnp.repeat(clips, 3, axis=1)
+    none = ColourJitterConfig()
+    np.testing.assert_array_equal(jittered(jax.random.key(0), clips, none), clips)
+    config = ColourJitterConfig(0.1, 0.1, 0.1, 0.1, shuffles=True)
+    changed = np.asarray(jittered(jax.random.key(0), clips, config))
+    np.testing.assert_allclose(changed, changed[:, :1].repeat(3, 1), atol=1e-6)
+    assert np.abs(changed - clips).max() > 0.02
+    assert changed.min() >= 0
+    assert changed.max() <= 1
