@@ -131,7 +131,7 @@ def lfdm_ddim(settings: NoiseScheduleConfig, steps: int, *, eta: float = 1.0) ->
         )
     abar = schedule_of(settings).alphas_cumprod
     before = np.append(1.0, abar[:-1])
-    times = np.linspace(0, count, steps + 2)[:-1].astype(np.int64)[::-1]
+    times = _torch_linspace(count, steps + 2)[:-1].astype(np.int64)[::-1]
     here, levels = times[:-1], before[times]
     table = _first_order(settings, here, levels[:-1], abar_next=levels[1:], eta=eta)
     alpha, sigma = np.sqrt(abar[here]), np.sqrt(1 - abar[here])
@@ -140,6 +140,13 @@ def lfdm_ddim(settings: NoiseScheduleConfig, steps: int, *, eta: float = 1.0) ->
     columns = {"alpha": alpha, "sigma": sigma, "a": a, "b": b}
     rows = table.steps._replace(**{name: x.astype(np.float32) for name, x in columns.items()})
     return replace(table, steps=rows, keeps_eps=True)
+
+
+def _torch_linspace(end: int, number: int) -> Float32[np.ndarray, "n"]:
+    """Numbers from 0 to `end` as PyTorch has them: rounded down, others differ for every seventh `number`."""
+    i = np.arange(number, dtype=np.float32)
+    step = np.float32(end) / np.float32(number - 1)
+    return np.where(i < number // 2, step * i, np.float32(end) - step * i[::-1])
 
 
 def euler(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
