@@ -81,48 +81,54 @@ class Generator:
         self._experiment, self._frames = experiment, frames
         self._tokenize = tokenize
         self._batch_size = experiment.evaluate.batch_size if batch_size is None else batch_size
-        self._shape = networks.latent_shape(frames, *_checked_size(experiment, size))
-
-        def run(
-            decodes: bool,
-            params: Params,
-            ids: jax.Array,
-            null_ids: jax.Array,
-            fps: jax.Array,
-            keys: jax.Array,
-            clips: Any,
-            sampler: SamplerInputs,
-        ) -> jax.Array:
-            text = networks.encode_text(params, ids)
-            null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
-            start = SampleStart()
-            if starts is not None and clips is not None:
-                start = starts(params, clips, keys)
-            if start.text is not None:
-                text = jnp.broadcast_to(start.text[:, None], text.shape)
-            z = sample_keyframes(
-                params,
-                Condition(text, fps, start.given, start.noise_level),
-                null,
-                keys,
-                z0=start.z0,
-                denoise=partial(networks.denoise, as_images=as_images),
-                reusing=partial(networks.denoise_reusing, as_images=as_images),
-                sampler=sampler,
-                shape=self._shape,
-                embeds_guidance=experiment.model.unet.embeds_guidance,
-                goes_on=None if watch is None else watch.goes_on,
-            )
-            z = start.completed(z)
-            if not decodes:
-                return z
-            return decode_clips(z, networks.decoder(params), experiment.decode)
-
-        self._run = run
+        self._networks, self._as_images, self._starts = networks, as_images, starts
+        self._shape = self._latent_shape(_checked_size(experiment, size))
         self._watch = watch
         self._programs: dict[tuple[Mesh | None, bool], Any] = {}
         self._guided: set[Any] = set()
         """Meshes and structures of samplers for which the program with guidance is compiled."""
+
+    def _latent_shape(self, size: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """(t h w c) of the latents of a clip of so many pixels."""
+        return self._networks.latent_shape(self._frames, *size)
+
+    def _run(
+        self,
+        decodes: bool,
+        params: Params,
+        ids: jax.Array,
+        null_ids: jax.Array,
+        fps: jax.Array,
+        keys: jax.Array,
+        clips: Any,
+        sampler: SamplerInputs,
+    ) -> jax.Array:
+        """Clips, or their latents, of a batch."""
+        networks, experiment, as_images = self._networks, self._experiment, self._as_images
+        text = networks.encode_text(params, ids)
+        null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
+        start = SampleStart()
+        if self._starts is not None and clips is not None:
+            start = self._starts(params, clips, keys)
+        if start.text is not None:
+            text = jnp.broadcast_to(start.text[:, None], text.shape)
+        z = sample_keyframes(
+            params,
+            Condition(text, fps, start.given, start.noise_level),
+            null,
+            keys,
+            z0=start.z0,
+            denoise=partial(networks.denoise, as_images=as_images),
+            reusing=partial(networks.denoise_reusing, as_images=as_images),
+            sampler=sampler,
+            shape=self._shape,
+            embeds_guidance=experiment.model.unet.embeds_guidance,
+            goes_on=None if self._watch is None else self._watch.goes_on,
+        )
+        z = start.completed(z)
+        if not decodes:
+            return z
+        return decode_clips(z, networks.decoder(params), experiment.decode)
 
     def clips_at_once(self, mesh: Mesh | AbstractMesh | None) -> int:
         """The batch size, rounded up to what the devices of a mesh (None: one device) share evenly."""

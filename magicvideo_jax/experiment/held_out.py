@@ -118,7 +118,11 @@ class HeldOut:
         if self.frames == 1:
             return held_out_image_scenes(seed, number)
         scenes = held_out_scenes(seed, number, data.motions)
-        return [replace(scene, fps=scene.fps * data.frame_rate_ratio) for scene in scenes]
+        if data.motion_captions:
+            scenes = [replace(scene, caption=scene.truth.motion.value) for scene in scenes]
+        return [
+            replace(scene, fps=(data.fps or scene.fps) * data.frame_rate_ratio) for scene in scenes
+        ]
 
 
 def open_held_out(experiment: Experiment, frames: int) -> HeldOut | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from magicvideo_jax.core.class_names import ClassNames
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import (
     EditedClips,
@@ -20,7 +21,7 @@ from magicvideo_jax.core.types import (
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
-from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.networks import FLOW, PIPELINE, Networks
 from magicvideo_jax.experiment.opening.initial_weights import (
     InitialWeights,
     check_halves,
@@ -58,7 +59,7 @@ class Pipeline:
         experiment: Experiment,
         networks: Networks,
         load_params: Callable[[], Params],
-        tokenizer: CaptionTokenizer,
+        tokenizer: CaptionTokenizer | ClassNames,
     ):
         """`load_params` puts the parameters on their devices: now, and after each `release`."""
         self.experiment = experiment
@@ -212,26 +213,26 @@ class Pipeline:
         for rate in request.fps:
             if not 0 < rate <= 60:
                 raise UserError(f"--fps={rate}: give more than 0 and at most 60 frames per second")
-        temporal = self.experiment.model.unet.temporal
+        temporal, stage = self.experiment.model.unet.temporal, stage_of(self.experiment)
         knows_frames = isinstance(request.clips, KnownFrames | KnownLatents)
-        if knows_frames and not (temporal and temporal.known_frames):
+        if stage.animates_pictures and not knows_frames:
+            raise UserError("--image: this model animates a picture: give one")
+        can_know = stage.animates_pictures or (temporal and temporal.known_frames)
+        if knows_frames and not can_know:
             raise UserError(
                 "--image, --video: this model cannot be told of frames: give one that was trained with "
                 "config.model.unet.temporal.known_frames=True, or edit the video (--strength=0.6)"
             )
-        stage = stage_of(self.experiment)
         frames = stage.frames(self.experiment) if frames is None else frames
         key = (frames, batch_size, sample.size)
         if key not in self._generators:
-            self._generators[key] = Generator(
+            self._generators[key] = stage.clip_generator(
                 self.experiment,
                 self._networks,
                 self._tokenizer,
                 frames=frames,
                 size=sample.size,
-                as_images=stage.trains_single_images,
                 batch_size=batch_size,
-                starts=self._networks.start,
                 watch=self._watch,
             )
         return self._generators[key]
@@ -284,9 +285,14 @@ def load(
 
 def _load(path: str, initial: InitialWeights) -> Pipeline:
     experiment = initial.experiment or usual_experiment(path, initial)
-    if not stage_of(experiment).reads_captions:
-        raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
-    tokenizer = checked_tokenizer(initial, experiment, path)
+    stage = stage_of(experiment)
+    tokenizer = stage.class_names(experiment)
+    if stage.reads_captions:
+        tokenizer = checked_tokenizer(initial, experiment, path)
+    if tokenizer is None:
+        raise UserError(
+            f"{path}: this run trained an auto-encoder, which draws nothing from a prompt"
+        )
     networks = Networks(experiment.model)
     return Pipeline(experiment, networks, partial(loaded_params, initial, networks), tokenizer)
 
@@ -305,7 +311,7 @@ def checked_tokenizer(
 
 def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
     """Parameters of the networks that the weights hold, over all devices there are."""
-    held = [one for one in (*PIPELINE, Component.IMAGE) if one in initial.parts]
+    held = [one for one in (*PIPELINE, Component.IMAGE, *FLOW) if one in initial.parts]
     return {component.value: _loaded(initial, networks, component) for component in held}
 
 

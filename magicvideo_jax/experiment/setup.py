@@ -6,6 +6,7 @@ from functools import partial
 import jax
 from jax.sharding import Mesh
 
+from magicvideo_jax.core.class_names import ClassNames
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.types import Params
@@ -37,7 +38,7 @@ class RunSetup:
     abstract: AbstractRun
     """The experiment with the network sizes of its weights, the mesh, and the step, not compiled yet."""
     networks: Networks
-    tokenizer: CaptionTokenizer | None
+    tokenizer: CaptionTokenizer | ClassNames | None
     loader: Loader
     state: TrainState
     from_weights: int
@@ -72,8 +73,9 @@ def set_up_or_resume(
         experiment = _with_tokenizer(experiment, initial, folder)
         initial = initial.without(experiment.model.reinitialize)
     check_fitted(experiment)
-    tokenizer = None
-    if stage_of(experiment).reads_captions:
+    stage = stage_of(experiment)
+    tokenizer = stage.class_names(experiment)
+    if stage.reads_captions:
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
     networks = Networks(experiment.model)
     run = abstract_run(experiment, networks, mesh, tokenizer)
@@ -88,7 +90,8 @@ def set_up_or_resume(
     else:
         state, from_weights = _initial_state(run, networks, initial)
         checkpoints.save_frozen(state.frozen)
-    inputs = StreamInputs(experiment, networks, tokenizer, state.frozen)
+    precompute = stage.precompute(networks)
+    inputs = StreamInputs(experiment, networks, tokenizer, state.frozen, precompute)
     loader = Loader(
         training_stream(inputs, frames),
         batch_size=train.batch_size,

@@ -73,6 +73,7 @@ def abstract_run(
         experiment.optim,
         train.steps,
         with_discriminator=Component.DISCRIMINATOR in components,
+        with_statistics=Component.LATENT_FLOW in experiment.model.trained,
     )
     tokenize = tokenize or arbitrary_ids(experiment.model.text.tokens)
     objective = stage.objective(experiment, networks, tokenize)
@@ -157,7 +158,8 @@ def bytes_by_part(run: AbstractRun) -> dict[str, int]:
 
 def _example(field: str, frames: int, experiment: Experiment, networks: Networks) -> dict[str, Any]:
     """An example of a field's first data set."""
-    data, text = experiment.data, experiment.model.text
+    data, text, stage = experiment.data, experiment.model.text, stage_of(experiment)
+    precompute = stage.precompute(networks)
     source = getattr(data, field)[0]
     is_drawn = source.path == DRAWN
     is_here = not is_drawn and Path(source.path).expanduser().is_dir()
@@ -169,11 +171,18 @@ def _example(field: str, frames: int, experiment: Experiment, networks: Networks
         arrays = dict(prepare(record, np.random.default_rng(0)))
     elif is_drawn and not data.precompute_examples:
         arrays = {"pixels": np.zeros((frames, data.size, data.size, 3), np.uint8)}
+    elif precompute is not None:
+        pixels = np.zeros((1, frames, data.size, data.size, 3), np.uint8)
+        params = networks.shapes(stage.components(experiment))
+        encoded = jax.eval_shape(precompute, params, pixels, jax.random.key(0))
+        arrays = {name: np.zeros(x.shape[1:], x.dtype) for name, x in encoded.items()}
     else:
         dtype = np.float16 if is_drawn else np.float32
         arrays = {"latents": np.zeros(networks.latent_shape(frames, data.size), dtype)}
 
-    if not stage_of(experiment).reads_captions:
+    if stage.class_names(experiment) is not None:
+        return arrays | {"ids": np.zeros(1, np.int32), "fps": np.float32(0)}
+    if not stage.reads_captions:
         return arrays
     if "text_states" in record and Component.TEXT not in experiment.model.trained:
         caption = {

@@ -7,13 +7,16 @@ F is flow and O occlusion of a frozen auto-encoder.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from magicvideo_jax.core.class_names import NO_CLASS
 from magicvideo_jax.core.keys import subkey
+from magicvideo_jax.core.pixels import to_unit
 from magicvideo_jax.core.types import FlowCondition, Params
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.training.colour_jitter import ColourJitterConfig, jittered
@@ -25,6 +28,18 @@ from magicvideo_jax.training.objectives import (
 from magicvideo_jax.training.step import Metrics, Objective, StepNumber
 
 
+@dataclass(frozen=True)
+class FlowDiffusionConfig:
+    """Classes of the clips, and how clips are varied."""
+
+    classes: tuple[str, ...] = ()
+    """Names of the classes, which captions and prompts are; empty: the motions of drawn clips."""
+    class_vectors: str = ""
+    """A .npz file with a vector of each name, such as an encoder's of its words; empty: vectors that
+    stand apart from each other."""
+    jitter: ColourJitterConfig = field(default_factory=ColourJitterConfig)
+
+
 class FlowDiffusionNetworks(NamedTuple):
     """Networks that the objective calls, as functions of all parameters."""
 
@@ -32,8 +47,8 @@ class FlowDiffusionNetworks(NamedTuple):
     """z_0 of clips in [0, 1]."""
     feature: Callable[[Params, Float[Array, "b h w 3"]], Float[Array, "b h2 w2 c"]]
     """Feature of the first frame."""
-    vectors: Callable[[Array], Float[Array, "b d"]]
-    """Vector of each class."""
+    condition: Callable[[Params, Float[Array, "b h w c"], Int[Array, "b 1"]], FlowCondition]
+    """`condition(params, feature, ids)`; ids below 0 are of no class."""
     denoising: DenoisingNetworks
 
 
@@ -50,7 +65,7 @@ def flow_diffusion_objective(
         params: Params, batch: Mapping[str, Array], key: PRNGKeyArray, step: StepNumber, /
     ) -> tuple[Array, Metrics]:
         del step
-        clips = batch["pixels"].astype(jnp.float32) / 255
+        clips = to_unit(batch["pixels"])
         if "flow" in batch:
             z0 = batch["flow"].astype(jnp.float32)
         else:
@@ -59,9 +74,8 @@ def flow_diffusion_objective(
         z0 = jax.lax.stop_gradient(z0)
         feature = jax.lax.stop_gradient(networks.feature(params, clips[:, 0]))
         kept = jax.random.uniform(subkey(key, "caption"), (len(z0),)) >= config.caption_dropout
-        condition = FlowCondition(
-            feature, networks.vectors(batch["ids"][:, 0]), kept.astype(jnp.float32)
-        )
+        ids = jnp.where(kept[:, None], batch["ids"], NO_CLASS)
+        condition = networks.condition(params, feature, ids)
         return denoising_loss(networks.denoising, params, z0, condition, key, noise, config)
 
     return objective

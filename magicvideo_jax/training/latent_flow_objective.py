@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from magicvideo_jax.core.checks import at_least
 from magicvideo_jax.core.keys import subkey
+from magicvideo_jax.core.pixels import to_unit
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.lfdm.flow_sampling import antialiased
 from magicvideo_jax.models.lfdm.latent_flow import FlowTrainingPass
@@ -143,7 +144,7 @@ def draw_pairs(
         is_reversed = jax.random.bernoulli(subkey(key, "reversed"), shape=(b, config.pairs, 1))
         moments = jnp.where(is_reversed, moments[..., ::-1], moments)
     taken = jax.vmap(lambda clip, which: clip[which])(pixels, moments.reshape(b, -1))
-    pairs = taken.reshape(number, 2, *pixels.shape[2:]).astype(jnp.float32) / 255
+    pairs = to_unit(taken.reshape(number, 2, *pixels.shape[2:]))
     if config.flips:
         is_mirrored = jax.random.bernoulli(subkey(key, "mirrored"), shape=(b, config.pairs, 1))
         is_mirrored = (is_mirrored & ~is_reversed).reshape(number, 1, 1, 1, 1)

@@ -14,7 +14,7 @@ from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig
-from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.networks import FLOW, PIPELINE, Networks
 from magicvideo_jax.experiment.opening.run_weights import experiment_of
 from magicvideo_jax.experiment.opening.weight_additions import CONFIG, open_networks, with_additions
 from magicvideo_jax.models.bind import Network
@@ -27,6 +27,12 @@ from magicvideo_jax.weights.clip_encoders import IMAGE_PROMPT, open_image_prompt
 from magicvideo_jax.weights.components import TEXT, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
+from magicvideo_jax.weights.flow_components import (
+    CLASSES,
+    PERCEPTUAL,
+    open_class_vectors,
+    open_perceptual,
+)
 from magicvideo_jax.weights.folders import INDEX, SAMPLE
 from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers
 from magicvideo_jax.weights.locate import EMBEDDED
@@ -98,6 +104,10 @@ class InitialWeights:
             model = replace(model, low_resolution_noise=self.weights.low_resolution)
         if Component.IMAGE in self.parts:
             model = replace(model, image_prompt=self.parts[Component.IMAGE].config)
+        for component in FLOW:
+            if component in self.parts:
+                config = self.parts[component].config
+                model = replace(model, **{component.value: config})
         return model if noise is None else replace(model, noise=noise)
 
     def without(self, components: Sequence[Component]) -> "InitialWeights":
@@ -169,6 +179,7 @@ def initial_of(experiment: Experiment, task: UNetTask = UNetTask.GENERATE) -> In
         loras=experiment.lora,
     )
     weights = _with_image_encoder(weights, experiment)
+    weights = _with_flow_files(weights, experiment)
     initial = initial_from(weights, experiment.motion_norm)
     name = f"{argument}={experiment.init_from}"
     if Component.UNET in initial.parts:
@@ -231,6 +242,21 @@ def _with_image_encoder(weights: Weights, experiment: Experiment) -> Weights:
             experiment.image_encoder_from,
             text_width=text.width,
             argument="config.image_encoder_from",
+        )
+    return replace(weights, parts=parts)
+
+
+def _with_flow_files(weights: Weights, experiment: Experiment) -> Weights:
+    """Weights with the VGG-19 of the losses of latent flow, and the vectors of classes, from their files."""
+    parts, vgg = dict(weights.parts), experiment.latent_flow.vgg
+    vectors, unet = experiment.flow_diffusion.class_vectors, experiment.model.flow_unet
+    if vgg:
+        parts[PERCEPTUAL.folder] = open_perceptual(vgg, argument="config.latent_flow.vgg")
+    if vectors and unet is not None:
+        argument = "config.flow_diffusion.class_vectors"
+        names = experiment.class_names
+        parts[CLASSES.folder] = open_class_vectors(
+            vectors, names, unet.condition, argument=argument
         )
     return replace(weights, parts=parts)
 

@@ -11,8 +11,16 @@ from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.weights.clip_encoders import IMAGE_PROMPT
-from magicvideo_jax.weights.components import TEXT, UNET, VAE, ComponentWeights, Weights
+from magicvideo_jax.weights.components import (
+    TEXT,
+    UNET,
+    VAE,
+    ComponentWeights,
+    Weights,
+    component_weights,
+)
 from magicvideo_jax.weights.fitting import UNetTask, task_of
+from magicvideo_jax.weights.flow_components import FLOW_PARTS, LATENT_FLOW, PERCEPTUAL
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.open import open_weights
@@ -57,7 +65,19 @@ class RunFolderFormat:
         folder = RunFolder(path)
         experiment = folder.experiment()
         model, size = experiment.model, experiment.data.size
-        params = {VAE.folder: {}} | trained_params(folder, Networks(model), experiment)
+        params = trained_params(folder, Networks(model), experiment)
+        if LATENT_FLOW.folder in params:
+            kinds = [
+                kind for kind in FLOW_PARTS if kind.folder in params and kind is not PERCEPTUAL
+            ]
+            parts = {
+                kind.folder: component_weights(
+                    kind, getattr(model, kind.folder), params[kind.folder]
+                )
+                for kind in kinds
+            }
+            return RunWeights(parts, noise=model.noise, is_ours=True, experiment=experiment)
+        params = {VAE.folder: {}} | params
         vae = TAESD if model.vae.kind is VAEKind.TAESD else VAE
 
         def part(kind: Any, config: Any, **fields: int) -> ComponentWeights[Any]:

@@ -167,8 +167,8 @@ class FlowLevel(nnx.Module):
                 for i in (inputs, outputs)
             ]
         )
-        self.spatial = LinearPixelAttention(outputs, **heads, keys=keys)
-        self.temporal = FlowFrameAttention(outputs, **heads, keys=keys)
+        self.pixel_attn = LinearPixelAttention(outputs, **heads, keys=keys)
+        self.frame_attn = FlowFrameAttention(outputs, **heads, keys=keys)
 
     def __call__(
         self,
@@ -178,7 +178,7 @@ class FlowLevel(nnx.Module):
     ) -> Float[Array, "b t h w o"]:
         for block in self.resnets:
             x = block(x, embedding)
-        return self.temporal(self.spatial(x), bias)
+        return self.frame_attn(self.pixel_attn(x), bias)
 
 
 class FlowHead(nnx.Module):

@@ -201,12 +201,22 @@ class FlowGenerator(nnx.Module):
         return maps
 
     def __call__(self, source: Float[Array, "b h w 3"], field: FlowField) -> DecodedFrame:
+        return self.warp(source, self.encode(source), field)
+
+    def warp(
+        self,
+        source: Float[Array, "b h w 3"],
+        maps: list[Float[Array, "b _h _w _c"]],
+        field: FlowField,
+    ) -> DecodedFrame:
+        """Frames of pictures whose maps are known."""
+
         def warped(image: Float[Array, "b h w c"]) -> tuple[Array, Array]:
             """The image at the flow's positions, and its share of the result."""
             flow, share = (resize_map(one, *image.shape[1:3]) for one in field)
             return sample_at(image, flow), share.astype(image.dtype)
 
-        *skips, feature = self.encode(source)
+        *skips, feature = maps
         moved, share = warped(feature)
         y = moved * share
         for block in self.bottleneck:
@@ -260,6 +270,32 @@ class LatentFlow(nnx.Module):
         """Frames from pictures and flow."""
         return self.generator(source, field)
 
+    def clip_flow(
+        self, clips: Float[Array, "b t h w 3"]
+    ) -> tuple[Float[Array, "b t h2 w2 2"], Float[Array, "b t h2 w2 1"]]:
+        """Flow and occlusion of all frames of clips from the first."""
+        b, t = clips.shape[:2]
+        frames = clips.reshape(b * t, *clips.shape[2:])
+        regions = self.region_predictor(frames)
+        first = Regions(*(_repeated(x.reshape(b, t, *x.shape[1:])[:, 0], t) for x in regions))
+        field = self.flow_between(_repeated(clips[:, 0], t), frames, first, regions)
+        flow, occlusion = (x.reshape(b, t, *x.shape[1:]) for x in field)
+        return flow, occlusion
+
+    def decode_clip(
+        self,
+        source: Float[Array, "b h w 3"],
+        flow: Float[Array, "b t h2 w2 2"],
+        occlusion: Float[Array, "b t h2 w2 1"],
+    ) -> tuple[Float[Array, "b t h w 3"], Float[Array, "b t h w 3"]]:
+        """Clips from pictures, which are encoded once, and the warped pictures alone."""
+        b, t = flow.shape[:2]
+        maps = [_repeated(x, t) for x in self.generator.encode(source)]
+        folded = FlowField(*(x.reshape(b * t, *x.shape[2:]) for x in (flow, occlusion)))
+        made = self.generator.warp(_repeated(source, t), maps, folded)
+        prediction, deformed = (x.reshape(b, t, *x.shape[1:]) for x in made)
+        return prediction, deformed
+
     def __call__(
         self, source: Float[Array, "b h w 3"], driving: Float[Array, "b h w 3"]
     ) -> DecodedFrame:
@@ -278,3 +314,8 @@ class LatentFlow(nnx.Module):
         frame = self.decode(source, self.flow_between(source, driving, *regions))
         of_warped = self.region_predictor(warped)
         return FlowTrainingPass(frame, regions[1], of_warped, moved_statistics(self))
+
+
+def _repeated(x: Float[Array, "b *rest"], t: int) -> Float[Array, "n *rest"]:
+    """Each example `t` times, one after the other."""
+    return jnp.repeat(x, t, axis=0)

@@ -37,7 +37,7 @@ LATENT_FLOW_EXTRAS = (
 _ROOT = "denoise_fn"
 _PLACES = (
     (r"(init_temporal_attn|mid_(?:spatial|temporal)_attn)", r"\1"),
-    (r"(downs|ups)\.(\d+)\.temporal", r"\1.\2.3"),
+    (r"(downs|ups)\.(\d+)\.frame_attn", r"\1.\2.3"),
 )
 """Attentions that files wrap thrice, and their places."""
 _RESNETS = (
@@ -60,9 +60,11 @@ _PARTS = (
         for x, y in _PLACES
         for layer in ("to_qkv", "to_out")
     ),
-    TableRow(r"(downs|ups)\.(\d+)\.spatial\.norm", rf"{_ROOT}.\1.\2.2.fn.norm", NamingStyle.GAMMA),
     TableRow(
-        r"(downs|ups)\.(\d+)\.spatial\.(to_qkv|to_out)",
+        r"(downs|ups)\.(\d+)\.pixel_attn\.norm", rf"{_ROOT}.\1.\2.2.fn.norm", NamingStyle.GAMMA
+    ),
+    TableRow(
+        r"(downs|ups)\.(\d+)\.pixel_attn\.(to_qkv|to_out)",
         rf"{_ROOT}.\1.\2.2.fn.fn.\3",
         NamingStyle.POINTWISE,
     ),

@@ -1,0 +1,56 @@
+"""Pictures to clips with the networks of latent flow diffusion: what `sample`, previews and metrics
+share."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from magicvideo_jax.core.pixels import from_unit, to_unit
+from magicvideo_jax.core.types import KnownFrames, Params
+from magicvideo_jax.experiment.animation.flow_networks import FlowNetworks
+from magicvideo_jax.experiment.generator import Generator
+from magicvideo_jax.models.lfdm.flow_unet import FLOW_CHANNELS
+from magicvideo_jax.sampling.flow_clips import sample_flow
+from magicvideo_jax.sampling.keyframes import SamplerInputs
+
+
+class PictureAnimator(Generator):
+    """A `Generator` whose requests have `KnownFrames`, of which it reads the first frame, and prompts that
+    are names of classes. A negative prompt is one, too, or empty: no class."""
+
+    def _latent_shape(self, size: tuple[int, ...]) -> tuple[int, int, int, int]:
+        config = self._experiment.model.latent_flow
+        assert config is not None
+        height, width = (side // config.flow_factor for side in size)
+        return self._frames, height, width, FLOW_CHANNELS
+
+    def _run(
+        self,
+        decodes: bool,
+        params: Params,
+        ids: jax.Array,
+        null_ids: jax.Array,
+        fps: jax.Array,
+        keys: jax.Array,
+        clips: Any,
+        sampler: SamplerInputs,
+    ) -> jax.Array:
+        del fps
+        assert isinstance(clips, KnownFrames)
+        networks = FlowNetworks(self._networks)
+        pictures = to_unit(clips.pixels[:, 0])
+        feature = networks.feature(params, pictures)
+        z = sample_flow(
+            params,
+            networks.condition(params, feature, ids),
+            networks.condition(params, feature, jnp.broadcast_to(null_ids, ids.shape)),
+            keys,
+            denoise=networks.denoise,
+            sampler=sampler,
+            shape=self._shape,
+            goes_on=None if self._watch is None else self._watch.goes_on,
+        )
+        if not decodes:
+            return z
+        return from_unit(networks.decode(params, pictures, z)[0])
