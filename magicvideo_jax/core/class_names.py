@@ -14,7 +14,9 @@ NO_CLASS = -1
 class ClassNames:
     """Captions to ids: the place of a name in `names`, whatever its case; `NO_CLASS` for none."""
 
-    def __init__(self, names: Sequence[str], *, argument: str):
+    def __init__(
+        self, names: Sequence[str], *, argument: str = "config.flow_diffusion.classes: a caption"
+    ):
         """`argument` is where captions come from, for messages."""
         self.names, self._argument = tuple(names), argument
         self._ids = {_plain(name): i for i, name in enumerate(self.names)} | {"": NO_CLASS}

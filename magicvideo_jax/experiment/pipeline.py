@@ -286,10 +286,11 @@ def load(
 def _load(path: str, initial: InitialWeights) -> Pipeline:
     experiment = initial.experiment or usual_experiment(path, initial)
     stage = stage_of(experiment)
-    tokenizer = stage.class_names(experiment)
     if stage.reads_captions:
         tokenizer = checked_tokenizer(initial, experiment, path)
-    if tokenizer is None:
+    elif (classes := stage.class_names(experiment)) is not None:
+        tokenizer = ClassNames(classes.names, argument="--prompt")
+    else:
         raise UserError(
             f"{path}: this run trained an auto-encoder, which draws nothing from a prompt"
         )

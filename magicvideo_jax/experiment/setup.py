@@ -90,7 +90,7 @@ def set_up_or_resume(
     else:
         state, from_weights = _initial_state(run, networks, initial)
         checkpoints.save_frozen(state.frozen)
-    precompute = stage.precompute(networks)
+    precompute = stage.precompute(experiment, networks)
     inputs = StreamInputs(experiment, networks, tokenizer, state.frozen, precompute)
     loader = Loader(
         training_stream(inputs, frames),

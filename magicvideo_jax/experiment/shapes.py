@@ -159,7 +159,7 @@ def bytes_by_part(run: AbstractRun) -> dict[str, int]:
 def _example(field: str, frames: int, experiment: Experiment, networks: Networks) -> dict[str, Any]:
     """An example of a field's first data set."""
     data, text, stage = experiment.data, experiment.model.text, stage_of(experiment)
-    precompute = stage.precompute(networks)
+    precompute = stage.precompute(experiment, networks)
     source = getattr(data, field)[0]
     is_drawn = source.path == DRAWN
     is_here = not is_drawn and Path(source.path).expanduser().is_dir()

@@ -44,6 +44,13 @@ def picture_timeline(path: Path) -> Timeline:
     return Timeline(np.concatenate([[0.0], ends[:-1]]), float(ends[-1]))
 
 
+def picture_size(path: Path) -> FrameSize:
+    """Height and width of a picture, upright. Errors: `UserError` with the reason."""
+    frame, turn = next(_pictures(path))
+    upright = frame if turn is None else frame.transpose(turn)
+    return upright.height, upright.width
+
+
 def picture_frames(
     path: Path, which: Int[np.ndarray, "t"], sizes: Sequence[FrameSize]
 ) -> Iterator[tuple[int, RGBFrame]]:

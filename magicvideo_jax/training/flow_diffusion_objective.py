@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from magicvideo_jax.core.checks import positive
 from magicvideo_jax.core.class_names import NO_CLASS
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_unit
@@ -38,6 +39,12 @@ class FlowDiffusionConfig:
     """A .npz file with a vector of each name, such as an encoder's of its words; empty: vectors that
     stand apart from each other."""
     jitter: ColourJitterConfig = field(default_factory=ColourJitterConfig)
+    residual_scale: float | None = None
+    """Factor of the residual of flow, the flow less the pixels' own positions, which is denoised in the
+    place of flow; None: flow itself is, as in the published models."""
+
+    def __post_init__(self) -> None:
+        positive(self, "residual_scale")
 
 
 class FlowDiffusionNetworks(NamedTuple):

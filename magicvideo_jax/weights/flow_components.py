@@ -78,6 +78,7 @@ PERCEPTUAL = _spec(
     extras=(KnownExtra(r"classifier\..*"), KnownExtra(r"features\.3[024]\..*")),
 )
 FLOW_PARTS = (LATENT_FLOW, FLOW_UNET, CLASSES, PERCEPTUAL)
+FLOW_FOLDERS = {kind.folder for kind in FLOW_PARTS}
 
 
 def open_perceptual(path: str, *, argument: str) -> ComponentWeights[Any]:

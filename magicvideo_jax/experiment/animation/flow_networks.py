@@ -11,12 +11,18 @@ from magicvideo_jax.core.pixels import to_unit
 from magicvideo_jax.core.types import FlowCondition, Params
 from magicvideo_jax.experiment.config import Component
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.models.lfdm.flow_sampling import pixel_grid
 from magicvideo_jax.models.lfdm.latent_flow import LatentFlow
-from magicvideo_jax.training.flow_diffusion_objective import FlowDiffusionNetworks
+from magicvideo_jax.training.flow_diffusion_objective import (
+    FlowDiffusionConfig,
+    FlowDiffusionNetworks,
+)
 from magicvideo_jax.training.latent_flow_objective import LatentFlowNetworks
 from magicvideo_jax.training.objectives import DenoisingNetworks
 
 _FLOW = Component.LATENT_FLOW.value
+
+AS_PUBLISHED = FlowDiffusionConfig()
 
 Frames = Float[Array, "b t h w 3"]
 
@@ -24,9 +30,9 @@ Frames = Float[Array, "b t h w 3"]
 class FlowNetworks:
     """Auto-encoder of flow, U-Net and class vectors of a model."""
 
-    def __init__(self, networks: Networks):
+    def __init__(self, networks: Networks, config: FlowDiffusionConfig = AS_PUBLISHED):
         self._by_component = networks.by_component
-        self._networks = networks
+        self._networks, self._scale = networks, config.residual_scale
         latent_flow = networks.by_component[Component.LATENT_FLOW]
         self._flow = latent_flow.method(LatentFlow.clip_flow)
         self._feature = latent_flow.method(LatentFlow.feature)
@@ -36,6 +42,8 @@ class FlowNetworks:
     def flow_latents(self, params: Params, clips: Frames) -> Float[Array, "b t h2 w2 3"]:
         """Clean latents of the diffusion model: flow and occlusion of each frame, from the first."""
         flow, occlusion = self._flow(params[_FLOW], clips)
+        if self._scale is not None:
+            flow = self._scale * (flow - _identity(flow))
         return jnp.concatenate([flow, 2 * occlusion - 1], axis=-1)
 
     def feature(
@@ -48,7 +56,10 @@ class FlowNetworks:
         self, params: Params, pictures: Float[Array, "b h w 3"], z0: Float[Array, "b t h2 w2 3"]
     ) -> tuple[Frames, Frames]:
         """Clips of latents that begin with pictures, and the warped pictures alone."""
-        return self._decode(params[_FLOW], pictures, z0[..., :2], (z0[..., 2:] + 1) / 2)
+        flow, occlusion = z0[..., :2], (z0[..., 2:] + 1) / 2
+        if self._scale is not None:
+            flow = flow / self._scale + _identity(flow)
+        return self._decode(params[_FLOW], pictures, flow, occlusion)
 
     def vectors(self, params: Params, ids: Int[Array, "b"]) -> Float[Array, "b d"]:
         """Vectors of classes."""
@@ -109,3 +120,8 @@ class FlowNetworks:
                 denoise=self.denoise,
             ),
         )
+
+
+def _identity(flow: Float[Array, "b t h w 2"]) -> Float[Array, "1 1 h w 2"]:
+    """The positions of the pixels themselves."""
+    return pixel_grid(*flow.shape[2:4], flow.dtype)[None, None]

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.pixels import from_unit, to_unit
 from magicvideo_jax.core.types import KnownFrames, Params
 from magicvideo_jax.experiment.animation.flow_networks import FlowNetworks
@@ -20,8 +21,15 @@ class PictureAnimator(Generator):
     are names of classes. A negative prompt is one, too, or empty: no class."""
 
     def _latent_shape(self, size: tuple[int, ...]) -> tuple[int, int, int, int]:
-        config = self._experiment.model.latent_flow
+        config, unet = self._experiment.model.latent_flow, self._experiment.model.flow_unet
         assert config is not None
+        assert unet is not None
+        multiple = max(config.side_multiple, config.flow_factor * unet.side_multiple)
+        if any(side % multiple for side in size):
+            given = "x".join(map(str, size))
+            raise UserError(
+                f"--size={given}: give multiples of {multiple}, which its networks halve"
+            )
         height, width = (side // config.flow_factor for side in size)
         return self._frames, height, width, FLOW_CHANNELS
 
@@ -38,7 +46,7 @@ class PictureAnimator(Generator):
     ) -> jax.Array:
         del fps
         assert isinstance(clips, KnownFrames)
-        networks = FlowNetworks(self._networks)
+        networks = FlowNetworks(self._networks, self._experiment.flow_diffusion)
         pictures = to_unit(clips.pixels[:, 0])
         feature = networks.feature(params, pictures)
         z = sample_flow(

@@ -107,6 +107,10 @@ class InitialWeights:
         for component in FLOW:
             if component in self.parts:
                 config = self.parts[component].config
+                if self.experiment is None and component is Component.LATENT_FLOW:
+                    # The one thing that files do not say.
+                    padded = model.latent_flow is not None and model.latent_flow.padded_regions
+                    config = replace(config, padded_regions=padded)
                 model = replace(model, **{component.value: config})
         return model if noise is None else replace(model, noise=noise)
 

@@ -128,7 +128,7 @@ def weights_to_export(weights: Weights) -> Weights:
         parts = {name: x for name, x in weights.parts.items() if name != IMAGE_PROMPT.folder}
         note = "left out the image encoder, for which there is a place in work folders only"
         return replace(weights, parts=parts, notes=(*weights.notes, note))
-    if experiment is None or UNET.folder in weights.parts:
+    if experiment is None or UNET.folder in weights.parts or VAE.folder not in weights.parts:
         return weights
     vae, came_from = weights.parts[VAE.folder], experiment.init_from
     if vae.kind is TAESD or came_from == "scratch":

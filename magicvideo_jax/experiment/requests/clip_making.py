@@ -111,6 +111,7 @@ def sample_clips(
         settings,
         frames=min(frames, window),
         size=(height, width),
+        keeps_size=stage_of(pipe.experiment).animates_pictures,
     )
     prompts = [request.prompt] * request.num
     common = {

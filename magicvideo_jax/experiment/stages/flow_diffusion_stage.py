@@ -33,10 +33,10 @@ class FlowDiffusionStage(Stage):
     default_metrics = ("caption_accuracy", "first_frame_error", "psnr", "lpips")
 
     def class_names(self, experiment: Experiment) -> ClassNames:
-        return ClassNames(experiment.class_names, argument="--prompt")
+        return ClassNames(experiment.class_names)
 
-    def precompute(self, networks: Networks) -> Precompute:
-        return FlowNetworks(networks).precompute
+    def precompute(self, experiment: Experiment, networks: Networks) -> Precompute:
+        return FlowNetworks(networks, experiment.flow_diffusion).precompute
 
     def clip_generator(
         self,
@@ -113,7 +113,7 @@ class FlowDiffusionStage(Stage):
         self, experiment: Experiment, networks: Networks, tokenize: Tokenize | None
     ) -> Objective:
         return flow_diffusion_objective(
-            FlowNetworks(networks).diffusion_networks(),
+            FlowNetworks(networks, experiment.flow_diffusion).diffusion_networks(),
             experiment.model.noise,
             experiment.denoising,
             experiment.flow_diffusion.jitter,

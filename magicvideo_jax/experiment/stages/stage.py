@@ -66,7 +66,7 @@ class Stage:
         """Names that its captions and prompts are, of a stage that learns from classes; None for others."""
         return None
 
-    def precompute(self, networks: Networks) -> Precompute | None:
+    def precompute(self, experiment: Experiment, networks: Networks) -> Precompute | None:
         """What precomputed examples hold in place of pixels; None: latents of the VAE."""
         return None
 

@@ -1,8 +1,15 @@
 """Keys of LFDM's two checkpoints: the auto-encoder of latent flow, and the U-Net of its diffusion."""
 
+import re
+from collections.abc import Iterable
+
 from magicvideo_jax.models.lfdm.flow_unet import FlowUpsampling
 from magicvideo_jax.weights.tables.known_extras import KnownExtra
 from magicvideo_jax.weights.tables.naming import NamingStyle, Table, TableRow
+
+FLOW_ENTRIES = ("region_predictor", "bg_predictor", "generator")
+DIFFUSION_ENTRY = "diffusion"
+"""Entries of the two checkpoints that hold weights."""
 
 _LAYER = r"(conv|norm)"
 _NET = r"(region_predictor\.predictor|generator\.pixelwise_flow_predictor\.hourglass)"
@@ -95,7 +102,6 @@ FLOW_UNET_TABLES: dict[FlowUpsampling, Table] = {
 }
 """The entry `diffusion` of a checkpoint."""
 
-FREQUENCY_PLACES = (r".*_temporal_attn\.fn", r"(downs|ups)\.\d+\.3\.fn")
 FLOW_UNET_EXTRAS = (
     KnownExtra(r"denoise_fn\..*\.rotary_emb\.freqs"),
     KnownExtra(
@@ -103,3 +109,17 @@ FLOW_UNET_EXTRAS = (
     ),
 )
 """Constants of the rotary embedding, and the noise schedule."""
+
+
+def is_extra(key: str, extras: tuple[KnownExtra, ...]) -> bool:
+    """Whether a key is that of a buffer, which is no weight."""
+    return any(re.fullmatch(extra.pattern, key) for extra in extras)
+
+
+def frequency_keys_of_flow(theirs: Iterable[str]) -> list[str]:
+    """Keys of the constants of the rotary embedding, one beside each attention over frames."""
+    places = (
+        r"(denoise_fn\.(?:\w+_temporal_attn|(?:downs|ups)\.\d+\.3)\.fn\.fn\.fn)\.to_qkv\.weight"
+    )
+    found = [match for key in theirs if (match := re.fullmatch(places, key))]
+    return [f"{match[1]}.rotary_emb.freqs" for match in found]
