@@ -1,0 +1,203 @@
+"""Latent flow diffusion as two stages: runs, scores, animated pictures, and what is refused."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_lfdm import DIFFUSION, FLOW, MOTIONS, tiny_flow, tiny_flow_diffusion
+
+import magicvideo_jax as mv
+from magicvideo_jax import sample
+from magicvideo_jax.convert import main as convert
+from magicvideo_jax.core.class_names import NO_CLASS, ClassNames
+from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.evaluation.first_frame_error import first_frame_error
+from magicvideo_jax.experiment.config import DataConfig, Experiment
+from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.requests.clip_making import sample_clips
+from magicvideo_jax.experiment.requests.clip_request import ClipRequest, SourceRequest
+from magicvideo_jax.experiment.run import run
+from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
+from magicvideo_jax.experiment.scoring import evaluate_weights
+from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
+from magicvideo_jax.models.lfdm.batch_norm import is_statistic
+from magicvideo_jax.training.flow_diffusion_objective import FlowDiffusionConfig
+from magicvideo_jax.training.latent_flow_objective import LatentFlowLossConfig
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("flow")
+    run(tiny_flow(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def diffusion(flow, tmp_path_factory) -> Path:
+    """A run whose flow is made before its first step."""
+    workdir = tmp_path_factory.mktemp("diffusion")
+    experiment = tiny_flow_diffusion(
+        str(flow), flow_diffusion=FlowDiffusionConfig(residual_scale=4.0)
+    )
+    data = replace(experiment.data, precompute_examples=4)
+    run(replace(experiment, data=data), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "picture.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def params_of(workdir: Path) -> dict:
+    folder = RunFolder(workdir)
+    experiment = folder.experiment()
+    return flatten(trained_params(folder, Networks(experiment.model), experiment))
+
+
+def test_the_auto_encoders_statistics_move_and_its_reconstructions_are_measured(flow):
+    params = params_of(flow)
+    statistics = [path for path in params if is_statistic(path)]
+    assert len(statistics) == 2 * len([path for path in params if path.endswith("norm.mean")]) + 4
+    assert all(np.any(params[path] != (path.endswith("variance"))) for path in statistics)
+    scores = json.loads((flow / "metrics.json").read_text())
+    assert scores.keys() == {"prediction", "deformed"}
+    assert {"clip_l1", "psnr", "motion", "colour"} <= scores["prediction"].keys()
+    assert (flow / "previews" / "step_000002.png").is_file()
+
+
+def test_the_diffusion_trains_its_u_net_alone_and_is_scored_from_first_frames(flow, diffusion):
+    before, after = params_of(flow), params_of(diffusion)
+    for path, x in before.items():
+        np.testing.assert_array_equal(after[path], x)
+    np.testing.assert_allclose(after["class_vectors.embedding"], 2 * np.eye(3, 4))
+    scores = json.loads((diffusion / "metrics.json").read_text())
+    assert scores["clips"] == 2
+    assert {"motion", "colour", "shape"} <= scores["caption_accuracy"].keys()
+    assert scores["first_frame_error"].keys() == {"l1", "l1_of_repetition"}
+    again = evaluate_weights(diffusion, metrics=("first_frame_error",))
+    assert again["first_frame_error"]["l1"] == pytest.approx(
+        scores["first_frame_error"]["l1"], rel=1e-3
+    )
+
+
+def test_a_picture_is_animated_by_a_word(diffusion, picture, tmp_path, monkeypatch):
+    out = tmp_path / "frames"
+    arguments = [f"--workdir={diffusion}", f"--image={picture}", "--prompt=Growing", f"--out={out}"]
+    monkeypatch.setattr(sys, "argv", ["sample", *arguments])
+    sample.main()
+    assert len(list(out.glob("*.png"))) == 4
+    pipe = mv.load(diffusion)
+    source = SourceRequest(image=str(picture))
+    clips = [
+        sample_clips(pipe, ClipRequest(word, seed=1), source).clips[0]
+        for word in ("left", "growing")
+    ]
+    assert clips[0].shape == (4, 32, 32, 3)
+    assert not np.array_equal(*clips)
+
+
+def test_bad_requests_take_one_line(diffusion, picture, tmp_path):
+    small = tmp_path / "small.png"
+    Image.new("RGB", (40, 30)).save(small)
+    pipe = mv.load(diffusion)
+    other, fits = (SourceRequest(image=str(path)) for path in (small, picture))
+    for request, source, words in (
+        (ClipRequest("left"), other, r"--image=.*small\.png: has 40 x 30 pixels, .* 32 x 32: resize"),
+        (ClipRequest("waving"), fits, r"--prompt=waving: no class of .*: give one of left, right, growing"),
+        (ClipRequest("left"), SourceRequest(), r"--image: this model animates a picture: give one"),
+        (ClipRequest("left", size=(30, 40)), other, r"--size=30x40: give multiples of 8"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words) as error:
+            sample_clips(pipe, request, source)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="trained an auto-encoder"):
+        mv.load(Path(RunFolder(diffusion).experiment().init_from))
+
+
+def test_both_runs_become_lfdms_files(flow, diffusion, tmp_path, monkeypatch):
+    for source, form, entry in (
+        (flow, "lfdm_flow", "generator"),
+        (diffusion, "lfdm_flow", "bg_predictor"),
+        (diffusion, "lfdm_diffusion", "diffusion"),
+    ):
+        target = tmp_path / f"{source.name}_{form}.pth"
+        monkeypatch.setattr(sys, "argv", ["convert", str(source), str(target), f"--to={form}"])
+        convert()
+        assert entry in torch.load(target, weights_only=True)
+    files = [tmp_path / f"{source.name}_lfdm_flow.pth" for source in (flow, diffusion)]
+    one, other = (torch.load(file, weights_only=True)["generator"] for file in files)
+    assert all(torch.equal(x, other[key]) for key, x in one.items())
+
+
+def test_a_run_begins_with_lfdms_files(flow, diffusion, tmp_path, monkeypatch):
+    """Padding is the config's, which files do not say."""
+    for source, form in ((flow, "lfdm_flow"), (diffusion, "lfdm_diffusion")):
+        target = tmp_path / f"{form}.pth"
+        monkeypatch.setattr(sys, "argv", ["convert", str(source), str(target), f"--to={form}"])
+        convert()
+    experiment = tiny_flow_diffusion(
+        str(tmp_path / "lfdm_flow.pth"), unet_from=str(tmp_path / "lfdm_diffusion.pth")
+    )
+    experiment = replace(
+        experiment,
+        optim=replace(experiment.optim, lr=1e-30),
+        train=replace(experiment.train, steps=1, preview_every=0),
+    )
+    model = replace(experiment.model, flow_unet=replace(DIFFUSION.flow_unet, groups=8))
+    run(replace(experiment, model=model), tmp_path / "run")
+    here, there = params_of(tmp_path / "run"), params_of(diffusion)
+    for path, x in there.items():
+        np.testing.assert_array_equal(here[path], x, err_msg=path)
+    assert RunFolder(tmp_path / "run").experiment().model.latent_flow.padded_regions
+
+
+def test_what_does_not_fit_together_is_named():
+    base, second = tiny_flow(), tiny_flow_diffusion("scratch")
+    unet, vectors = DIFFUSION.flow_unet, DIFFUSION.class_vectors
+
+    def sized(**parts) -> Experiment:
+        return replace(second, model=replace(DIFFUSION, **parts))
+
+    for experiment, words in (
+        (replace(base, model=replace(FLOW, latent_flow=None)), r"config\.model\.latent_flow: "),
+        (replace(base, latent_flow=LatentFlowLossConfig()), r"config\.latent_flow\.vgg: nothing compares"),
+        (replace(base, data=replace(base.data, size=20)), r"config\.data\.size=20: give a multiple of 8"),
+        (replace(base, data=replace(base.data, frames=1)), r"config\.data\.frames=1: "),
+        (replace(base, model=DIFFUSION), r"config\.model\.trained: stage=latent_flow trains"),
+        (replace(second, model=replace(FLOW, trained=DIFFUSION.trained)), r"config\.model\.flow_unet: "),
+        (sized(flow_unet=replace(unet, feature=9)), r"flow_unet\.feature=9: .* 8 channels"),
+        (sized(flow_unet=replace(unet, condition=9)), r"class_vectors\.width=4: give 9"),
+        (sized(class_vectors=replace(vectors, classes=9)), r"class_vectors\.classes=9: there are 3"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            check_stage(experiment)
+    assert stage_of(base).notes(base)[0].startswith("loss        without features of VGG-19")
+
+
+def test_names_of_classes_are_read_whatever_their_case():
+    names = ClassNames(("I Have Command", "Stop"))
+    assert names(["i have  command", "STOP", ""]).tolist() == [[0], [1], [NO_CLASS]]
+    with pytest.raises(UserError, match="a caption=go: no class"):
+        names(["go"])
+
+
+def test_standing_still_has_the_error_of_repetition():
+    clips = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4, 3)).astype(np.uint8)
+    still = np.repeat(clips[:, :1], 3, axis=1)
+    scores = first_frame_error(still, clips)
+    assert scores["l1"] == scores["l1_of_repetition"] > 0
+    assert first_frame_error(clips, clips)["l1"] == 0
+    assert len(MOTIONS) == DIFFUSION.class_vectors.classes
+    assert DataConfig().fps is None
