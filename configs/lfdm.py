@@ -17,6 +17,7 @@ from typing import NamedTuple
 from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.drawn.scene import Motion
+from magicvideo_jax.data.frame_choice import FrameChoice
 from magicvideo_jax.diffusion.known_schedules import LFDM_NOISE
 from magicvideo_jax.experiment.config import Component, Compute, Experiment, config_dict
 from magicvideo_jax.models.lfdm.class_vectors import ClassVectorsConfig
@@ -37,6 +38,7 @@ class Published(NamedTuple):
     lr: float
     steps: int
     milestones: tuple[int, ...]
+    frames: FrameChoice
     classes: tuple[str, ...]
 
 
@@ -59,10 +61,23 @@ NATOPS_CLASSES = (
 NATOPS_UNET = FlowUNetConfig(learned_null=True, upsampling=FlowUpsampling.NEAREST)
 PLAIN, PADDED, UNET = LatentFlowConfig(), LatentFlowConfig(padded_regions=True), FlowUNetConfig()
 PUBLISHED = {
-    "mug": Published(PADDED, 46_500, UNET, 5, 2e-4, 111_600, (74_400, 93_000), MUG_CLASSES),
-    "mhad": Published(PLAIN, 43_100, UNET, 6, 2e-4, 86_400, (57_600, 72_000), MHAD_CLASSES),
+    "mug": Published(
+        PADDED,
+        *(46_500, UNET, 5, 2e-4, 111_600, (74_400, 93_000)),
+        FrameChoice.VERY_RANDOM,
+        MUG_CLASSES,
+    ),
+    "mhad": Published(
+        PLAIN,
+        *(43_100, UNET, 6, 2e-4, 86_400, (57_600, 72_000)),
+        FrameChoice.RANDOM,
+        MHAD_CLASSES,
+    ),
     "natops": Published(
-        PLAIN, 24_000, NATOPS_UNET, 20, 1e-4, 33_600, (19_200, 24_000), NATOPS_CLASSES
+        PLAIN,
+        *(24_000, NATOPS_UNET, 20, 1e-4, 33_600, (19_200, 24_000)),
+        FrameChoice.UNIFORM,
+        NATOPS_CLASSES,
     ),
 }
 
@@ -141,7 +156,7 @@ def published(config, one: Published, *, is_diffusion: bool):
     """A published set-up; parameters and flow are float32, as its authors have them."""
     config.model.latent_flow = to_plain(one.flow)
     config.model.compute = Compute.FLOAT32.value
-    config.data.update(frames=40, size=128)
+    config.data.update(frames=40, size=128, frame_choice=one.frames.value)
     config.sample.update(sampler="ddpm", steps=1000, guidance=1.0)
     config.evaluate.update(clips=64, batch_size=4)
     config.train.update(save_every=2000, preview_every=5000)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.data.frame_choice import FrameChoice, choose_whole
 from magicvideo_jax.data.loader import Example
 from magicvideo_jax.data.records import from_png
 from magicvideo_jax.data.tokenizer import Tokenize
@@ -30,10 +32,16 @@ class FromRecord:
     tokenizer: Tokenize | None = None
     reads_text: bool = False
     """Whether the record's precomputed text states replace the ids of its caption."""
+    choice: FrameChoice = FrameChoice.PART
 
     def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
         count = frame_count(record)
-        which = sub_range(count, self.frames, rng)
+        if self.choice is FrameChoice.PART:
+            which = sub_range(count, self.frames, rng)
+            stride = float(which.step)
+        else:
+            which = choose_whole(self.choice, count, self.frames, rng)
+            stride = (count - 1) / max(self.frames - 1, 1)
         example: dict[str, Any] = {}
         if "latents" in record:
             mean, log_variance = np.split(record["latents"][which].astype(np.float32), 2, axis=-1)
@@ -47,7 +55,7 @@ class FromRecord:
                 if self.reads_text
                 else {"ids": self.tokenizer([caption_of(record, rng)])[0]}
             )
-            example["fps"] = np.float32(record.get("fps", 0.0)) / np.float32(which.step)
+            example["fps"] = np.float32(record.get("fps", 0.0)) / np.float32(stride or 1)
         return example
 
     def _states(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
@@ -78,10 +86,11 @@ def frame_count(record: Mapping[str, Any]) -> int:
     return len(pixels) if pixels.ndim == 4 else 1
 
 
-def pixels_of(record: Mapping[str, Any], which: slice) -> np.ndarray:
+def pixels_of(record: Mapping[str, Any], which: slice | Int[np.ndarray, "t"]) -> np.ndarray:
     """Frames of a record as uint8 (t h w 3)."""
     if "frames" in record:
-        return from_png(record["frames"][which])
+        files = record["frames"]
+        return from_png([files[i] for i in np.arange(len(files))[which]])
     pixels = _pixels(record)
     return (pixels if pixels.ndim == 4 else pixels[None])[which]
 

@@ -13,6 +13,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import check_seed
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.data.drawn.scene import Motion
+from magicvideo_jax.data.frame_choice import FrameChoice
 from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.clip_text import TextConfig
@@ -141,6 +142,8 @@ class DataConfig:
     frames: int = 16
     size: int = 64
     """Pixels along h and w."""
+    frame_choice: FrameChoice = FrameChoice.PART
+    """Frames of longer clips of prepared sets that an example has."""
     uncaptioned_fraction: float = 0.0
     """Share of drawn clips without a caption, which are trained with the empty prompt."""
     late_fraction: float = 0.0

@@ -187,7 +187,13 @@ def _mixed(field: str, frames: int, inputs: StreamInputs) -> Stream:
         sizes is not None and _has_text_states(source, sizes[0], experiment, text, argument)
         for source, sizes in zip(sources, opened, strict=True)
     )
-    prepare = FromRecord(frames, experiment.model.vae.scaling, inputs.tokenizer, reads_text_states)
+    prepare = FromRecord(
+        frames,
+        experiment.model.vae.scaling,
+        inputs.tokenizer,
+        reads_text_states,
+        experiment.data.frame_choice,
+    )
 
     # Sources whose examples have one shape share batches.
     by_shape: dict[ExampleShapes, list[tuple[Stream, float]]] = {}

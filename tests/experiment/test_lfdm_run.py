@@ -153,7 +153,7 @@ def test_a_run_begins_with_lfdms_files(flow, diffusion, tmp_path, monkeypatch):
     experiment = replace(
         experiment,
         optim=replace(experiment.optim, lr=1e-30),
-        train=replace(experiment.train, steps=1, preview_every=0),
+        train=replace(experiment.train, steps=1, preview_every=9),
     )
     model = replace(experiment.model, flow_unet=replace(DIFFUSION.flow_unet, groups=8))
     run(replace(experiment, model=model), tmp_path / "run")

@@ -190,6 +190,10 @@ def initial_of(experiment: Experiment, task: UNetTask = UNetTask.GENERATE) -> In
         unet = initial.parts[Component.UNET].config
         check_task(unet, task, name)
         check_lavie_layers(unet.temporal, experiment.model.unet.temporal, name)
+    if experiment.model.flow_unet is not None and Component.LATENT_FLOW not in initial.parts:
+        raise UserError(
+            f"{name}: holds no auto-encoder of flow: give a run of configs/lfdm.py, or LFDM's file"
+        )
     check_whole(initial, name, vae="set config.vae_from")
     check_halves(initial, ("encoder", "decoder"), name)
     return initial
