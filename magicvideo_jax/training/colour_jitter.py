@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from magicvideo_jax.core.checks import at_least, share
 from magicvideo_jax.core.keys import subkey
 
-Pictures = Float[Array, "t h w 3"]
+_Pictures = Float[Array, "t h w 3"]
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -51,7 +51,7 @@ def jittered(
         return clips
     spans = jnp.array([config.brightness, config.contrast, config.saturation, config.hue])
 
-    def one(key: PRNGKeyArray, clip: Pictures) -> Pictures:
+    def one(key: PRNGKeyArray, clip: _Pictures) -> _Pictures:
         drawn = spans * jax.random.uniform(subkey(key, "spans"), (4,), minval=-1, maxval=1)
         order = jnp.arange(4)
         if config.shuffles:
@@ -63,35 +63,35 @@ def jittered(
     return jax.vmap(one)(jax.random.split(key, len(clips)), clips)
 
 
-def _blended(clip: Pictures, other: Array, factor: Array) -> Pictures:
+def _blended(clip: _Pictures, other: Array, factor: Array) -> _Pictures:
     other = jnp.broadcast_to(other, clip.shape)
     return jnp.clip(other + (1 + factor) * (clip - other), 0, 1)
 
 
-def _brightness(clip: Pictures, by: Array) -> Pictures:
+def _brightness(clip: _Pictures, by: Array) -> _Pictures:
     return _blended(clip, jnp.zeros((1, 1, 1, 1)), by)
 
 
-def _contrast(clip: Pictures, by: Array) -> Pictures:
+def _contrast(clip: _Pictures, by: Array) -> _Pictures:
     return _blended(clip, _grey(clip).mean((1, 2, 3), keepdims=True), by)
 
 
-def _saturation(clip: Pictures, by: Array) -> Pictures:
+def _saturation(clip: _Pictures, by: Array) -> _Pictures:
     return _blended(clip, _grey(clip), by)
 
 
-def _hue(clip: Pictures, by: Array) -> Pictures:
+def _hue(clip: _Pictures, by: Array) -> _Pictures:
     cos, sin = jnp.cos(2 * jnp.pi * by), jnp.sin(2 * jnp.pi * by)
     turn = jnp.eye(3).at[1:, 1:].set(jnp.array([[cos, -sin], [sin, cos]]))
     to_yiq, to_rgb = (jnp.asarray(m, jnp.float32) for m in (_TO_YIQ, np.linalg.inv(_TO_YIQ)))
     return jnp.clip(jnp.einsum("ij,thwj->thwi", to_rgb @ turn @ to_yiq, clip), 0, 1)
 
 
-def _grey(clip: Pictures) -> Float[Array, "t h w 1"]:
+def _grey(clip: _Pictures) -> Float[Array, "t h w 1"]:
     return jnp.einsum("thwc,c->thw", clip, jnp.asarray(_GREY))[..., None]
 
 
-_CHANGES: tuple[Callable[[Pictures, Array], Pictures], ...] = (
+_CHANGES: tuple[Callable[[_Pictures, Array], _Pictures], ...] = (
     _brightness,
     _contrast,
     _saturation,

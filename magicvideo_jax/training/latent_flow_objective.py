@@ -32,7 +32,7 @@ from magicvideo_jax.training.step import Metrics, Objective, StepNumber
 
 _SCALES = (1.0, 0.5, 0.25, 0.125)
 
-Pictures = Float[Array, "b h w 3"]
+_Pictures = Float[Array, "b h w 3"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class LatentFlowLossConfig:
 class LatentFlowNetworks(NamedTuple):
     """Networks that the objective calls, as functions of all parameters."""
 
-    train: Callable[[Params, Pictures, Pictures, Pictures], FlowTrainingPass]
+    train: Callable[[Params, _Pictures, _Pictures, _Pictures], FlowTrainingPass]
     """`train(params, source, driving, warped)`, in training mode."""
-    features: Callable[[Params, Pictures], list[Array]] | None
+    features: Callable[[Params, _Pictures], list[Array]] | None
     """Features of VGG-19, or None."""
     name: str
     """Name of the auto-encoder's parameters."""
@@ -90,8 +90,8 @@ def latent_flow_objective(networks: LatentFlowNetworks, config: LatentFlowLossCo
 def latent_flow_loss(
     networks: LatentFlowNetworks,
     params: Params,
-    source: Pictures,
-    driving: Pictures,
+    source: _Pictures,
+    driving: _Pictures,
     warp: RandomWarp,
     config: LatentFlowLossConfig,
 ) -> tuple[Array, Metrics]:
@@ -121,7 +121,7 @@ def latent_flow_loss(
 
 
 def _feature_distance(
-    features: Callable[[Params, Pictures], list[Array]], params: Params, x: Pictures, y: Pictures
+    features: Callable[[Params, _Pictures], list[Array]], params: Params, x: _Pictures, y: _Pictures
 ) -> Float[Array, ""]:
     fixed = jax.lax.stop_gradient(params)
     ours, theirs = features(fixed, x), jax.lax.stop_gradient(features(fixed, y))

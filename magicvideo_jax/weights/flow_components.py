@@ -55,7 +55,7 @@ FLOW_UNET = _spec(
     lambda config: bind(lambda keys: FlowUNet(config, keys=keys)),
     table=FLOW_UNET_TABLES[FlowUpsampling.DECONVOLUTION],
 )
-CLASSES = _spec(
+CLASS_VECTORS = _spec(
     "class_vectors",
     "class vectors",
     ClassVectorsConfig,
@@ -77,7 +77,7 @@ PERCEPTUAL = _spec(
     table=(TableRow(r"features\.conv(\d+)", r"features.\1"),),
     extras=(KnownExtra(r"classifier\..*"), KnownExtra(r"features\.3[024]\..*")),
 )
-FLOW_PARTS = (LATENT_FLOW, FLOW_UNET, CLASSES, PERCEPTUAL)
+FLOW_PARTS = (LATENT_FLOW, FLOW_UNET, CLASS_VECTORS, PERCEPTUAL)
 FLOW_FOLDERS = {kind.folder for kind in FLOW_PARTS}
 
 
@@ -116,11 +116,11 @@ def open_class_vectors(
                 "config.model.flow_unet.condition"
             )
     config = ClassVectorsConfig(len(names), width)
-    shapes = CLASSES.network(config).shapes
+    shapes = CLASS_VECTORS.network(config).shapes
 
     def read() -> Params:
         rows = np.stack([arrays[name].read() for name in names])
         return {"embedding": rows.astype(np.float32)}
 
     source = GivenParams(shapes, read, f"{argument}={path}")
-    return ComponentWeights(CLASSES, config, CLASSES.write(config), source)
+    return ComponentWeights(CLASS_VECTORS, config, CLASS_VECTORS.write(config), source)

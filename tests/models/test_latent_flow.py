@@ -97,7 +97,7 @@ def test_regions_do_not_depend_on_signs_of_the_root():
 
 @pytest.mark.parametrize("beyond", list(Beyond))
 def test_samples_equal_torchs(beyond: Beyond):
-    """Inside, on the edges and far beyond them."""
+    """Positions are inside, on the edges and far beyond them."""
     draw = np.random.default_rng(0)
     image = jnp.asarray(draw.normal(size=(2, 5, 7, 3)), jnp.float32)
     at = draw.uniform(-4, 4, (2, 6, 4, 2)).astype(np.float32)

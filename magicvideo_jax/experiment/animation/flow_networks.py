@@ -1,6 +1,6 @@
 """The networks of latent flow diffusion as functions of all parameters.
 
-Clips and pictures are in [0, 1]. Frames of clips are a batch for the auto-encoder, which sees each
+Clips and pictures are in [0, 1]. _Frames of clips are a batch for the auto-encoder, which sees each
 by itself beside the clip's first frame.
 """
 
@@ -24,7 +24,7 @@ _FLOW = Component.LATENT_FLOW.value
 
 AS_PUBLISHED = FlowDiffusionConfig()
 
-Frames = Float[Array, "b t h w 3"]
+_Frames = Float[Array, "b t h w 3"]
 
 
 class FlowNetworks:
@@ -39,7 +39,7 @@ class FlowNetworks:
         self._decode = latent_flow.method(LatentFlow.decode_clip)
         self._train = latent_flow.method(LatentFlow.train_on)
 
-    def flow_latents(self, params: Params, clips: Frames) -> Float[Array, "b t h2 w2 3"]:
+    def flow_latents(self, params: Params, clips: _Frames) -> Float[Array, "b t h2 w2 3"]:
         """Clean latents of the diffusion model: flow and occlusion of each frame, from the first."""
         flow, occlusion = self._flow(params[_FLOW], clips)
         if self._scale is not None:
@@ -54,7 +54,7 @@ class FlowNetworks:
 
     def decode(
         self, params: Params, pictures: Float[Array, "b h w 3"], z0: Float[Array, "b t h2 w2 3"]
-    ) -> tuple[Frames, Frames]:
+    ) -> tuple[_Frames, _Frames]:
         """Clips of latents that begin with pictures, and the warped pictures alone."""
         flow, occlusion = z0[..., :2], (z0[..., 2:] + 1) / 2
         if self._scale is not None:

@@ -28,7 +28,7 @@ from magicvideo_jax.weights.components import TEXT, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
 from magicvideo_jax.weights.flow_components import (
-    CLASSES,
+    CLASS_VECTORS,
     PERCEPTUAL,
     open_class_vectors,
     open_perceptual,
@@ -263,7 +263,7 @@ def _with_flow_files(weights: Weights, experiment: Experiment) -> Weights:
     if vectors and unet is not None:
         argument = "config.flow_diffusion.class_vectors"
         names = experiment.class_names
-        parts[CLASSES.folder] = open_class_vectors(
+        parts[CLASS_VECTORS.folder] = open_class_vectors(
             vectors, names, unet.condition, argument=argument
         )
     return replace(weights, parts=parts)
