@@ -155,6 +155,7 @@ RULES = (
         is_slow=True,
     ),
     Rule(r"^python -m magicvideo_jax\.sample ", How.VERB, "--steps=1"),
+    Rule(r"^python -m magicvideo_jax\.evaluate .*--network=", How.HELP),
     Rule(r"^python -m magicvideo_jax\.evaluate ", How.VERB, "--clips=1"),
     Rule(r"^python -m magicvideo_jax\.plan .*--table --topology", How.VERB, "--fsdp=1,8"),
     Rule(r"^python -m magicvideo_jax\.plan .*--table\b", How.VERB, "--topology=v5e:2x4 --fsdp=1,8"),
@@ -163,6 +164,13 @@ RULES = (
     Rule(r"^python -m magicvideo_jax\.convert ", How.VERB),
     Rule(r"^python -m magicvideo_jax\.serve\b", How.HELP),
     Rule(r"^python benchmarks/", How.HELP),
+    Rule(r"^python -m benchmarks\.claims ", How.HELP),
+    Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/vdm\.py(:half|:pixels)? ",
+        How.VERB,
+        f"{_VIDEO} --config.data.size=16 --config.data.precompute_examples=1",
+        is_slow=True,
+    ),
     Rule(r"^launch/local\.sh ", How.DRY_RUN),
     Rule(r"^launch/tpu_vm\.sh ", How.DRY_RUN),
     Rule(r"^(sbatch|gcloud|kubectl|export|pytest|\.|python -m timeit) ", How.NAMED_FILES),
@@ -240,8 +248,8 @@ file called x stands for one that the reader will write."""
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _IS_COMMAND = re.compile(
-    r"python -m (magicvideo_jax|timeit)\b.*|python benchmarks/.*|make [\w-]+|pip install .*|launch/\S+ \S+ \S.*"
-    r"|(pytest|sbatch|gcloud|kubectl) .*"
+    r"python -m (magicvideo_jax|benchmarks|timeit)\b.*|python benchmarks/.*|make [\w-]+|pip install .*"
+    r"|launch/\S+ \S+ \S.*|(pytest|sbatch|gcloud|kubectl) .*"
 )
 _COMMENT = re.compile(r"(?:^|\s+)# ?\s.*$", re.MULTILINE)
 

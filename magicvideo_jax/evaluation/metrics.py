@@ -21,6 +21,7 @@ from magicvideo_jax.evaluation.inserted_frames import inserted_frames
 from magicvideo_jax.evaluation.motion import motion_metrics
 from magicvideo_jax.evaluation.perceptual_distance import lpips_per_clip
 from magicvideo_jax.evaluation.psnr import psnr
+from magicvideo_jax.evaluation.sharpness import sharpness
 from magicvideo_jax.evaluation.ssim import ssim
 from magicvideo_jax.evaluation.temporal_spectrum import fast_error
 from magicvideo_jax.evaluation.warped_error import warped_error
@@ -119,6 +120,7 @@ def _mean(per_clip: Callable[..., Float[np.ndarray, "b"]], *, least_frames: int 
 METRICS: dict[str, Metric] = {
     "caption_accuracy": _caption_accuracy,
     "motion": _motion,
+    "sharpness": lambda measured: float(sharpness(measured.samples).mean()),
     "held_out_loss": _held_out_loss,
     "inserted_frames": _inserted_frames,
     "first_frame_error": _first_frame_error,

@@ -27,13 +27,16 @@ fraction of the change.
 
 Without it, a distant block often fits by chance a little better than the true one at a subpixel
 displacement."""
+MOVING = 0.01
+"""Motion above which a clip is said to move, in pixels per frame of a clip whose shorter side is `REDUCED_SIDE`: less
+than of any drawn clip that is not at rest, more than of a still one under noise of 40 levels."""
 MIN_CHANGE = 4.0
 """Blocks whose mean change or contrast is below this level count as still."""
 
 
 def motion_metrics(clips: Iterable[Clip]) -> Iterator[tuple[str, float]]:
     """Yield `(name, mean over the clips)`: frame_difference and flicker in levels, motion in
-    pixels per frame.
+    pixels per frame, and moving_share, the share of clips that move by more than `MOVING`.
 
     Clips that are too short for a metric are left out of its mean; a metric without any clip is
     left out.
@@ -43,6 +46,9 @@ def motion_metrics(clips: Iterable[Clip]) -> Iterator[tuple[str, float]]:
         values = [measure(clip) for length, clip in rows if length >= shortest]
         if values:
             yield measure.__name__, float(np.mean(values))
+        if values and measure is motion:
+            sides = [min(clip.shape[1:3]) for length, clip in rows if length >= shortest]
+            yield "moving_share", float(np.mean(np.divide(values, sides) > MOVING / REDUCED_SIDE))
 
 
 def frame_difference(clip: Clip) -> float:

@@ -45,6 +45,8 @@ class SampleRequest:
     """Clips that the new ones are made of, as the `starts` of a `Generator` reads them."""
     purpose: str = "clip"
     """Name of the noise: another one gives other noise for the same seed."""
+    first_clip: int = 0
+    """Number of the first clip in the noise, for a part of a longer request."""
 
 
 Starts = Callable[[Params, Any, Key[Any, "b"]], SampleStart]
@@ -165,7 +167,7 @@ class Generator:
 
         ids = padded(self._tokenize(prompts))
         fps = padded(np.asarray(request.fps[first : first + size], np.float32))
-        number = jnp.arange(first, first + size)
+        number = request.first_clip + jnp.arange(first, first + size)
         keys = jax.vmap(lambda i: key_for(request.seed, i, request.purpose))(number)
         clips = jax.tree.map(lambda rows: padded(rows[first : first + size]), request.clips)
         return ids, self._tokenize([request.negative])[0], fps, keys, clips

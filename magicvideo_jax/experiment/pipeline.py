@@ -160,8 +160,11 @@ class Pipeline:
         negative_prompt: str = "",
         batch_size: int = 1,
         start: KnownFrames | EditedClips | PicturePrompts | None = None,
+        first_clip: int = 0,
     ) -> UInt8[np.ndarray, "b t h w 3"]:
         """A clip for each prompt, `batch_size` at once; `fps` is a rate for each (None: the sample's for all).
+
+        These may be the clips from number `first_clip` on of a longer request, with the same noise as in it.
 
         Sampling starts from noise or, with a `start`, also from frames or clips; pictures take the place of prompts.
         Errors: `UserError` for known frames or pictures that the model cannot read.
@@ -171,7 +174,9 @@ class Pipeline:
                 return start.pixels
             start = start if sample.strength < 1 else None
         rates = [sample.fps] * len(prompts) if fps is None else list(fps)
-        request = SampleRequest(list(prompts), rates, negative_prompt, seed, start)
+        request = SampleRequest(
+            list(prompts), rates, negative_prompt, seed, start, first_clip=first_clip
+        )
         generator = self._generator(request, sample, frames, batch_size)
         return generator.generate(self.params, request, sample)
 

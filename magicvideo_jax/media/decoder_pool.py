@@ -24,8 +24,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.media.frame_reader import read_frames, read_timeline
-from magicvideo_jax.media.framing import FrameSize
+from magicvideo_jax.media.frame_reader import frame_size, read_frames, read_timeline
+from magicvideo_jax.media.framing import FrameSize, check_frame_size
 from magicvideo_jax.media.timeline import ClipPart, choose_frames
 
 _MEMORY = 8 * 2**30
@@ -43,8 +43,9 @@ class DecodeJob:
     """Seed of the random choice of frames."""
     frames: int
     sizes: tuple[FrameSize, ...]
-    """Target sizes; the clip gets the one with the nearest aspect ratio."""
-    fps_range: tuple[float, float]
+    """Target sizes; the clip gets the one with the nearest aspect ratio, or keeps its own where there is none."""
+    fps_range: tuple[float, float] | None
+    """Frame rates to choose from; None: every frame."""
     part: ClipPart = ClipPart.ANY
 
 
@@ -135,8 +136,9 @@ class _Worker:
                 answer = json.loads(pipe.line())
                 if "reason" in answer:
                     return SkippedClip(answer["reason"])
-                shape = (job.frames, *job.sizes[answer["size"]], 3)
-                return DecodedClip(pipe.array(shape), answer["fps"])
+                height, width = answer["size"]
+                check_frame_size(height, width)
+                return DecodedClip(pipe.array((job.frames, height, width, 3)), answer["fps"])
         except TimeoutError:
             self.stop()
             return SkippedClip(f"takes longer than {self._timeout:g} s to decode")
@@ -232,7 +234,8 @@ def decode(job: DecodeJob) -> DecodedClip | SkippedClip:
         which, fps = choose_frames(
             timeline, rng, frames=job.frames, fps_range=job.fps_range, part=job.part
         )
-        return DecodedClip(read_frames(job.path, timeline, which, job.sizes), fps)
+        sizes = job.sizes or (frame_size(job.path),)
+        return DecodedClip(read_frames(job.path, timeline, which, sizes), fps)
     except UserError as error:
         return SkippedClip(str(error))
     except FileNotFoundError:
@@ -256,8 +259,7 @@ def _serve(parent: int) -> None:
         if isinstance(result, SkippedClip):
             answers.write(json.dumps({"reason": result.reason}).encode() + b"\n")
         else:
-            size = job.sizes.index(result.size)
-            answers.write(json.dumps({"fps": result.fps, "size": size}).encode() + b"\n")
+            answers.write(json.dumps({"fps": result.fps, "size": result.size}).encode() + b"\n")
             answers.write(np.ascontiguousarray(result.frames).data)
         answers.flush()
 
@@ -268,7 +270,7 @@ def _job_of(fields: dict[str, Any]) -> DecodeJob:
         seed=tuple(fields["seed"]),
         frames=fields["frames"],
         sizes=tuple((height, width) for height, width in fields["sizes"]),
-        fps_range=tuple(fields["fps_range"]),
+        fps_range=fields["fps_range"] and tuple(fields["fps_range"]),
         part=ClipPart(fields["part"]),
     )
 

@@ -12,8 +12,13 @@ from jaxtyping import Int, UInt8
 
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.media.framing import FrameSize, RGBFrame
-from magicvideo_jax.media.movie_files import MOVIES, movie_frames, movie_timeline
-from magicvideo_jax.media.picture_files import PICTURES, picture_frames, picture_timeline
+from magicvideo_jax.media.movie_files import MOVIES, movie_frames, movie_size, movie_timeline
+from magicvideo_jax.media.picture_files import (
+    PICTURES,
+    picture_frames,
+    picture_size,
+    picture_timeline,
+)
 from magicvideo_jax.media.timeline import Timeline
 
 ENDINGS = MOVIES + PICTURES
@@ -23,6 +28,11 @@ ENDINGS = MOVIES + PICTURES
 def read_timeline(path: Path) -> Timeline:
     """Times of all frames of a video or picture file. Errors: `UserError` with the reason."""
     return picture_timeline(path) if _is_picture(path) else movie_timeline(path)
+
+
+def frame_size(path: Path) -> FrameSize:
+    """Height and width of a file's frames as they are stored. Errors: `UserError` with the reason."""
+    return picture_size(path) if _is_picture(path) else movie_size(path)
 
 
 def read_frames(

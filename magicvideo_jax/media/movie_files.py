@@ -63,6 +63,13 @@ def movie_timeline(path: Path) -> Timeline:
         return Timeline(seconds, float(seconds[-1] + lasts * unit), ticks)
 
 
+def movie_size(path: Path) -> FrameSize:
+    """Height and width of a video's frames. Errors: `UserError` with the reason."""
+    with _opened(path) as file:
+        stream = _video_stream(file)
+        return stream.codec_context.height, stream.codec_context.width
+
+
 def movie_frames(
     path: Path,
     timeline: Timeline,

@@ -45,10 +45,16 @@ def picture_timeline(path: Path) -> Timeline:
 
 
 def picture_size(path: Path) -> FrameSize:
-    """Height and width of a picture, upright. Errors: `UserError` with the reason."""
+    """Height and width of a picture. Errors: `UserError` with the reason."""
+    frame, _ = next(_pictures(path))
+    return frame.height, frame.width
+
+
+def still_picture(path: Path) -> RGBFrame:
+    """The first picture of a file, upright, at its own size. Errors: `UserError` with the reason."""
     frame, turn = next(_pictures(path))
-    upright = frame if turn is None else frame.transpose(turn)
-    return upright.height, upright.width
+    picture = _over_white(frame)
+    return np.asarray(picture if turn is None else picture.transpose(turn))
 
 
 def picture_frames(

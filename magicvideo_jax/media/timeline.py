@@ -39,14 +39,14 @@ def choose_frames(
     rng: np.random.Generator,
     *,
     frames: int,
-    fps_range: tuple[float, float],
+    fps_range: tuple[float, float] | None,
     part: ClipPart = ClipPart.ANY,
 ) -> tuple[Int[np.ndarray, "t"], float]:
     """Indices of `frames` frames, evenly spaced in a part of the clip, and their rate.
 
     The rate lies in `fps_range` and never exceeds the clip's own, which would repeat frames. A clip
-    that is slower than the range keeps its own rate. Errors: `UserError` for a clip that is too
-    short.
+    that is slower than the range keeps its own rate. Without a range, the frames are neighbours.
+    Errors: `UserError` for a clip that is too short.
     """
     count, last = len(timeline.moments), float(timeline.moments[-1])
     if count < frames:
@@ -54,6 +54,10 @@ def choose_frames(
     if frames == 1:
         only = {ClipPart.START: 0, ClipPart.END: count - 1}
         return np.array([only.get(part, rng.integers(count))]), timeline.rate
+    if fps_range is None:
+        firsts = {ClipPart.START: 0, ClipPart.END: count - frames}
+        first = firsts.get(part, rng.integers(count - frames + 1))
+        return first + np.arange(frames), timeline.rate
     slowest = min(last, (frames - 1) / fps_range[0])
     quickest = max((frames - 1) / fps_range[1], (frames - 1) * last / (count - 1))
     if quickest > last * (1 + 1e-9):

@@ -23,7 +23,7 @@ def noisy(true: np.ndarray) -> np.ndarray:
 
 
 def test_without_a_reference_no_reconstruction_is_measured():
-    assert measure(METRICS, MetricInput(clips())).keys() == {"motion"}
+    assert measure(METRICS, MetricInput(clips())).keys() == {"motion", "sharpness"}
 
 
 def test_short_and_small_clips_leave_out_what_needs_more(monkeypatch):

@@ -25,7 +25,8 @@ def still() -> np.ndarray:
 
 
 def test_a_still_clip_has_none():
-    assert dict(motion_metrics([still()])) == {"frame_difference": 0, "motion": 0, "flicker": 0}
+    still_ones = {"frame_difference": 0, "motion": 0, "moving_share": 0, "flicker": 0}
+    assert dict(motion_metrics([still()])) == still_ones
 
 
 @pytest.mark.parametrize("deviation", [2, 10, 40])
@@ -81,6 +82,13 @@ def test_a_pan_reads_in_pixels_per_frame(speed):
     )  # pixels of the clip, not of the reduced frame
 
 
+def test_the_moving_share_is_of_clips_that_are_not_at_rest():
+    clips = [noisy(shapes.draw_clip(scene).pixels, 5) for scene in SCENES[:24]]
+    at_rest = [scene.truth.motion is shapes.Motion.STILL for scene in SCENES[:24]]
+    assert any(at_rest)
+    assert dict(motion_metrics(clips))["moving_share"] == 1 - np.mean(at_rest)
+
+
 def test_a_moving_shape_is_no_flicker():
     assert flicker(shapes.draw_clip(scenes_of(shapes.Motion.RIGHT)[0]).pixels) == 0
 
@@ -93,6 +101,6 @@ def test_frame_difference_is_in_levels():
 def test_short_and_small_clips_have_what_they_can_have():
     clip = still()
     assert dict(motion_metrics([clip[:1]])) == {}
-    assert set(dict(motion_metrics([clip[:2]]))) == {"frame_difference", "motion"}
+    assert set(dict(motion_metrics([clip[:2]]))) == {"frame_difference", "motion", "moving_share"}
     assert motion(clip[:, :9, :17]) == 0
     assert dict(motion_metrics([])) == {}

@@ -52,6 +52,7 @@ PRESETS = [
     *(("lfdm", preset) for preset in ("mhad", "mhad_diffusion", "natops", "natops_diffusion")),
     *(("super_resolution", preset) for preset in ("", "sd_x4")),
     *(("animatediff", preset) for preset in ("", "all", "lora", "minutes")),
+    *(("vdm", preset) for preset in ("", "minutes", "half", "pixels")),
 ]
 
 
@@ -77,7 +78,7 @@ def test_every_preset_is_an_experiment_with_the_fields_that_people_rely_on(name,
 
 def test_an_unknown_preset_is_named():
     presets = ("vae", "t2i", "t2v", "video_vae", "animatediff")
-    for name in (*presets, "interpolation", "super_resolution", "lfdm"):
+    for name in (*presets, "interpolation", "super_resolution", "vdm", "lfdm"):
         with pytest.raises(UserError, match=rf"configs/{name}\.py:nope"):
             config_of(name, "nope")
 

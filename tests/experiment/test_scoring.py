@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tiny_experiment import tiny
+from tiny_features import use_tiny_networks
 
 from magicvideo_jax import convert, evaluate
 from magicvideo_jax.core.errors import UserError
@@ -70,6 +71,28 @@ def test_weights_are_scored_as_the_run_that_they_come_from(trained, tmp_path, mo
     more = ("--metrics=motion", "--clips=2")
     command(evaluate, f"--weights={tmp_path}/weights", *more, monkeypatch=monkeypatch)
     assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_a_work_folder_is_compared_with_its_held_out_data(trained, tmp_path, monkeypatch, capsys):
+    """And its scores stay in metrics.json, beside what is added."""
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    use_tiny_networks(monkeypatch)
+    before = json.loads((workdir / "metrics.json").read_text())
+    networks = ("--network=i3d=a.pt", "--network=clip=b")
+    how = ("--metrics=fvd,clipsim", *networks, "--frames=2", "--samples=6")
+
+    def compared() -> dict:
+        command(evaluate, f"--workdir={workdir}", *how, monkeypatch=monkeypatch)
+        return json.loads((workdir / "metrics.json").read_text())
+
+    scores = compared()
+    assert scores.items() >= before.items()
+    assert scores["frechet_i3d_0a1b2c3d"]["protocol"]["name"] == "tats"
+    assert "held-out drawn shapes, seed 0" in capsys.readouterr().out
+    # The clips of a part are those of the whole: a killed run goes on in the middle.
+    for file in sorted((workdir / "features").rglob("clips_000004*")):
+        file.unlink()
+    assert compared() == scores
 
 
 @pytest.mark.parametrize(

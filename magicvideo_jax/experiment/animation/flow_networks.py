@@ -1,6 +1,6 @@
 """The networks of latent flow diffusion as functions of all parameters.
 
-Clips and pictures are in [0, 1]. _Frames of clips are a batch for the auto-encoder, which sees each
+Clips and pictures are in [0, 1]. Frames of clips are a batch for the auto-encoder, which sees each
 by itself beside the clip's first frame.
 """
 

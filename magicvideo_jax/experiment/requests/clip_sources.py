@@ -15,7 +15,7 @@ from magicvideo_jax.experiment.requests.continuation import KNOWN_FRAMES, known_
 from magicvideo_jax.media.decoder_pool import DecodeJob, decode_alone
 from magicvideo_jax.media.frame_reader import ENDINGS
 from magicvideo_jax.media.framing import FrameSize
-from magicvideo_jax.media.picture_files import PICTURES, picture_size
+from magicvideo_jax.media.picture_files import PICTURES, still_picture
 from magicvideo_jax.media.timeline import ClipPart
 from magicvideo_jax.sampling.keyframes import MOST_FPS, SampleConfig
 
@@ -80,7 +80,7 @@ def _check_size(path: str, size: FrameSize) -> None:
     if file.suffix.lower() not in PICTURES:
         raise UserError(f"{name}: give a picture ({', '.join(PICTURES)})")
     try:
-        height, width = picture_size(file)
+        height, width = still_picture(file).shape[:2]
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     if (height, width) != size:

@@ -1,6 +1,7 @@
 """The stages by name. This is the only place that lists them."""
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.evaluation.feature_metrics import FEATURE_METRICS
 from magicvideo_jax.evaluation.metrics import METRICS
 from magicvideo_jax.experiment.config import Experiment, check_experiment, check_networks
 from magicvideo_jax.experiment.stages.consistency_distillation import ConsistencyDistillation
@@ -55,8 +56,14 @@ def check_stage(experiment: Experiment) -> None:
     """Check a config against its stage and the names of its metrics. Errors: `UserError` naming the field."""
     stage = stage_of(experiment)
     for name in experiment.evaluate.metrics:
+        if name in FEATURE_METRICS:
+            raise UserError(
+                f"config.evaluate.metrics: {name} needs weights that a config does not name: "
+                f"evaluate --metrics={name} --network={FEATURE_METRICS[name].network}=FILE"
+            )
         if name not in METRICS:
             raise UserError(
-                f"config.evaluate.metrics: there is no metric {name}; there are {', '.join(METRICS)}"
+                f"config.evaluate.metrics: there is no metric {name}; there are "
+                f"{', '.join((*METRICS, *FEATURE_METRICS))}"
             )
     stage.check(experiment)

@@ -1,0 +1,1 @@
+"""Sets of clips compared by the features of networks: FVD and its relatives."""
