@@ -21,12 +21,17 @@ from magicvideo_jax.weights.numpy_files import open_npz
 from magicvideo_jax.weights.param_sources import GivenParams, TensorParams, without_extras
 from magicvideo_jax.weights.tables.known_extras import KnownExtra
 from magicvideo_jax.weights.tables.lfdm_keys import FLOW_UNET_TABLES, LATENT_FLOW_TABLE
-from magicvideo_jax.weights.tables.naming import TableRow
+from magicvideo_jax.weights.tables.naming import Table, TableRow
 from magicvideo_jax.weights.tensor_files import open_tensors
 
 
 def _spec(
-    name: str, words: str, kind: type, network: Callable[[Any], Network], **more: Any
+    name: str,
+    words: str,
+    kind: type,
+    network: Callable[[Any], Network],
+    table: Table,
+    extras: tuple[KnownExtra, ...] = (),
 ) -> ComponentSpec[Any]:
     return ComponentSpec(
         folder=name,
@@ -34,10 +39,11 @@ def _spec(
         library=("lfdm", kind.__name__),
         stem=name,
         older=name,
-        read=lambda content, **_: from_plain(kind, content),
+        read=lambda content: from_plain(kind, content),
         write=to_plain,
         network=cache(network),
-        **more,
+        table=table,
+        extras=extras,
     )
 
 
