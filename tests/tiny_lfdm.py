@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from tiny_experiment import MODEL
+
 from magicvideo_jax.data.drawn.scene import Motion
 from magicvideo_jax.diffusion.known_schedules import LFDM_NOISE
 from magicvideo_jax.experiment.config import (
@@ -9,7 +11,6 @@ from magicvideo_jax.experiment.config import (
     DataConfig,
     EvaluateConfig,
     Experiment,
-    ModelConfig,
 )
 from magicvideo_jax.models.lfdm.class_vectors import ClassVectorsConfig
 from magicvideo_jax.models.lfdm.flow_unet import FlowUNetConfig
@@ -21,7 +22,8 @@ from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.optimizer import OptimConfig
 
 MOTIONS = (Motion.LEFT, Motion.RIGHT, Motion.GROWING)
-FLOW = ModelConfig(
+FLOW = replace(
+    MODEL,
     latent_flow=LatentFlowConfig(
         regions=2,
         padded_regions=True,
