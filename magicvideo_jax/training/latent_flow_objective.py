@@ -140,13 +140,12 @@ def draw_pairs(
     number = b * config.pairs
     moments = jax.random.randint(subkey(key, "moments"), (b, 2 * config.pairs), 0, t)
     moments = jnp.sort(moments.reshape(b, config.pairs, 2), axis=-1)
-    if config.flips:
-        is_reversed = jax.random.bernoulli(subkey(key, "reversed"), shape=(b, config.pairs, 1))
-        moments = jnp.where(is_reversed, moments[..., ::-1], moments)
+    flips = (b, config.pairs, 1)
+    is_reversed = config.flips & jax.random.bernoulli(subkey(key, "reversed"), shape=flips)
+    is_mirrored = config.flips & jax.random.bernoulli(subkey(key, "mirrored"), shape=flips)
+    moments = jnp.where(is_reversed, moments[..., ::-1], moments)
     taken = jax.vmap(lambda clip, which: clip[which])(pixels, moments.reshape(b, -1))
     pairs = to_unit(taken.reshape(number, 2, *pixels.shape[2:]))
-    if config.flips:
-        is_mirrored = jax.random.bernoulli(subkey(key, "mirrored"), shape=(b, config.pairs, 1))
-        is_mirrored = (is_mirrored & ~is_reversed).reshape(number, 1, 1, 1, 1)
-        pairs = jnp.where(is_mirrored, pairs[:, :, :, ::-1], pairs)
+    is_mirrored = (is_mirrored & ~is_reversed).reshape(number, 1, 1, 1, 1)
+    pairs = jnp.where(is_mirrored, pairs[:, :, :, ::-1], pairs)
     return jittered(subkey(key, "jitter"), pairs, config.jitter)

@@ -124,4 +124,5 @@ class FlowNetworks:
 
 def _identity(flow: Float[Array, "b t h w 2"]) -> Float[Array, "1 1 h w 2"]:
     """The positions of the pixels themselves."""
-    return pixel_grid(*flow.shape[2:4], flow.dtype)[None, None]
+    h, w = flow.shape[2:4]
+    return pixel_grid(h, w, flow.dtype)[None, None]
