@@ -3,6 +3,7 @@
 python -m magicvideo_jax.train --config=configs/t2v.py --workdir=DIR          the embedded default, minutes on CPU
 python -m magicvideo_jax.train --config=configs/t2v.py:long --workdir=DIR     the embedded video weights: an hour
 python -m magicvideo_jax.train --config=configs/t2v.py:scratch --workdir=DIR  the ablation: its U-Net from nothing
+python -m magicvideo_jax.train --config=configs/t2v.py:latent_shift --workdir=DIR   shifted channels, no new parameters
 python -m magicvideo_jax.train --config=configs/t2v.py:few --workdir=DIR --config.data.sources="({'path': SET},)"
                                                                               the embedded video model, on ten clips
 python -m magicvideo_jax.train --config=configs/t2v.py:known_frames --workdir=DIR   the same, for clips of pictures
@@ -15,7 +16,12 @@ from magicvideo_jax.core.dataclass_dict import to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Component, Experiment, config_dict
 from magicvideo_jax.models.remat import Remat
-from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, TemporalMask
+from magicvideo_jax.models.temporal import (
+    LATENT_SHIFT,
+    PositionEncoding,
+    TemporalConfig,
+    TemporalMask,
+)
 from magicvideo_jax.training.optimizer import Freeze
 
 
@@ -36,6 +42,9 @@ def get_config(preset: str = ""):
         case "scratch":
             minutes(config)
             config.model.reinitialize = (Component.UNET.value,)
+        case "latent_shift":
+            minutes(config)
+            config.model.unet.temporal = to_plain(LATENT_SHIFT)
         case "few":
             minutes(config)
             config.init_from = "embedded_video"
@@ -77,8 +86,8 @@ def get_config(preset: str = ""):
             config.optim.freeze = Freeze.TEMPORAL.value
         case _:
             raise UserError(
-                f"--config=configs/t2v.py:{preset}: the presets are long, scratch, few, known_frames, emoji, "
-                "emoji_all, sd15, sd15_h100 and sd15_v5e, or none"
+                f"--config=configs/t2v.py:{preset}: the presets are long, scratch, latent_shift, few, "
+                "known_frames, emoji, emoji_all, sd15, sd15_h100 and sd15_v5e, or none"
             )
     return config
 

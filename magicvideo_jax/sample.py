@@ -156,6 +156,7 @@ def _arguments() -> argparse.Namespace:
     _add_sources(parser.add_argument_group("clips from pictures and clips"))
     _add_long_clips(parser.add_argument_group("long clips"))
     _add_refiners(parser.add_argument_group("more frames and pixels"))
+    _add_split(parser.add_argument_group("several devices for one clip"))
     parser.add_argument(
         "--vae", default="", help="weights of a VideoVAE made of the model's VAE, to decode"
     )
@@ -290,6 +291,35 @@ def _add_refiners(group: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         default="",
         help="a folder for the clips of every stage: 0_keyframes.mp4, 1_interpolated.mp4, 2_upscaled.mp4",
+    )
+
+
+def _add_split(group: argparse._ArgumentGroup) -> None:
+    """Arguments for how the devices of this machine share a clip."""
+    group.add_argument(
+        "--split",
+        choices=("none", "latents", "frames"),
+        default="none",
+        help="none: each device samples clips of its own (default); frames: devices share the frames of each layer, "
+        "for fast networks between them; latents: they share overlapping parts of the latents, an approximation "
+        "that sends little (Latent Parallelism)",
+    )
+    group.add_argument(
+        "--split_parts",
+        type=int,
+        default=0,
+        help="devices that share a clip (default: all); on one device, parts that are evaluated one after the other",
+    )
+    group.add_argument(
+        "--split_axes",
+        default="t",
+        help="axes of the latents of which one is split at each step, in turn: t, or thw as in the paper (default: t)",
+    )
+    group.add_argument(
+        "--split_overlap",
+        type=float,
+        default=0.5,
+        help="what a part has beside its own share of the clip, as a fraction of that share (default: 0.5)",
     )
 
 

@@ -154,6 +154,12 @@ RULES = (
         "--steps=1 --size=16x16 --frames=2",
         is_slow=True,
     ),
+    Rule(
+        r"^python -m magicvideo_jax\.sample --split",
+        How.VERB,
+        "--steps=1 --split_parts=4",
+        is_slow=True,
+    ),
     Rule(r"^python -m magicvideo_jax\.sample ", How.VERB, "--steps=1"),
     Rule(r"^python -m magicvideo_jax\.evaluate .*--network=", How.HELP),
     Rule(r"^python -m magicvideo_jax\.evaluate ", How.VERB, "--clips=1"),

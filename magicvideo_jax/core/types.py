@@ -68,6 +68,9 @@ class Condition(NamedTuple):
     """Time of the noise in `given`, for an upscaler."""
     guidance: Float[Array, "b"] | None = None
     """Scale of guidance, for a network that was distilled with guidance in it."""
+    first_frame: Int[Array, "b"] | None = None
+    """Number of the first frame of `z_t` in its clip, the same for all; None: 0. Layers with a row for each frame
+    read theirs from it."""
 
 
 class FlowCondition(NamedTuple):

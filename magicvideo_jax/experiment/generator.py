@@ -9,19 +9,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Key, UInt8
 
+from magicvideo_jax.core.checks import named, refused
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
-from magicvideo_jax.core.types import Condition, Params
+from magicvideo_jax.core.types import Condition, Denoise, Params
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks, SampleStart
 from magicvideo_jax.parallel.batch import fetch_to_host
-from magicvideo_jax.parallel.mesh import sharded_over_all
+from magicvideo_jax.parallel.constraints import BATCH_AXES, on_own_clips, sharding_activations
+from magicvideo_jax.parallel.mesh import batch_shards, sharded_over_all
 from magicvideo_jax.runtime.compilation import jit, out_of_memory_in_one_line
 from magicvideo_jax.runtime.progress import Progress
+from magicvideo_jax.sampling.clip_split import (
+    SplitConfig,
+    SplitKind,
+    devices_per_clip,
+    one_pass_at_a_time,
+    split_on,
+)
 from magicvideo_jax.sampling.decoding import decode_clips
 from magicvideo_jax.sampling.keyframes import (
     SampleConfig,
@@ -29,6 +38,7 @@ from magicvideo_jax.sampling.keyframes import (
     make_sampler_inputs,
     sample_keyframes,
 )
+from magicvideo_jax.sampling.latent_parallel import check_split, latent_parallel
 from magicvideo_jax.sampling.step_watch import SamplingCancelled, StepWatch
 from magicvideo_jax.sampling.windows import ContextConfig
 
@@ -58,7 +68,8 @@ class Generator:
 
     Sampler and guidance are arguments of the compiled program: another sampler, scale, prompt or frame rate compiles
     nothing. Another number of steps does; so does guidance after a first request without it (scale 1), whose program
-    has one pass through the network per step instead of two. Context windows and FreeInit have programs of their own.
+    has one pass through the network per step instead of two. Context windows, FreeInit and clips that devices share
+    have programs of their own.
     """
 
     def __init__(
@@ -84,9 +95,9 @@ class Generator:
         self._tokenize = tokenize
         self._batch_size = experiment.evaluate.batch_size if batch_size is None else batch_size
         self._networks, self._as_images, self._starts = networks, as_images, starts
-        self._shape = self._latent_shape(_checked_size(experiment, size))
+        self.latent_shape = self._latent_shape(_checked_size(experiment, size))
         self._watch = watch
-        self._programs: dict[tuple[Mesh | None, bool], Any] = {}
+        self._programs: dict[tuple[Mesh | None, bool, SplitKind], Any] = {}
         self._guided: set[Any] = set()
         """Meshes and structures of samplers for which the program with guidance is compiled."""
 
@@ -97,6 +108,7 @@ class Generator:
     def _run(
         self,
         decodes: bool,
+        mesh: Mesh | None,
         params: Params,
         ids: jax.Array,
         null_ids: jax.Array,
@@ -105,8 +117,8 @@ class Generator:
         clips: Any,
         sampler: SamplerInputs,
     ) -> jax.Array:
-        """Clips, or their latents, of a batch."""
-        networks, experiment, as_images = self._networks, self._experiment, self._as_images
+        """Clips of a batch, or their latents."""
+        networks, unet = self._networks, self._experiment.model.unet
         text = networks.encode_text(params, ids)
         null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
         start = SampleStart()
@@ -114,39 +126,70 @@ class Generator:
             start = self._starts(params, clips, keys)
         if start.text is not None:
             text = jnp.broadcast_to(start.text[:, None], text.shape)
+
+        shares_frames = split_on(sampler.split, mesh).by is SplitKind.FRAMES
+
+        def in_parts(network: Denoise, times: Float[Any, "s"]) -> Denoise:
+            if shares_frames:
+                return one_pass_at_a_time(network, len(keys))
+            return latent_parallel(
+                network,
+                mesh,
+                sampler.split,
+                times=times,
+                stride=unet.stride,
+                is_directed=unet.temporal is not None and unet.temporal.is_directed,
+            )
+
         z = sample_keyframes(
             params,
             Condition(text, fps, start.given, start.noise_level),
             null,
             keys,
             z0=start.z0,
-            denoise=partial(networks.denoise, as_images=as_images),
-            reusing=partial(networks.denoise_reusing, as_images=as_images),
+            denoise=partial(networks.denoise, as_images=self._as_images),
+            reusing=partial(networks.denoise_reusing, as_images=self._as_images),
             sampler=sampler,
-            shape=self._shape,
-            embeds_guidance=experiment.model.unet.embeds_guidance,
+            shape=self.latent_shape,
+            embeds_guidance=unet.embeds_guidance,
+            in_parts=in_parts,
             goes_on=None if self._watch is None else self._watch.goes_on,
         )
         z = start.completed(z)
         if not decodes:
             return z
-        return decode_clips(z, networks.decoder(params), experiment.decode)
 
-    def clips_at_once(self, mesh: Mesh | AbstractMesh | None) -> int:
-        """The batch size, rounded up to what the devices of a mesh (None: one device) share evenly."""
-        devices = 1 if mesh is None else mesh.size
-        return devices * math.ceil(self._batch_size / devices)
+        def decode(params: Params, z: jax.Array) -> jax.Array:
+            return decode_clips(z, networks.decoder(params), self._experiment.decode)
 
-    def program(self, mesh: Mesh | None, *, decodes: bool = True) -> Any:
+        # Devices that share a clip each decode it.
+        return on_own_clips(decode, params, z) if shares_frames else decode(params, z)
+
+    def clips_at_once(
+        self, mesh: Mesh | AbstractMesh | None, by: SplitKind = SplitKind.NONE
+    ) -> int:
+        """The batch size, rounded up to what the devices of a mesh (None: one device), or those groups of them that
+        share a clip, take evenly. Devices that share frames take one clip at a time."""
+        if mesh is None:
+            return self._batch_size
+        groups = mesh.size if by is SplitKind.NONE else batch_shards(mesh)
+        return groups if by is SplitKind.FRAMES else groups * math.ceil(self._batch_size / groups)
+
+    def program(
+        self, mesh: Mesh | None, *, decodes: bool = True, by: SplitKind = SplitKind.NONE
+    ) -> Any:
         """`program(params, ids, null_ids, fps, keys, clips, sampler)`, jitted, of clips or of their latents.
 
-        Every device gathers the parameters and samples clips of its own; devices exchange nothing until all are done.
+        Every device gathers the parameters. It samples clips of its own, and exchanges nothing until all are done, or
+        shares them (`by`) with the others along `frames`.
         """
-        if (mesh, decodes) not in self._programs:
-            run = partial(self._run, decodes)
+        if (mesh, decodes, by) not in self._programs:
+            run = partial(self._run, decodes, mesh)
             platform = None if mesh is None else mesh.devices.flat[0].platform
-            if mesh is not None and mesh.size > 1:
-                clips, same = sharded_over_all(mesh).spec, PartitionSpec()
+            if mesh is not None and by is SplitKind.FRAMES:
+                run = sharding_activations(run, mesh)
+            elif mesh is not None and mesh.size > 1:
+                clips, same = self.clips_sharding(mesh, by).spec, PartitionSpec()
                 run = jax.shard_map(
                     run,
                     mesh=mesh,
@@ -154,8 +197,41 @@ class Generator:
                     out_specs=clips,
                     check_vma=False,
                 )
-            self._programs[mesh, decodes] = jit(run, platform=platform)
-        return self._programs[mesh, decodes]
+            self._programs[mesh, decodes, by] = jit(run, platform=platform)
+        return self._programs[mesh, decodes, by]
+
+    @staticmethod
+    def clips_sharding(mesh: Mesh | AbstractMesh, by: SplitKind) -> NamedSharding:
+        """Sharding of a program's clips: over all devices, or over groups of those that share one."""
+        if by is SplitKind.NONE:
+            return sharded_over_all(mesh)
+        return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+    def split(
+        self, sample: SampleConfig | None = None, mesh: Mesh | AbstractMesh | None = None
+    ) -> SplitKind:
+        """What the devices of a mesh share of a clip with these settings (None: the experiment's).
+
+        Errors: `UserError` for a split that does not fit the mesh, the clips or the network.
+        """
+        split = (sample or self._experiment.sample).split
+        with named("config.sample.split."):
+            self.check_split(split, mesh)
+        return split_on(split, mesh).by if devices_per_clip(mesh) > 1 else SplitKind.NONE
+
+    def check_split(self, config: SplitConfig, mesh: Mesh | AbstractMesh | None) -> None:
+        """Check a split of these clips. Errors: `FieldError`."""
+        unet = self._experiment.model.unet
+        check_split(config, self.latent_shape, mesh, stride=unet.stride)
+        kind = split_on(config, mesh).by
+        attends_to_first = unet.temporal is not None and unet.temporal.first_and_previous
+        if kind is SplitKind.LATENTS and "t" in config.axes and attends_to_first:
+            advice = "give hw: frames of this network attend to the first one of their clip"
+            raise refused(config, "axes", advice)
+        is_shared = kind is not SplitKind.NONE and devices_per_clip(mesh) > 1
+        if is_shared and self._watch is not None:
+            advice = "give none: devices that share a clip cannot be stopped between steps"
+            raise refused(config, "by", advice)
 
     def batch(self, request: SampleRequest, first: int, size: int) -> tuple[Any, ...]:
         """Ids, null ids, frame rates, keys and clips of `size` clips of a request, padded with its last clip."""
@@ -181,7 +257,7 @@ class Generator:
         """
         sample = sample or self._experiment.sample
         _check_frames(self._experiment, self._frames, sample.context.for_clip(self._frames))
-        inputs = make_sampler_inputs(sample, self._experiment.model.noise, shape=self._shape)
+        inputs = make_sampler_inputs(sample, self._experiment.model.noise, shape=self.latent_shape)
         embeds_guidance = self._experiment.model.unet.embeds_guidance
         if (
             sample.guidance == 1
@@ -225,9 +301,9 @@ class Generator:
         *,
         decodes: bool,
     ) -> np.ndarray:
-        sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)  # numpy arrays have none
-        mesh = getattr(sharding, "mesh", None)
-        program, size = self.program(mesh, decodes=decodes), self.clips_at_once(mesh)
+        mesh = mesh_of_params(params)
+        by = self.split(sample, mesh)
+        program, size = self.program(mesh, decodes=decodes, by=by), self.clips_at_once(mesh, by)
         sampler = self.settings(sample, mesh)
         if sampler.guidance is not None:
             self._guided.add(_compiled_by(mesh, sampler))
@@ -253,6 +329,12 @@ class Generator:
                     raise SamplingCancelled
                 progress.advance(len(clips[-1]))
         return np.concatenate(clips)
+
+
+def mesh_of_params(params: Params) -> Mesh | None:
+    """The mesh that parameters lie on; None for numpy arrays and those of one device."""
+    sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    return getattr(sharding, "mesh", None)
 
 
 def _network_steps(sampler: SamplerInputs) -> int:

@@ -19,7 +19,7 @@ from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run, bytes_by
 from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.parallel.mesh import abstract_mesh, batch_shards
 from magicvideo_jax.runtime.compilation import out_of_memory_in_one_line
-from magicvideo_jax.training.optimizer import Freeze
+from magicvideo_jax.training.optimizer import Freeze, trains_layers
 
 _MOST_SUGGESTIONS = 3
 
@@ -87,11 +87,7 @@ def suggest_smaller_state(
     ]
 
     # Fewer trained parameters.
-    trains_unet = Component.UNET in experiment.model.trained
-    may_freeze = trains_unet and experiment.model.unet.temporal is not None
-    freezes = [Freeze.TEMPORAL, Freeze.ADAPTOR]
-    if experiment.optim.freeze is not Freeze.ALL or not may_freeze:
-        freezes = []
+    freezes = [one for one in (Freeze.TEMPORAL, Freeze.ADAPTOR) if _may_freeze(experiment, one)]
 
     def with_freeze(one: Experiment, freeze: Freeze) -> Experiment:
         return replace(one, optim=replace(one.optim, freeze=freeze))
@@ -123,8 +119,15 @@ def suggest_smaller_step(run: AbstractRun) -> Iterator[str]:
         yield f"--config.mesh.fsdp={shards} (the state sharded over all devices)"
     if train.batch_size > shards:
         yield f"--config.train.batch_size={shards} (a smaller batch)"
-    if experiment.optim.freeze is Freeze.ALL and experiment.model.unet.temporal is not None:
+    if _may_freeze(experiment, Freeze.TEMPORAL):
         yield "--config.optim.freeze=temporal (trains only what a video network adds)"
+
+
+def _may_freeze(experiment: Experiment, freeze: Freeze) -> bool:
+    """Whether a run that trains all of its U-Net could train part of it instead."""
+    model, is_whole = experiment.model, experiment.optim.freeze is Freeze.ALL
+    trains_unet = Component.UNET in model.trained
+    return is_whole and trains_unet and trains_layers(freeze, model.unet.temporal)
 
 
 def _as_arguments(before: Experiment, after: Experiment) -> str:

@@ -5,6 +5,7 @@ Parameters are one dict: `params[component.value]` are those of a network.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -259,7 +260,9 @@ class Networks:
         With an `attention_window`, AnimateDiff's motion modules attend in windows of so many frames.
         """
         unet, params = self._unet_and_params(params, as_images, attention_window)
-        return unet.apply(params, *_unet_inputs(z, time, condition))
+        first = condition.first_frame
+        apply = unet.apply if first is None else unet.method(partial(_from_frame, first[0]))
+        return apply(params, *_unet_inputs(z, time, condition))
 
     def denoise_reusing(
         self,
@@ -333,10 +336,14 @@ def _unet_inputs(
     z: Float[Array, "b t h w c"], time: Float[Array, "b"], condition: Condition
 ) -> tuple[Array | None, ...]:
     """Arguments of a U-Net; what it is given lies beside its latents."""
-    text, fps, given, noise_level, guidance = condition
+    text, fps, given, noise_level, guidance, _ = condition
     if given is not None:
         z = jnp.concatenate([z, given.astype(z.dtype)], axis=-1)
     return z, time, text, fps, noise_level, guidance
+
+
+def _from_frame(first: Int[Array, ""], unet: VideoUNet, *inputs: Any) -> Array:
+    return unet.from_frame(first)(*inputs)
 
 
 def run_shapes(

@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from magicvideo_jax.core.checks import named
 from magicvideo_jax.core.class_names import ClassNames
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import (
@@ -20,7 +22,7 @@ from magicvideo_jax.core.types import (
 )
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
-from magicvideo_jax.experiment.generator import Generator, SampleRequest
+from magicvideo_jax.experiment.generator import Generator, SampleRequest, mesh_of_params
 from magicvideo_jax.experiment.networks import FLOW, PIPELINE, Networks
 from magicvideo_jax.experiment.opening.initial_weights import (
     InitialWeights,
@@ -36,6 +38,7 @@ from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import parameter_shardings
 from magicvideo_jax.runtime.compilation import enable_compilation_cache, jit
+from magicvideo_jax.sampling.clip_split import NO_SPLIT, SplitConfig, mesh_of
 from magicvideo_jax.sampling.decoding import decode_clips
 from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
@@ -60,12 +63,15 @@ class Pipeline:
         networks: Networks,
         load_params: Callable[[], Params],
         tokenizer: CaptionTokenizer | ClassNames,
+        mesh: MeshConfig | None = None,
     ):
-        """`load_params` puts the parameters on their devices: now, and after each `release`."""
+        """`load_params` puts the parameters on their devices, a `mesh` (None: each for itself): now, and after each
+        `release`."""
         self.experiment = experiment
         self._load_params = load_params
         self._params: Params | None = load_params()
         self._tokenizer, self._networks = tokenizer, networks
+        self._mesh = mesh or MeshConfig()
         self._generators: dict[tuple[int, int, tuple[int, ...]], Generator] = {}
         self._watch: StepWatch | None = None
         self._decode: Any = None
@@ -146,8 +152,9 @@ class Pipeline:
             self._networks, self._generators, self._decode = Networks(model), {}, None
         self.experiment = replace(self.experiment, model=model)
         networks, load_others = self._networks, self._load_params
-        self._load_params = lambda: load_others() | {name: _loaded(there, networks, Component.VAE)}
-        self._params = self.params | {name: _loaded(there, networks, Component.VAE)}
+        load_vae = partial(_loaded, there, networks, Component.VAE, self._mesh)
+        self._load_params = lambda: load_others() | {name: load_vae()}
+        self._params = self.params | {name: load_vae()}
 
     def many(
         self,
@@ -240,6 +247,8 @@ class Pipeline:
                 batch_size=batch_size,
                 watch=self._watch,
             )
+        with named("--split_"):
+            self._generators[key].check_split(sample.split, mesh_of_params(self.params))
         return self._generators[key]
 
 
@@ -251,6 +260,7 @@ def load(
     motion: str | Path = "",
     motion_norm: MotionNorm | str = MotionNorm.AUTO,
     lora: Sequence[str] = (),
+    split: SplitConfig = NO_SPLIT,
 ) -> Pipeline:
     """A pipeline from a work folder (averaged weights), the name of embedded weights, or weights in any known form.
 
@@ -262,6 +272,7 @@ def load(
     `motion` is AnimateDiff's motion modules for image weights of Stable Diffusion 1.x, in any form that holds them;
     their schedule comes with them. `motion_norm` is a value of `MotionNorm`: the same modules give other clips under
     each, and `auto` follows their file. `lora` are LoRA files to add, each `FILE` or `FILE:SCALE`.
+    `split` is how several devices share each clip; without it each samples clips of its own.
     Image weights alone make single frames: give motion modules, train, or load a work folder or what was converted of
     one, for clips that move.
     Errors: `UserError` naming the path or what it lacks.
@@ -282,14 +293,21 @@ def load(
     initial = initial_from(weights)
     if Component.UNET in initial.parts:
         check_task(initial.parts[Component.UNET].config, UNetTask.GENERATE, f"--workdir={path}")
-    pipeline = _load(str(path), initial)
+    with named("--split_"):
+        mesh = mesh_of(split, jax.device_count())
+    pipeline = _load(str(path), initial, split, mesh)
     if vae:
         pipeline.decode_with(str(vae))
     return pipeline
 
 
-def _load(path: str, initial: InitialWeights) -> Pipeline:
+def _load(path: str, initial: InitialWeights, split: SplitConfig, mesh: MeshConfig) -> Pipeline:
     experiment = initial.experiment or usual_experiment(path, initial)
+    with named("config.sample."):
+        sample = replace(
+            experiment.sample, split=split
+        )  # that of its training is for other devices
+    experiment = replace(experiment, sample=sample)
     stage = stage_of(experiment)
     if stage.reads_captions:
         tokenizer = checked_tokenizer(initial, experiment, path)
@@ -300,7 +318,8 @@ def _load(path: str, initial: InitialWeights) -> Pipeline:
             f"{path}: this run trained an auto-encoder, which draws nothing from a prompt"
         )
     networks = Networks(experiment.model)
-    return Pipeline(experiment, networks, partial(loaded_params, initial, networks), tokenizer)
+    load_params = partial(loaded_params, initial, networks, mesh)
+    return Pipeline(experiment, networks, load_params, tokenizer, mesh)
 
 
 def checked_tokenizer(
@@ -315,10 +334,14 @@ def checked_tokenizer(
     return CaptionTokenizer(tokenizer, length=experiment.model.text.tokens, name_each=True)
 
 
-def loaded_params(initial: InitialWeights, networks: Networks) -> Params:
-    """Parameters of the networks that the weights hold, over all devices there are."""
+def loaded_params(
+    initial: InitialWeights, networks: Networks, mesh: MeshConfig | None = None
+) -> Params:
+    """Parameters of the networks that the weights hold, over all devices there are, as a mesh (None: each for
+    itself)."""
     held = [one for one in (*PIPELINE, Component.IMAGE, *FLOW) if one in initial.parts]
-    return {component.value: _loaded(initial, networks, component) for component in held}
+    mesh = mesh or MeshConfig()
+    return {component.value: _loaded(initial, networks, component, mesh) for component in held}
 
 
 def _motion_norm(asked: MotionNorm | str, *, is_run: bool) -> MotionNorm:
@@ -363,8 +386,10 @@ def usual_experiment(path: str, initial: InitialWeights) -> Experiment:
     )
 
 
-def _loaded(initial: InitialWeights, networks: Networks, component: Component) -> Params:
+def _loaded(
+    initial: InitialWeights, networks: Networks, component: Component, mesh: MeshConfig
+) -> Params:
     """Parameters of a network over all devices there are."""
     network = networks.by_component[component]
-    shardings = parameter_shardings(network.shapes, make_mesh(MeshConfig()))
+    shardings = parameter_shardings(network.shapes, make_mesh(mesh))
     return initial.load(component, network, shardings, seed=0)[0]

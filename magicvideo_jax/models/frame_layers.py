@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from magicvideo_jax.models.frame_tables import ReadsFrameTables
 from magicvideo_jax.models.rows import broadcast_pixels
 from magicvideo_jax.parallel.constraints import gather_parameter
 
 
-class FrameAdaptor(nnx.Module):
+class FrameAdaptor(ReadsFrameTables):
     """Learned scale and shift of the channels for each frame of a clip (MagicVideo 2211.11018,
     section 3), z^i (1 + S^i) + B^i; the identity at initialisation.
     """
@@ -25,7 +26,7 @@ class FrameAdaptor(nnx.Module):
         b, t, *_, c = z.shape
 
         def broadcast(table: Float[Array, "f c"]) -> Float[Array, "b t h w c"]:
-            rows = jnp.broadcast_to(gather_parameter(table)[None, :t], (b, t, c))
+            rows = jnp.broadcast_to(self.rows(gather_parameter(table), t)[None], (b, t, c))
             return broadcast_pixels(rows, z)
 
         # In float32, because bfloat16 cannot represent changes of a scale near 1 that are below
@@ -35,16 +36,18 @@ class FrameAdaptor(nnx.Module):
 
 
 class TemporalShift(nnx.Module):
-    """Take a third of the channels from frame i-1 and a third from frame i+1, with zeros beyond
-    the ends (Latent-Shift 2304.08477).
+    """Frames whose first third of the channels is that of frame i-1 and whose last third is that
+    of frame i+1, with zeros beyond the ends (Latent-Shift 2304.08477, figure of the shift).
+
+    The middle third has the channels that are left over where 3 does not divide their number.
     """
 
     def __call__(self, z: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
         third = z.shape[-1] // 3
-        past, future, present = z[..., :third], z[..., third : 2 * third], z[..., 2 * third :]
+        past, present, future = jnp.split(z, [third, z.shape[-1] - third], axis=-1)
         past = jnp.pad(past[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
         future = jnp.pad(future[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)))
-        return jnp.concatenate([past, future, present], axis=-1)
+        return jnp.concatenate([past, present, future], axis=-1)
 
 
 class FirstAndPreviousFrame(nnx.Module):

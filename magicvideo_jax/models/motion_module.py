@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from magicvideo_jax.models.blocks import Attention, FeedForward
+from magicvideo_jax.models.frame_tables import ReadsFrameTables
 from magicvideo_jax.models.frame_windows import over_windows
 from magicvideo_jax.models.layers import GroupNorm, LayerNorm, Linear
 from magicvideo_jax.models.temporal import MotionModuleConfig
@@ -46,7 +47,7 @@ class MotionModule(nnx.Module):
         return z + shard_activations(rearrange(y, "b p t c -> b t p c")).reshape(z.shape)
 
 
-class MotionTransformerBlock(nnx.Module):
+class MotionTransformerBlock(ReadsFrameTables):
     """Two self-attentions over frames and a feed-forward, as pre-norm residuals."""
 
     def __init__(self, config: MotionModuleConfig, channels: int, *, frames: int, site: Site):
@@ -66,8 +67,8 @@ class MotionTransformerBlock(nnx.Module):
         t, c = y.shape[-2:]
         if t > self.frames:
             raise ValueError(f"{t} frames, and motion modules with {self.frames} positions")
-        positions = jnp.asarray(sinusoidal_positions(t, c), y.dtype)
-        positions = jnp.broadcast_to(positions, y.shape)
+        table = jnp.asarray(sinusoidal_positions(self.frames, c), y.dtype)
+        positions = jnp.broadcast_to(self.rows(table, t), y.shape)
         y = y + self.attn1(self.norm1(y) + positions)
         return y + self.attn2(self.norm2(y) + positions)
 

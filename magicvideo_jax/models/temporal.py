@@ -33,8 +33,11 @@ class TemporalMixing(Enum):
     AFTER_FEED_FORWARD = "after_feed_forward"
     """Temporal attention after the feed-forward (LaVie's interpolation network)."""
     SHIFT = "shift"
-    """Temporal shift of two thirds of the channels, without parameters (Latent-Shift 2304.08477).
-    """
+    """Temporal shift of two thirds of the channels, without parameters, at the end of each residual
+    branch: after its last convolution, before the sum (Latent-Shift 2304.08477)."""
+    SHIFT_AT_START = "shift_at_start"
+    """The same shift at the start of each residual branch, before its first norm (the place of TSM,
+    Lin et al. 1811.08383)."""
     NONE = "none"
     """Independent frames (the paper's ablation, which is incoherent)."""
 
@@ -142,6 +145,16 @@ class TemporalConfig:
         is_limited = self.adaptors or has_positions or self.position is PositionEncoding.LEARNED
         return self.frames if is_limited else None
 
+    @property
+    def is_directed(self) -> bool:
+        """Whether no frame depends on a later one."""
+        mixes_by_attention = self.mixing not in (
+            TemporalMixing.SHIFT,
+            TemporalMixing.SHIFT_AT_START,
+        )
+        mixes_otherwise = self.norm_over_frames or self.residual_blocks or self.motion is not None
+        return self.mask is TemporalMask.DIRECTED and mixes_by_attention and not mixes_otherwise
+
     def in_attention_windows(self, frames: int) -> "TemporalConfig":
         """The same layers, of which motion modules attend in windows of `frames` frames."""
         motion = self.motion and replace(self.motion, attention_window=frames)
@@ -171,6 +184,11 @@ LAVIE_INTERPOLATION = TemporalConfig(
 
 LAVIE_VSR = replace(LAVIE, residual_blocks=True)
 """LaVie's super-resolution network."""
+
+LATENT_SHIFT = TemporalConfig(
+    adaptors=False, mixing=TemporalMixing.SHIFT, mask=TemporalMask.NONE, fps=False
+)
+"""Latent-Shift: an image network whose parameters are all that there are."""
 
 
 def animatediff(

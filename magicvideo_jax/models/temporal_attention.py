@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from magicvideo_jax.models.attention import attend_frames
 from magicvideo_jax.models.bind import Keys
+from magicvideo_jax.models.frame_tables import ReadsFrameTables
 from magicvideo_jax.models.layers import Embedding, LayerNorm, Linear, project
 from magicvideo_jax.models.temporal import PositionEncoding, TemporalConfig, TemporalMask
 from magicvideo_jax.parallel.constraints import shard_activations, shares_clips
@@ -23,7 +24,7 @@ _EXACT, _FURTHEST = 8, 32
 """Distances below the first have a bucket each; those from the second on share the last."""
 
 
-class TemporalAttention(nnx.Module):
+class TemporalAttention(ReadsFrameTables):
     """Residual of attention over the frames at each pixel; zero at initialisation."""
 
     def __init__(self, config: TemporalConfig, channels: int, *, heads: int, keys: Keys):
@@ -55,7 +56,8 @@ class TemporalAttention(nnx.Module):
         pixels = 1 if shares_clips() else 2
         tokens = self.norm(shard_activations(swapped(flat), axis=pixels))
         if self.position is PositionEncoding.LEARNED:
-            tokens = tokens + swapped(self.positions[None, :count, None]).astype(tokens.dtype)
+            positions = self.rows(self.positions[...], count)[None, :, None]
+            tokens = tokens + swapped(positions).astype(tokens.dtype)
         if t == count:
             q, k, v = project(tokens, self.to_q, self.to_k, self.to_v, heads=self.heads)
         else:

@@ -20,6 +20,11 @@ _ATTENTION = {
     TemporalMixing.AFTER_FEED_FORWARD: Place.FEED_FORWARD,
 }
 
+_SHIFT = {
+    TemporalMixing.SHIFT: Place.SECOND_CONV,
+    TemporalMixing.SHIFT_AT_START: Place.RESNET_INPUT,
+}
+
 
 def temporal_layers(config: TemporalConfig | None) -> tuple[TemporalLayer, ...]:
     """List the layers of a video network; none for an image network."""
@@ -41,8 +46,8 @@ def temporal_layers(config: TemporalConfig | None) -> tuple[TemporalLayer, ...]:
         ]
     if config.mixing in _ATTENTION:
         layers.append(TemporalLayer(_ATTENTION[config.mixing], "temporal", attention))
-    if config.mixing is TemporalMixing.SHIFT:
-        layers.append(TemporalLayer(Place.RESNET_INPUT, "shift", lambda site: TemporalShift()))
+    if config.mixing in _SHIFT:
+        layers.append(TemporalLayer(_SHIFT[config.mixing], "shift", lambda site: TemporalShift()))
     if config.first_and_previous:
         layers.append(
             TemporalLayer(Place.SELF_ATTENTION_KEYS, "frames", lambda site: FirstAndPreviousFrame())

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from magicvideo_jax.core.checks import at_least, divides, not_empty
 from magicvideo_jax.models.bind import Keys
 from magicvideo_jax.models.blocks import Downsampler, ResnetBlock, SpatialTransformer, Upsampler
+from magicvideo_jax.models.frame_tables import set_first_frame
 from magicvideo_jax.models.layers import Conv, Embedding, EmbeddingMLP, GroupNorm, Padding
 from magicvideo_jax.models.remat import Remat, rematerialised
 from magicvideo_jax.models.temporal import TemporalConfig
@@ -87,6 +88,11 @@ class UNetConfig:
     @property
     def embedding(self) -> int:
         return 4 * self.levels[0].width
+
+    @property
+    def stride(self) -> int:
+        """Latents along h or w for each one of the deepest level."""
+        return 2 ** (len(self.levels) - 1)
 
 
 SD1 = UNetConfig()
@@ -205,6 +211,11 @@ class VideoUNet(nnx.Module):
         guidance: Float[Array, "b"] | None = None,
     ) -> Float[Array, "b t h w c2"]:
         return self.reusing(z, time, text, fps, noise_level, guidance)[0]
+
+    def from_frame(self, first: Int[Array, ""]) -> "VideoUNet":
+        """This network for a part of a clip that begins at frame `first`: its tables are read from there."""
+        set_first_frame(self, first)
+        return self
 
     def reusing(
         self,

@@ -8,13 +8,14 @@ pixels. XLA inserts an all-to-all where one follows the other; without constrain
 whole clips.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, Mesh, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -35,6 +36,24 @@ def shard_activations(x: Float[Array, "b *rest"], axis: int = 1) -> Float[Array,
     axes: list[Any] = [BATCH_AXES, *(None,) * (axis - 1)]
     axes += [FRAMES_AXIS] * (x.shape[axis] % ways == 0)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
+
+
+def sharding_activations(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """A function to be jitted whose constraints refer to a mesh, wherever it is traced."""
+
+    def on_mesh(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return on_mesh
+
+
+def on_own_clips(function: Callable[..., Array], params: Any, x: Float[Array, "b *rest"]) -> Array:
+    """`function(params, x)` of clips that each device computes for its own, without sharing them."""
+    clips = PartitionSpec(BATCH_AXES)
+    return jax.shard_map(
+        function, in_specs=(PartitionSpec(), clips), out_specs=clips, check_vma=False
+    )(params, x)
 
 
 def gather_parameter(parameter: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -33,9 +33,27 @@ def plan_lines(plan: ProgramPlan) -> Iterator[str]:
     yield f"  {'at least':<14}{plan.least / MIB:12,.1f}  before activations"
     if plan.costs is None:
         yield f"  {'memory':<14}{plan.memory / MIB:12,.1f}  {verdict(plan)}"
-        return
-    yield ""
-    yield from _cost_lines(plan, plan.costs)
+    if plan.exchanges:
+        yield ""
+        yield from _exchange_lines(plan)
+    if plan.costs is not None:
+        yield ""
+        yield from _cost_lines(plan, plan.costs)
+
+
+def _exchange_lines(plan: ProgramPlan) -> Iterator[str]:
+    """Yield what each of the devices that share a clip sends at a step, by kind of split."""
+    yield f"{'a chip, a step of a clip':<26}operations   MiB sent  clips evaluated"
+    for kind, one in plan.exchanges.items():
+        note = (
+            ""
+            if one["is_possible"]
+            else f"  (mesh.frames={plan.mesh['frames']} does not divide its frames)"
+        )
+        yield (
+            f"  {'split.by=' + kind:<24}{one['operations']:10,}{one['bytes_sent'] / MIB:11,.2f}"
+            f"{one['evaluated']:17.2f}{note}"
+        )
 
 
 def _cost_lines(plan: ProgramPlan, costs: Costs) -> Iterator[str]:

@@ -91,6 +91,8 @@ class ProgramPlan:
     flops: int = 0
     """FLOPs of the traced program over all chips; 0 where it was not traced."""
     costs: Costs | None = None
+    exchanges: dict[str, Any] = field(default_factory=dict)
+    """What devices that share a clip send at a step of it, by kind of split: fields of a `SplitExchange`."""
 
     @property
     def least(self) -> int:
@@ -179,6 +181,7 @@ def _plan(program: PlannedProgram, on: Topology) -> ProgramPlan:
         memory=on.chip.memory,
         preallocated=on.chip.preallocated,
         parts=program.parts,
+        exchanges={kind: to_plain(one) for kind, one in program.exchanges.items()},
     )
 
 

@@ -4,7 +4,7 @@ They need no devices.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -13,13 +13,15 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
 from magicvideo_jax.core.errors import UserError
-from magicvideo_jax.experiment.config import Experiment
+from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import abstract_run, arbitrary_ids, bytes_by_part
 from magicvideo_jax.experiment.stages.registry import stage_of
-from magicvideo_jax.parallel.mesh import replicated, sharded_over_all
+from magicvideo_jax.parallel.mesh import replicated
 from magicvideo_jax.parallel.shardings import bytes_per_device, with_sharding, with_shardings
+from magicvideo_jax.planning.split_traffic import SplitExchange, step_exchanges
+from magicvideo_jax.sampling.clip_split import devices_per_clip
 from magicvideo_jax.training.step import CompiledStep
 
 
@@ -45,6 +47,8 @@ class PlannedProgram:
     """Bytes per chip that are live at once before activations, by part."""
     trace: Callable[[], Any]
     """Traces the program: gives `.jaxpr` and `.lower().compile()`. Needs a mesh with devices."""
+    exchanges: dict[str, SplitExchange] = field(default_factory=dict)
+    """What devices that share a clip send per step, by the kind of their split."""
 
 
 def build_program(
@@ -100,7 +104,8 @@ def _sample(
     )
     shapes = networks.shapes(stage.components(experiment))
     params = with_shardings(shapes, mesh, min_size=experiment.mesh.fsdp_min_size)
-    clips = generator.clips_at_once(mesh)
+    by = generator.split(mesh=mesh)
+    clips, over = generator.clips_at_once(mesh, by), generator.clips_sharding(mesh, by)
     request = SampleRequest(
         prompts=[""] * clips,
         fps=[experiment.sample.fps] * clips,
@@ -109,11 +114,11 @@ def _sample(
 
     ids, null_ids, fps, keys, start = generator.batch(request, 0, clips)
     inputs = {
-        "ids": with_sharding(ids, sharded_over_all(mesh)),
-        "fps": with_sharding(fps, sharded_over_all(mesh)),
-        "keys": with_sharding(keys, sharded_over_all(mesh)),
+        "ids": with_sharding(ids, over),
+        "fps": with_sharding(fps, over),
+        "keys": with_sharding(keys, over),
     }
-    start = jax.tree.map(lambda x: with_sharding(x, sharded_over_all(mesh)), start)
+    start = jax.tree.map(lambda x: with_sharding(x, over), start)
     if start is not None:
         inputs |= start._asdict()
     null_ids = with_sharding(null_ids, replicated(mesh))
@@ -121,7 +126,9 @@ def _sample(
     def trace() -> Any:
         assert isinstance(mesh, Mesh)
         arguments = (inputs["ids"], null_ids, inputs["fps"], inputs["keys"], start)
-        return generator.program(mesh).trace(params, *arguments, generator.settings())
+        return generator.program(mesh, by=by).trace(
+            params, *arguments, generator.settings(mesh=mesh)
+        )
 
     sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
     parts = {
@@ -129,4 +136,14 @@ def _sample(
         "gathered": sum(leaf.size for leaf in sharded) * jnp.dtype(networks.dtype).itemsize,
         "inputs": bytes_per_device(inputs),
     }
-    return PlannedProgram(ProgramKind.SAMPLE, experiment, mesh, clips, inputs, parts, trace)
+    exchanges = step_exchanges(
+        experiment.sample,
+        experiment.model.unet,
+        shapes[Component.UNET.value],
+        generator.latent_shape,
+        devices=devices_per_clip(mesh),
+        itemsize=jnp.dtype(networks.dtype).itemsize,
+    )
+    return PlannedProgram(
+        ProgramKind.SAMPLE, experiment, mesh, clips, inputs, parts, trace, exchanges
+    )

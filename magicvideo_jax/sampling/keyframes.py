@@ -13,7 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from magicvideo_jax.core.checks import at_least, at_most, positive, refused, share
+from magicvideo_jax.core.checks import (
+    FieldError,
+    at_least,
+    at_most,
+    positive,
+    refused,
+    share,
+)
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.types import Condition, Denoise, Params
 from magicvideo_jax.diffusion.guidance import guided
@@ -36,6 +43,7 @@ from magicvideo_jax.diffusion.solvers import (
     uni_pc,
     with_noise,
 )
+from magicvideo_jax.sampling.clip_split import NO_SPLIT, SplitConfig, SplitKind
 from magicvideo_jax.sampling.feature_cache import with_feature_cache
 from magicvideo_jax.sampling.frame_noise import FrameNoise, draw_frame_noise
 from magicvideo_jax.sampling.free_init import (
@@ -108,6 +116,8 @@ class SampleConfig:
     """Level of the noise on the small pictures that an upscaler enlarges; more hides what is wrong with them."""
     size: tuple[int, ...] = ()
     """Height and width in pixels; empty: those of the clips that the model was trained on."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """How several devices share each clip."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "steps", "feature_cache")
@@ -127,6 +137,11 @@ class SampleConfig:
         if self.feature_cache > 1 and not (interval == (0.0, 1.0) and is_whole):
             advice = "give 1; with guidance_interval, context.frames or tiles nothing is reused"
             raise refused(self, "feature_cache", advice)
+        if self.split.by is not SplitKind.NONE and not (is_whole and self.feature_cache == 1):
+            raise FieldError(
+                f"split.by={self.split.by.value}: give none with context.frames, tiles or feature_cache, "
+                "which devices that share a clip do not have"
+            )
         if len(self.size) not in (0, 2) or min(self.size, default=1) < 1:
             raise refused(self, "size", "give a height and a width in pixels")
         positive(self, "fps")
@@ -138,6 +153,7 @@ class Guidance(NamedTuple):
 
     scale: Any
     rescale: Any = 0.0
+    """None: there is none, which is another program."""
     interval: Any = None
     """Least and largest time of guidance; None: it always applies, which is another program."""
 
@@ -158,6 +174,8 @@ class SamplerInputs(NamedTuple):
     """Neither are numbers, as `context` is none."""
     feature_cache: Any = None
     """Steps from one evaluation of deep features to the next; None: they are evaluated at every step."""
+    split: SplitConfig = NO_SPLIT
+    """No numbers either."""
 
 
 def make_sampler_inputs(
@@ -167,11 +185,13 @@ def make_sampler_inputs(
 
     Its table is marked as stochastic, so that all samplers share a program.
     """
+    # Parts of a clip are merged after guidance, unless that reads the deviation of a whole clip.
+    merges_last = config.split.by is SplitKind.LATENTS and config.guidance_rescale == 0
     return SamplerInputs(
         table=with_noise(image_to_image_table(make_solver_table(config, noise), config.strength)),
         guidance=Guidance(
             np.float32(config.guidance),
-            np.float32(config.guidance_rescale),
+            None if merges_last else np.float32(config.guidance_rescale),
             _guided_times(config, noise),
         ),
         context=config.context.for_clip(shape[0]),
@@ -180,6 +200,7 @@ def make_sampler_inputs(
         frame_noise=config.frame_noise,
         tiles=config.tiles,
         feature_cache=np.int32(config.feature_cache) if config.feature_cache > 1 else None,
+        split=config.split,
     )
 
 
@@ -233,6 +254,7 @@ def sample_keyframes(
     shape: tuple[int, int, int, int],
     z0: Float[Array, "b t h w c"] | None = None,
     embeds_guidance: bool = False,
+    in_parts: Callable[[Denoise, Float[Any, "s"]], Denoise] | None = None,
     goes_on: Callable[[], bool] | None = None,
 ) -> Float[Array, "b t h w c"]:
     """Scaled latents of `shape` (t h w c) for each text of a condition, from noise, or from clips `z0` with noise.
@@ -241,9 +263,10 @@ def sample_keyframes(
     attention_window=)` is the network, and `reusing(params, z, time, condition, deep)` the same, which a
     sampler with a cache of features needs. `null_text` is the unconditional or negative prompt, from
     which guidance leads away; without guidance it is not used. A network that `embeds_guidance` is told
-    the scale, and evaluated once a step. `goes_on` is that of `run_sampler`.
+    the scale, and evaluated once a step. `in_parts(denoise, times)` makes of a network one that devices evaluate
+    in parts, at steps of these times. `goes_on` is that of `run_sampler`.
     """
-    table, guidance, context, windows, free_init, frame_noise, tiles, feature_cache = sampler
+    table, guidance, context, windows, free_init, frame_noise, tiles, feature_cache, _ = sampler
     if guidance is not None and embeds_guidance:
         condition = condition._replace(guidance=jnp.broadcast_to(guidance.scale, keys.shape))
 
@@ -254,14 +277,19 @@ def sample_keyframes(
     def with_guidance(network: Denoise) -> Denoise:
         if guidance is None or embeds_guidance:
             return network
-        null_condition = condition._replace(text=null_text)
-        return guided(
-            network,
-            guidance.scale,
-            null_condition,
-            rescale=guidance.rescale,
-            interval=guidance.interval,
-        )
+        scale, rescale, interval = guidance
+        rescale = 0.0 if rescale is None else rescale
+
+        def with_null_text(z: Array, time: Array, condition: Condition, /) -> Array:
+            null = condition._replace(text=null_text)
+            return guided(network, scale, null, rescale=rescale, interval=interval)(
+                z, time, condition
+            )
+
+        return with_null_text
+
+    def on_parts(network: Denoise) -> Denoise:
+        return network if in_parts is None else in_parts(network, table.steps.time)
 
     network = tiled_denoiser(network, tiles)
     if windows is not None:
@@ -270,7 +298,10 @@ def sample_keyframes(
     def sample_once(eps: Array, keys: Array, /) -> Array:
         z = initial_latents(table, eps, z0)
         if feature_cache is None:
-            steps = with_guidance(network)
+            # Merged once it is guided, what is sent is half; but rescaling needs the deviation of a whole clip.
+            merges_last = guidance is None or guidance.rescale is None
+            inner, outer = (with_guidance, on_parts) if merges_last else (on_parts, with_guidance)
+            steps = outer(inner(network))
         else:
             assert reusing is not None
             unet = partial(reusing, params)

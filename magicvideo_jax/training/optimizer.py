@@ -14,7 +14,8 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.models.lfdm.batch_norm import is_statistic
-from magicvideo_jax.models.temporal import VIDEO_PARTS
+from magicvideo_jax.models.temporal import VIDEO_PARTS, TemporalConfig
+from magicvideo_jax.models.temporal_layers import temporal_layers
 from magicvideo_jax.training.gradient_norm import clip_by_norm
 from magicvideo_jax.training.lora import DOWN, UP, LoRAConfig
 
@@ -109,6 +110,14 @@ class OptimConfig:
 def is_trained(freeze: Freeze, path: str) -> bool:
     """Whether a freeze mode trains the parameter at a dotted path."""
     return re.search(_TRAINED[freeze], path) is not None
+
+
+def trains_layers(freeze: Freeze, temporal: TemporalConfig | None) -> bool:
+    """Whether a freeze mode trains any temporal layer of a U-Net: the embedding of the frame rate
+    alone would learn nothing about motion."""
+    names = [layer.name for layer in temporal_layers(temporal)]
+    names += ["known_frames"] if temporal is not None and temporal.known_frames else []
+    return any(is_trained(freeze, f"{name}.") for name in names)
 
 
 def check_optimizer(config: OptimConfig, steps: int) -> None:

@@ -44,7 +44,7 @@ PRESETS = [
     *(("vae", ""), ("vae", "emoji"), ("t2i", ""), ("t2i", "emoji"), ("t2i", "emoji_all")),
     *(("video_vae", ""), ("video_vae", "sd15")),
     *(("lavie", preset) for preset in ("", "temporal")),
-    *(("t2v", preset) for preset in ("", "long", "scratch", "few", "known_frames")),
+    *(("t2v", preset) for preset in ("", "long", "scratch", "latent_shift", "few", "known_frames")),
     *(("t2v", preset) for preset in ("emoji", "emoji_all", "sd15", "sd15_h100", "sd15_v5e")),
     *(("interpolation", preset) for preset in ("", "sd15")),
     ("lcm", ""),

@@ -17,6 +17,7 @@ from magicvideo_jax.models.temporal import MotionModuleConfig, animatediff
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
 from magicvideo_jax.parallel.shardings import with_shardings
 from magicvideo_jax.planning.collectives import find_collectives
+from magicvideo_jax.sampling.clip_split import SplitKind
 from magicvideo_jax.sampling.free_init import FreeInitConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig, Sampler
 from magicvideo_jax.sampling.windows import ContextConfig, ContextFusion
@@ -83,7 +84,7 @@ def test_a_want_of_memory_is_one_line():
     def refuse(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 20G is too much\nallocations: ..")
 
-    generator._programs[mesh, True] = refuse
+    generator._programs[mesh, True, SplitKind.NONE] = refuse
     with pytest.raises(
         UserError,
         match=r"preview: out of memory while sampling 2 clips at once \(20G is too much\): give fewer",

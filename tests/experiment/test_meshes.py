@@ -14,6 +14,7 @@ from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import AbstractRun, abstract_run
 from magicvideo_jax.models.temporal import (
+    LATENT_SHIFT,
     LAVIE,
     MotionModuleConfig,
     TemporalConfig,
@@ -128,6 +129,25 @@ def test_five_steps_equal_those_of_one_device(shape, temporal):
     )
     assert distance < 1e-5 * np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(reference)))
     says_what_it_should(run, program)
+
+
+def test_a_shift_sends_a_third_of_one_frame_each_way():
+    """Forward and backward, in every residual block; nothing else of a clip is sent or gathered."""
+    run = run_on(MeshConfig(2, 1, 4), 8, LATENT_SHIFT)
+    losses, _, program = train_on(run)
+    np.testing.assert_allclose(losses, on_one_device(2, LATENT_SHIFT)[0], rtol=1e-5)
+    widths = [
+        kernel.shape[-1]
+        for path, kernel in flatten(run.state.params["unet"]).items()
+        if path.endswith("resnet.conv2.kernel")
+    ]
+    side = run.experiment.data.size // run.experiment.model.vae.factor
+    thirds = {4 * (side // 2**level) ** 2 * (width // 3) for width in widths for level in (0, 1)}
+    operations = find_collectives(program, 8)
+    permutes = [one for one in operations if one.kind == "collective-permute"]
+    assert len(permutes) == 4 * len(widths)
+    assert {one.bytes for one in permutes} <= thirds
+    assert {one.kind for one in operations} == {"collective-permute", "all-reduce"}
 
 
 @pytest.mark.slow

@@ -14,7 +14,9 @@ from magicvideo_jax.experiment.datasets import StreamInputs, training_stream
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import abstract_run
 from magicvideo_jax.experiment.stages.registry import STAGES, check_stage, stage_of
+from magicvideo_jax.models.temporal import LATENT_SHIFT, LAVIE, TemporalConfig
 from magicvideo_jax.parallel.mesh import MeshConfig, make_mesh
+from magicvideo_jax.training.optimizer import Freeze
 from magicvideo_jax.training.step import CompiledStep
 
 
@@ -60,6 +62,30 @@ def test_a_metric_that_there_is_not_is_named(name: str):
     known = replace(experiment.evaluate, metrics=("psnr", "beauty"))
     with pytest.raises(UserError, match=r"config\.(evaluate\.metrics: .*beauty|model\.vae)"):
         check_stage(replace(experiment, evaluate=known))
+
+
+@pytest.mark.parametrize(
+    ("freeze", "temporal", "said"),
+    [
+        (Freeze.TEMPORAL, LATENT_SHIFT, "temporal: .*mixing=shift, adaptors=False.*give all"),
+        (Freeze.TEMPORAL, replace(LATENT_SHIFT, fps=True), "temporal: .*give all"),
+        (Freeze.ADAPTOR, LAVIE, "adaptor: .*mixing=lavie, adaptors=False.*give all"),
+    ],
+    ids=["shift", "shift and frame rate", "adaptors of a network without"],
+)
+def test_a_freeze_that_leaves_no_layer_to_train_is_named(
+    freeze: Freeze, temporal: TemporalConfig, said: str
+):
+    experiment = tiny()
+    unet = replace(experiment.model.unet, temporal=temporal)
+    frozen = replace(
+        experiment,
+        model=replace(experiment.model, unet=unet),
+        optim=replace(experiment.optim, freeze=freeze),
+    )
+    with pytest.raises(UserError, match=rf"config\.optim\.freeze={said}"):
+        check_stage(frozen)
+    check_stage(replace(frozen, optim=replace(frozen.optim, freeze=Freeze.ALL)))
 
 
 @pytest.mark.parametrize("name", ["vae", "image"])

@@ -13,8 +13,10 @@ from tiny import random_params
 
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.models.bind import Keys, Network, bind
+from magicvideo_jax.models.blocks import ResnetBlock
 from magicvideo_jax.models.frame_layers import FrameAdaptor, TemporalShift
 from magicvideo_jax.models.temporal import (
+    LATENT_SHIFT,
     PositionEncoding,
     TemporalConfig,
     TemporalMask,
@@ -25,6 +27,7 @@ from magicvideo_jax.models.temporal_attention import (
     apply_rope,
     attend_directed_post_softmax,
 )
+from magicvideo_jax.models.temporal_layers import temporal_layers
 from magicvideo_jax.models.unet import UNetConfig, UNetLevelConfig, VideoUNet
 
 FRAMES = 4
@@ -35,9 +38,8 @@ IMAGE = UNetConfig(
     context=8,
     groups=4,
 )
-ATTENDING = [
-    mixing for mixing in TemporalMixing if mixing not in (TemporalMixing.SHIFT, TemporalMixing.NONE)
-]
+SHIFTS = (TemporalMixing.SHIFT, TemporalMixing.SHIFT_AT_START)
+ATTENDING = [mixing for mixing in TemporalMixing if mixing not in (*SHIFTS, TemporalMixing.NONE)]
 
 
 def unet(temporal: TemporalConfig | None) -> Network:
@@ -65,11 +67,7 @@ def frames_changed(apply, z: jax.Array, k: int) -> np.ndarray:
 
 
 WAYS = [
-    *(
-        TemporalConfig(FRAMES, mixing=mixing)
-        for mixing in TemporalMixing
-        if mixing is not TemporalMixing.SHIFT
-    ),
+    *(TemporalConfig(FRAMES, mixing=mixing) for mixing in TemporalMixing if mixing not in SHIFTS),
     *(TemporalConfig(FRAMES, mask=mask) for mask in (TemporalMask.POST_SOFTMAX, TemporalMask.NONE)),
     *(
         TemporalConfig(FRAMES, position=position)
@@ -157,9 +155,9 @@ def test_a_directed_network_never_looks_ahead(mixing: TemporalMixing):
     "temporal",
     [
         TemporalConfig(FRAMES, mask=TemporalMask.NONE),
-        TemporalConfig(FRAMES, mixing=TemporalMixing.SHIFT),
+        *(TemporalConfig(FRAMES, mixing=mixing) for mixing in SHIFTS),
     ],
-    ids=["no mask", "shift"],
+    ids=["no mask", "shift", "shift at start"],
 )
 def test_a_network_without_direction_does_look_ahead(temporal: TemporalConfig):
     network = unet(temporal)
@@ -186,9 +184,57 @@ def test_shift_takes_a_third_from_each_neighbour():
     expected = np.zeros_like(z)
     for i in range(FRAMES):
         expected[:, i, ..., :2] = z[:, i - 1, ..., :2] if i > 0 else 0
-        expected[:, i, ..., 2:4] = z[:, i + 1, ..., 2:4] if i < FRAMES - 1 else 0
-        expected[:, i, ..., 4:] = z[:, i, ..., 4:]
+        expected[:, i, ..., 2:5] = z[:, i, ..., 2:5]
+        expected[:, i, ..., 5:] = z[:, i + 1, ..., 5:] if i < FRAMES - 1 else 0
     np.testing.assert_array_equal(TemporalShift()(jnp.array(z)), expected)
+
+
+def test_a_block_adds_what_its_last_convolution_gives_shifted():
+    """Past, present, future. A residual block whose last convolution is the identity, with the
+    shift behind it and without."""
+    blocks = [
+        bind(
+            lambda keys, layers=layers: ResnetBlock(
+                6, 6, groups=2, eps=1e-5, keys=keys, layers=layers
+            )
+        )
+        for layers in ((), temporal_layers(LATENT_SHIFT))
+    ]
+    params = random_params(blocks[0].shapes)
+    params["conv2"] = {
+        "kernel": jnp.zeros((3, 3, 6, 6)).at[1, 1].set(jnp.eye(6)),
+        "bias": jnp.zeros(6),
+    }
+    z = clip(2, FRAMES, 4, 4, 6)
+    branch, shifted = (np.asarray(block.apply(params, z) - z) for block in blocks)
+    past, future = (np.pad(branch, [(0, 0), side, *[(0, 0)] * 3]) for side in ((1, 0), (0, 1)))
+    np.testing.assert_allclose(shifted[..., :2], past[:, :-1, ..., :2], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(shifted[..., 2:4], branch[..., 2:4], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(shifted[..., 4:], future[:, 1:, ..., 4:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mixing", SHIFTS)
+def test_a_shifted_still_is_the_image_networks_away_from_the_ends(mixing: TemporalMixing):
+    """The ends reach as many frames inwards as residual blocks lie behind one another."""
+    shift = replace(LATENT_SHIFT, mixing=mixing)
+    one_level = replace(IMAGE, levels=IMAGE.levels[:1])
+    image, video = (
+        bind(lambda keys, t=temporal: VideoUNet(replace(one_level, temporal=t), keys=keys))
+        for temporal in (None, shift)
+    )
+    assert image.shapes == video.shapes  # no adaptors, no frame rate: no parameters
+    blocks = sum(path.endswith("resnet.conv1.kernel") for path in flatten(video.shapes))
+    params, (z, time, text, fps) = random_params(video.shapes), unet_inputs()
+    frames = 2 * blocks + 2
+    still = jnp.broadcast_to(z[:, :1], (len(z), frames, *z.shape[2:]))
+    expected = image.apply(params, still, time, text)
+    shifted = video.apply(params, still, time, text, fps)
+    np.testing.assert_allclose(
+        shifted[:, blocks:-blocks], expected[:, blocks:-blocks], rtol=0, atol=1e-5
+    )
+    assert jnp.abs(shifted - expected)[:, [0, -1]].max(axis=(2, 3, 4)).min() > 1e-3
+    # A single frame has neither past nor future.
+    assert jnp.abs(video.apply(params, z[:, :1], time, text) - expected[:, :1]).max() > 0.01
 
 
 @pytest.mark.parametrize("width", [6, 32, 40])

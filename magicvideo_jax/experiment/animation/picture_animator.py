@@ -5,13 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
 
+from magicvideo_jax.core.checks import refused
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.pixels import from_unit, to_unit
 from magicvideo_jax.core.types import KnownFrames, Params
 from magicvideo_jax.experiment.animation.flow_networks import FlowNetworks
 from magicvideo_jax.experiment.generator import Generator
 from magicvideo_jax.models.lfdm.flow_unet import FLOW_CHANNELS
+from magicvideo_jax.sampling.clip_split import SplitConfig, SplitKind, split_on
 from magicvideo_jax.sampling.flow_clips import sample_flow
 from magicvideo_jax.sampling.keyframes import SamplerInputs
 
@@ -33,9 +36,17 @@ class PictureAnimator(Generator):
         height, width = (side // config.flow_factor for side in size)
         return self._frames, height, width, FLOW_CHANNELS
 
+    def check_split(self, config: SplitConfig, mesh: Mesh | AbstractMesh | None) -> None:
+        """Refuse to split a clip. Errors: `FieldError`."""
+        if split_on(config, mesh).by is not SplitKind.NONE:
+            raise refused(
+                config, "by", "give none: flow is small, and devices take clips of their own"
+            )
+
     def _run(
         self,
         decodes: bool,
+        mesh: Mesh | None,
         params: Params,
         ids: jax.Array,
         null_ids: jax.Array,
@@ -44,7 +55,7 @@ class PictureAnimator(Generator):
         clips: Any,
         sampler: SamplerInputs,
     ) -> jax.Array:
-        del fps
+        del fps, mesh
         assert isinstance(clips, KnownFrames)
         networks = FlowNetworks(self._networks, self._experiment.flow_diffusion)
         pictures = to_unit(clips.pixels[:, 0])
@@ -56,7 +67,7 @@ class PictureAnimator(Generator):
             keys,
             denoise=networks.denoise,
             sampler=sampler,
-            shape=self._shape,
+            shape=self.latent_shape,
             goes_on=None if self._watch is None else self._watch.goes_on,
         )
         if not decodes:

@@ -21,6 +21,7 @@ from magicvideo_jax.experiment.requests.clip_request import (
 from magicvideo_jax.experiment.requests.clip_sources import check_source, read_source
 from magicvideo_jax.experiment.requests.continuation import KNOWN_FRAMES, sample_onwards
 from magicvideo_jax.experiment.stages.registry import stage_of
+from magicvideo_jax.sampling.clip_split import SplitConfig, SplitKind
 from magicvideo_jax.sampling.decoding import DecodeConfig
 from magicvideo_jax.sampling.keyframes import MOST_FPS, SampleConfig, Sampler
 from magicvideo_jax.sampling.windows import ContextConfig, ContextFusion
@@ -51,6 +52,7 @@ def check_model_request(request: ModelRequest) -> None:
     """Check all that can be checked before weights are read. Errors: `UserError`."""
     with named("--decode_"):
         DecodeConfig(frames=1 if request.decode_frames is None else request.decode_frames)
+    _split(request)
     tile = request.upscale_tile
     if tile is not None and tile != 0 and tile < LEAST_TILE:
         raise UserError(f"--upscale_tile={tile}: give 0 (whole frames), or at least {LEAST_TILE}")
@@ -65,10 +67,19 @@ def load_model(request: ModelRequest) -> pipeline.Pipeline:
         motion=request.motion,
         motion_norm=request.motion_norm,
         lora=request.lora,
+        split=_split(request),
     )
     with named("--"):
         pipe.decode_in_parts(frames=request.decode_frames, tile=request.tile)
     return pipe
+
+
+def _split(request: ModelRequest) -> SplitConfig:
+    """How devices share clips. Errors: `FieldError` naming the argument."""
+    with named("--"):
+        by = _choice(SplitKind, "split", request.split)
+    with named("--split_"):
+        return SplitConfig(by, request.split_parts, request.split_axes, request.split_overlap)
 
 
 def open_refiners(request: ModelRequest) -> list[ClipRefiner]:

@@ -106,6 +106,11 @@ class ModelRequest:
     super_resolution: str = ""
     upscale_tile: int | None = None
     """Side in pixels of the parts of small frames that are enlarged at once."""
+    split: str = "none"
+    """Value of a `SplitKind`: what devices that share a clip divide."""
+    split_parts: int = 0
+    split_axes: str = "t"
+    split_overlap: float = 0.5
 
 
 def parse_interval(text: str | None) -> tuple[float, ...] | None:

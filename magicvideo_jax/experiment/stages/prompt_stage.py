@@ -11,7 +11,7 @@ from magicvideo_jax.experiment.stages.prompt_evaluator import PromptEvaluator
 from magicvideo_jax.experiment.stages.stage import Evaluator, Stage
 from magicvideo_jax.training.known_frame_patterns import KnownFramesConfig
 from magicvideo_jax.training.objectives import denoising_objective
-from magicvideo_jax.training.optimizer import Freeze
+from magicvideo_jax.training.optimizer import Freeze, trains_layers
 from magicvideo_jax.training.step import Objective
 
 
@@ -85,9 +85,17 @@ def check_freeze(experiment: Experiment) -> None:
         raise UserError(
             "config.optim.freeze=decoder: for stage=video_vae only; give all, temporal, adaptor or lora"
         )
-    only_temporal = freeze in (Freeze.TEMPORAL, Freeze.ADAPTOR)
-    if only_temporal and experiment.model.unet.temporal is None:
+    only_temporal, temporal = (
+        freeze in (Freeze.TEMPORAL, Freeze.ADAPTOR),
+        experiment.model.unet.temporal,
+    )
+    if only_temporal and temporal is None:
         raise UserError(
             f"config.optim.freeze={freeze.value}: the model has no temporal layers "
             "(config.model.unet.temporal), so nothing would train; give all"
+        )
+    if only_temporal and temporal is not None and not trains_layers(freeze, temporal):
+        raise UserError(
+            f"config.optim.freeze={freeze.value}: no layer of config.model.unet.temporal would train "
+            f"(mixing={temporal.mixing.value}, adaptors={temporal.adaptors}); give all"
         )
