@@ -147,7 +147,7 @@ def minutes_diffusion(config):
     # Few steps end at much noise, where the network need not copy what it sees.
     config.denoising.time_shift = 2.0
     config.data.precompute_examples = 4096
-    config.train.update(steps=3000, batch_size=8, save_every=500, preview_every=1000)
+    config.train.update(steps=2400, batch_size=8, save_every=400, preview_every=800)
     config.optim.update(
         kernels="muon", lr=2e-3, warmup=50, decay=True, b2=0.99, grad_clip_norm=1.0, ema_decay=0.99
     )
