@@ -52,14 +52,23 @@ SMALL = f"{_STEP} {_SCORES} --config.data.frames=2"
 _VIDEO = f"{SMALL} --config.evaluate.metrics=\"('motion',)\""
 _VIDEO_VAE = f"{SMALL} --config.model.vae.temporal.places=(0,1)"
 _DRAWN = "--config.init_from=sd15 --config.data.size=16"
+_DEMO = f"{_VIDEO} {_DRAWN} --config.vae_from= --config.data.precompute_examples=1"
 
 RULES = (
+    # Runs that other tests make, too.
+    Rule(
+        r"^python -m magicvideo_jax\.train .*--config\.(seed=0|denoising\.image_prompts)",
+        How.VERB,
+        _DEMO,
+        is_slow=True,
+    ),
+    Rule(r"^python -m magicvideo_jax\.convert runs/motion_lora ", How.VERB, is_slow=True),
     Rule(r"^make \S+$", How.DRY_RUN),
     Rule(r"^pip install ", How.REQUIREMENTS),
     Rule(
         r"^python -m magicvideo_jax\.train --config=(configs/t2v\.py|t2v)(:long)? ",
         How.VERB,
-        f"{_VIDEO} {_DRAWN} --config.vae_from= --config.data.precompute_examples=1",
+        _DEMO,
     ),
     Rule(
         r"^python -m magicvideo_jax\.train --config=(configs/t2v\.py|t2v):few ",

@@ -147,6 +147,14 @@ def test_a_folder_of_other_settings_is_refused(runs):
         replace(runs[0], steps=3).make()
 
 
+def test_a_run_before_a_field_was_added_is_of_the_same_settings(runs, tmp_path):
+    old = replace(runs[0], root=tmp_path)
+    requested = json.loads((runs[0].workdir / "requested.json").read_text())
+    del requested["config"]["sample"]["split"]
+    write_json(old.workdir / "requested.json", requested)
+    old.check()
+
+
 def test_a_row_is_the_mean_over_seeds(runs):
     header, _, row = score_table(runs)
     cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))

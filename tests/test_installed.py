@@ -107,4 +107,4 @@ def test_a_config_and_its_weights_are_found_from_elsewhere(installed, config):
 def test_an_unknown_config_lists_the_installed_ones(installed):
     done = run(installed, "train", "--config=t2w", "--workdir=run")
     assert done.returncode == 2
-    assert "t2i, t2v, vae, video_vae" in done.stderr
+    assert "t2i, t2v, vae, vdm, video_vae" in done.stderr

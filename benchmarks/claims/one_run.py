@@ -15,7 +15,7 @@ from benchmarks.claims.ablation import REPORTED_SCENES, Ablation
 from benchmarks.claims.ablations import ABLATIONS
 from benchmarks.claims.config_files import experiment_of
 from benchmarks.claims.stand_ins import STAND_INS, write_once
-from magicvideo_jax.core.dataclass_dict import to_plain
+from magicvideo_jax.core.dataclass_dict import from_plain, to_plain
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.files import write_json
 from magicvideo_jax.core.tree import flatten
@@ -89,7 +89,9 @@ class OneRun:
         requested = read_if_there(self.workdir / "requested.json")
         if requested is None:
             return
-        here, asked = (_texts(one) for one in (requested["config"], to_plain(self.experiment)))
+        # Read as a config, so that a field that is newer than the run has its default.
+        before = from_plain(Experiment, requested["config"])
+        here, asked = (_texts(to_plain(one)) for one in (before, self.experiment))
         for path in sorted(here.keys() | asked.keys()):
             if here.get(path) != asked.get(path):
                 raise UserError(

@@ -6,6 +6,7 @@ pixel_pipeline   the embedded text encoder beside a U-Net on pixels with random 
                  space reads captions by the same encoder as a model of latents.
 """
 
+import fcntl
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -63,8 +64,11 @@ STAND_INS: Mapping[str, Callable[[Path], None]] = {
 
 
 def write_once(name: str, folder: Path) -> None:
-    """Write stand-in weights, unless they are there."""
-    if not folder.exists():
-        with atomic_write(folder) as aside:
-            aside.mkdir()
-            STAND_INS[name](aside)
+    """Write stand-in weights, unless they are there. Runs side by side wait for the one that writes them."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            with atomic_write(folder) as aside:
+                aside.mkdir()
+                STAND_INS[name](aside)

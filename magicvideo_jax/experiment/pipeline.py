@@ -294,7 +294,7 @@ def load(
     if Component.UNET in initial.parts:
         check_task(initial.parts[Component.UNET].config, UNetTask.GENERATE, f"--workdir={path}")
     with named("--split_"):
-        mesh = mesh_of(split, jax.device_count())
+        mesh = mesh_of(split, len(jax.devices()))
     pipeline = _load(str(path), initial, split, mesh)
     if vae:
         pipeline.decode_with(str(vae))

@@ -52,9 +52,7 @@ def picture_size(path: Path) -> FrameSize:
 
 def still_picture(path: Path) -> RGBFrame:
     """The first picture of a file, upright, at its own size. Errors: `UserError` with the reason."""
-    frame, turn = next(_pictures(path))
-    picture = _over_white(frame)
-    return np.asarray(picture if turn is None else picture.transpose(turn))
+    return np.asarray(_upright(*next(_pictures(path))))
 
 
 def picture_frames(
@@ -63,8 +61,7 @@ def picture_frames(
     """Index and pixels of the wanted frames, resized and cropped, as far as they can be decoded."""
     for number, (frame, turn) in enumerate(_pictures(path)):
         if number in which:
-            picture = _over_white(frame)
-            picture = picture if turn is None else picture.transpose(turn)
+            picture = _upright(frame, turn)
             height, width = nearest_size(sizes, picture.height, picture.width)
             tall, wide = covering(
                 picture.height, picture.width, target_height=height, target_width=width
@@ -102,6 +99,11 @@ def _turn(file: Image.Image) -> Image.Transpose | None:
     with suppress(Exception):  # EXIF has many kinds of damage; viewers then show the picture as is
         return _TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
     return None
+
+
+def _upright(frame: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    picture = _over_white(frame)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _over_white(frame: Image.Image) -> Image.Image:

@@ -85,13 +85,8 @@ def check_split(
         )
     if config.by is not SplitKind.LATENTS:
         return
-    if config.overlap > config.parts - 1:
-        raise FieldError(
-            f"overlap={config.overlap}: give at most {config.parts - 1}, with which each of "
-            f"{config.parts} parts is the whole clip"
-        )
     for letter in config.axes:
-        size, unit = shape[_AXES[letter] - 1], 1 if letter == "t" else stride
+        size, unit = shape[_AXES[letter] - 1], _unit(letter, stride)
         if size % unit:
             raise FieldError(
                 f"axes={config.axes}: latents of {size} {_NAMES[letter]} are not divisible by {unit}, "
@@ -105,11 +100,16 @@ def check_split(
             )
 
 
+def _unit(letter: str, stride: int) -> int:
+    """Latents that parts of an axis are multiples of."""
+    return 1 if letter == "t" else stride
+
+
 def evaluated_share(config: SplitConfig, shape: tuple[int, ...], *, stride: int) -> float:
     """Latents that all parts together evaluate at a step, in clips; the mean over steps."""
     shares = []
     for letter in config.axes:
-        size, unit = shape[_AXES[letter] - 1], 1 if letter == "t" else stride
+        size, unit = shape[_AXES[letter] - 1], _unit(letter, stride)
         parts = min(config.parts, max(size // unit, 1))
         length = spans(size, parts, min(config.overlap, parts - 1.0), unit=unit).length
         shares.append(config.parts * length / size)
@@ -147,7 +147,7 @@ def latent_parallel(
                 z.shape[axis],
                 config.parts,
                 config.overlap,
-                unit=1 if is_time else stride,
+                unit=_unit(letter, stride),
                 in_front=is_time and is_directed,
             )
             start, weights = jnp.asarray(these.starts)[part], jnp.asarray(these.weights)[part]

@@ -109,7 +109,7 @@ def test_a_mistake_in_the_config_is_named_without_importing_torch(tmp_path):
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr == (
-        "error: --config=configs/t2v.py:nope: the presets are long, scratch, few, known_frames, emoji, "
+        "error: --config=configs/t2v.py:nope: the presets are long, scratch, latent_shift, few, known_frames, emoji, "
         "emoji_all, sd15, sd15_h100 and sd15_v5e, or none\n"
     )
     assert done.stdout == "False\n"

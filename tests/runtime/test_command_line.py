@@ -57,7 +57,9 @@ def test_a_folder_of_that_name_is_no_file(elsewhere):
     "name", ["t2vv", "__init__", "other/t2v.py", "../configs/t2v.py", "/t2v", "configs/", "train"]
 )
 def test_an_unknown_name_lists_what_there_is(elsewhere, name):
-    with pytest.raises(UserError, match=f"^--config={name}: no such file.*t2i, t2v, vae, video_v"):
+    with pytest.raises(
+        UserError, match=f"^--config={name}: no such file.*t2i, t2v, vae, vdm, video_v"
+    ):
         config_path(f"{name}:sd15")
 
 
