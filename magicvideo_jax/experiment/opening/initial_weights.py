@@ -190,10 +190,7 @@ def initial_of(experiment: Experiment, task: UNetTask = UNetTask.GENERATE) -> In
         unet = initial.parts[Component.UNET].config
         check_task(unet, task, name)
         check_lavie_layers(unet.temporal, experiment.model.unet.temporal, name)
-    if experiment.model.flow_unet is not None and Component.LATENT_FLOW not in initial.parts:
-        raise UserError(
-            f"{name}: holds no auto-encoder of flow: give a run of configs/lfdm.py, or LFDM's file"
-        )
+    _check_flow(initial, experiment, name)
     check_whole(initial, name, vae="set config.vae_from")
     check_halves(initial, ("encoder", "decoder"), name)
     return initial
@@ -267,6 +264,24 @@ def _with_flow_files(weights: Weights, experiment: Experiment) -> Weights:
             vectors, names, unet.condition, argument=argument
         )
     return replace(weights, parts=parts)
+
+
+def _check_flow(initial: InitialWeights, experiment: Experiment, name: str) -> None:
+    """Check that weights have an auto-encoder of flow where a model needs one, and only there.
+
+    Errors: `UserError` that begins with `name`.
+    """
+    model, has_flow = experiment.model, Component.LATENT_FLOW in initial.parts
+    begins_fresh = model.flow_unet is None and experiment.init_from == "scratch"
+    if model.latent_flow is not None and not has_flow and not begins_fresh:
+        raise UserError(
+            f"{name}: holds no auto-encoder of flow: give a run of configs/lfdm.py, or LFDM's file"
+        )
+    if model.latent_flow is None and set(FLOW) & set(initial.parts):
+        raise UserError(
+            f"{name}: holds networks of latent flow, which stage={experiment.stage} has no use for: "
+            "give other weights, or a preset of configs/lfdm.py"
+        )
 
 
 def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:

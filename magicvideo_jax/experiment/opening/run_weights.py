@@ -20,7 +20,7 @@ from magicvideo_jax.weights.components import (
     component_weights,
 )
 from magicvideo_jax.weights.fitting import UNetTask, task_of
-from magicvideo_jax.weights.flow_components import FLOW_PARTS, LATENT_FLOW, PERCEPTUAL
+from magicvideo_jax.weights.flow_components import FLOW_PARTS, FLOW_UNET, LATENT_FLOW, PERCEPTUAL
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.open import open_weights
@@ -76,7 +76,9 @@ class RunFolderFormat:
                 )
                 for kind in kinds
             }
-            return RunWeights(parts, noise=model.noise, is_ours=True, experiment=experiment)
+            # The schedule is the U-Net's: an auto-encoder of flow has none.
+            noise = model.noise if FLOW_UNET.folder in parts else None
+            return RunWeights(parts, noise=noise, is_ours=True, experiment=experiment)
         params = {VAE.folder: {}} | params
         vae = TAESD if model.vae.kind is VAEKind.TAESD else VAE
 
