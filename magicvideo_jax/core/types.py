@@ -27,6 +27,11 @@ class KnownFrames(NamedTuple):
     """Whatever stands where no frame is known is not read."""
     is_known: Bool[Any, "b t"]
 
+    @property
+    def are_pictures(self) -> bool:
+        """Whether no frame but the first is known."""
+        return not self.is_known[:, 1:].any()
+
 
 class KnownLatents(NamedTuple):
     """The same with the latents that the model has of these frames."""

@@ -95,14 +95,15 @@ class Generator:
         self._tokenize = tokenize
         self._batch_size = experiment.evaluate.batch_size if batch_size is None else batch_size
         self._networks, self._as_images, self._starts = networks, as_images, starts
-        self.latent_shape = self._latent_shape(_checked_size(experiment, size))
+        self.latent_shape = self._latent_shape(size or (experiment.data.size,) * 2)
         self._watch = watch
         self._programs: dict[tuple[Mesh | None, bool, SplitKind], Any] = {}
         self._guided: set[Any] = set()
         """Meshes and structures of samplers for which the program with guidance is compiled."""
 
     def _latent_shape(self, size: tuple[int, ...]) -> tuple[int, int, int, int]:
-        """(t h w c) of the latents of a clip of so many pixels."""
+        """(t h w c) of the latents of a clip of so many pixels. Errors: `UserError` for another size."""
+        check_sides(size, self._experiment.model.vae.factor, "the VAE's factor")
         return self._networks.latent_shape(self._frames, *size)
 
     def _run(
@@ -349,13 +350,11 @@ def _compiled_by(mesh: Mesh | AbstractMesh | None, sampler: SamplerInputs) -> An
     return mesh, structure, tuple(np.shape(leaf) for leaf in leaves)
 
 
-def _checked_size(experiment: Experiment, size: tuple[int, ...]) -> tuple[int, ...]:
-    """Height and width. Errors: `UserError` for pixels that the VAE's factor does not divide."""
-    size, factor = size or (experiment.data.size,) * 2, experiment.model.vae.factor
+def check_sides(size: tuple[int, ...], factor: int, reason: str) -> None:
+    """Check height and width in pixels. Errors: `UserError` with a reason where the factor does not divide them."""
     if any(side % factor for side in size):
         given = "x".join(map(str, size))
-        raise UserError(f"--size={given}: give multiples of {factor}, the VAE's factor")
-    return size
+        raise UserError(f"--size={given}: give multiples of {factor}, {reason}")
 
 
 def _check_frames(experiment: Experiment, frames: int, context: ContextConfig) -> None:

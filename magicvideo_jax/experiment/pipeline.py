@@ -227,8 +227,9 @@ class Pipeline:
                 raise UserError(f"--fps={rate}: give more than 0 and at most 60 frames per second")
         temporal, stage = self.experiment.model.unet.temporal, stage_of(self.experiment)
         knows_frames = isinstance(request.clips, KnownFrames | KnownLatents)
-        if stage.animates_pictures and not knows_frames:
-            raise UserError("--image: this model animates a picture: give one")
+        is_picture = isinstance(request.clips, KnownFrames) and request.clips.are_pictures
+        if stage.animates_pictures and not is_picture:
+            raise UserError("--image: this model animates a picture: give one, and no --video")
         can_know = stage.animates_pictures or (temporal and temporal.known_frames)
         if knows_frames and not can_know:
             raise UserError(

@@ -14,7 +14,6 @@ from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.datasets import StreamInputs, caption_words, training_stream
-from magicvideo_jax.experiment.generator import Generator
 from magicvideo_jax.experiment.memory_check import check_memory
 from magicvideo_jax.experiment.networks import Networks, split_trained
 from magicvideo_jax.experiment.opening.initial_weights import InitialWeights, initial_of
@@ -80,8 +79,9 @@ def set_up_or_resume(
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
     networks = Networks(experiment.model)
     if tokenizer is not None:  # how previews are split over devices is refused now, not hours later
-        frames_held_out = stage_of(experiment).held_out_frames(experiment)
-        Generator(experiment, networks, tokenizer, frames=frames_held_out).split(mesh=mesh)
+        frames_held_out = stage.held_out_frames(experiment)
+        generator = stage.clip_generator(experiment, networks, tokenizer, frames=frames_held_out)
+        generator.split(mesh=mesh)
     run = abstract_run(experiment, networks, mesh, tokenizer)
     check_memory(run, networks)
 

@@ -7,34 +7,46 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from magicvideo_jax.core.checks import refused
-from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.core.checks import FieldError, refused
 from magicvideo_jax.core.pixels import from_unit, to_unit
 from magicvideo_jax.core.types import KnownFrames, Params
 from magicvideo_jax.experiment.animation.flow_networks import FlowNetworks
-from magicvideo_jax.experiment.generator import Generator
+from magicvideo_jax.experiment.generator import Generator, check_sides
 from magicvideo_jax.models.lfdm.flow_unet import FLOW_CHANNELS
 from magicvideo_jax.sampling.clip_split import SplitConfig, SplitKind, split_on
 from magicvideo_jax.sampling.flow_clips import sample_flow
-from magicvideo_jax.sampling.keyframes import SamplerInputs
+from magicvideo_jax.sampling.keyframes import SampleConfig, SamplerInputs
 
 
 class PictureAnimator(Generator):
-    """A `Generator` whose requests have `KnownFrames`, of which it reads the first frame, and prompts that
-    are names of classes. A negative prompt is one, too, or empty: no class."""
+    """A `Generator` of clips that begin with given pictures.
+
+    Requests have `KnownFrames`, of which it reads the first frame, and prompts that are names of classes. A negative
+    prompt is one, too, or empty: no class.
+    """
 
     def _latent_shape(self, size: tuple[int, ...]) -> tuple[int, int, int, int]:
         config, unet = self._experiment.model.latent_flow, self._experiment.model.flow_unet
         assert config is not None
         assert unet is not None
         multiple = max(config.side_multiple, config.flow_factor * unet.side_multiple)
-        if any(side % multiple for side in size):
-            given = "x".join(map(str, size))
-            raise UserError(
-                f"--size={given}: give multiples of {multiple}, which its networks halve"
-            )
+        check_sides(size, multiple, "which its networks halve")
         height, width = (side // config.flow_factor for side in size)
         return self._frames, height, width, FLOW_CHANNELS
+
+    def settings(
+        self, sample: SampleConfig | None = None, mesh: Mesh | AbstractMesh | None = None
+    ) -> SamplerInputs:
+        """The last argument of a program. Errors: also `FieldError` for settings that flow has no use for."""
+        asked = sample or self._experiment.sample
+        unused = {
+            "context_frames": asked.context.frames is not None,
+            "free_init": asked.free_init.iterations > 1,
+            "feature_cache": asked.feature_cache > 1,
+        }
+        for name in (name for name, is_given in unused.items() if is_given):
+            raise FieldError(f"{name}: this model samples the flow of a whole clip; leave it out")
+        return super().settings(sample, mesh)
 
     def check_split(self, config: SplitConfig, mesh: Mesh | AbstractMesh | None) -> None:
         """Refuse to split a clip. Errors: `FieldError`."""
