@@ -15,21 +15,21 @@ class ClassNames:
     """Captions to ids: the place of a name in `names`, whatever its case; `NO_CLASS` for none."""
 
     def __init__(
-        self, names: Sequence[str], *, argument: str = "config.flow_diffusion.classes: a caption"
+        self, names: Sequence[str], *, argument: str = "config.flow_diffusion.classes: caption"
     ):
         """`argument` is where captions come from, for messages."""
         self.names, self._argument = tuple(names), argument
-        self._ids = {_plain(name): i for i, name in enumerate(self.names)} | {"": NO_CLASS}
+        self._ids = {plain_name(name): i for i, name in enumerate(self.names)} | {"": NO_CLASS}
 
     def __call__(self, captions: Sequence[str]) -> Int32[np.ndarray, "b 1"]:
         """Ids of captions. Errors: `UserError` for one that is no name."""
         for caption in captions:
-            if _plain(caption) not in self._ids:
+            if plain_name(caption) not in self._ids:
                 raise UserError(
                     f"{self._argument}={caption}: no class of this model: give one of "
                     f"{', '.join(self.names)}"
                 )
-        return np.array([[self._ids[_plain(caption)]] for caption in captions], np.int32)
+        return np.array([[self._ids[plain_name(caption)]] for caption in captions], np.int32)
 
     def note_on(self, caption: str) -> str:
         """Nothing: a name is always read whole."""
@@ -37,5 +37,6 @@ class ClassNames:
         return ""
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name without its case and the number of its spaces."""
     return " ".join(name.casefold().split())

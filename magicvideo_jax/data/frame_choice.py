@@ -22,7 +22,7 @@ class FrameChoice(Enum):
 def choose_whole(
     choice: FrameChoice, count: int, frames: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "t"]:
-    """Ascending indices of `frames` frames of `count` over the whole clip."""
+    """Ascending indices of `frames` frames over a whole clip of `count`, which are at least as many."""
     if choice is FrameChoice.VERY_RANDOM:
         drawn = np.sort(rng.integers(count, size=frames))
         drawn[0] = 0

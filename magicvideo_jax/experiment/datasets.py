@@ -139,9 +139,13 @@ def open_dataset(
         if records in sizes:  # a set of several sizes is not bound to `data.size`
             _check_size(label, (height, width), experiment.data.size)
         return sizes
-    if Component.VAE in experiment.model.trained:
+    learners = {
+        "a VAE": Component.VAE in experiment.model.trained,
+        "latent flow": experiment.model.latent_flow is not None,
+    }
+    for name in (name for name, learns in learners.items() if learns):
         raise UserError(
-            f"{label} holds latents, but a VAE learns from pixels: run prepare with --pixels"
+            f"{label} holds latents, but {name} learns from pixels: run prepare with --pixels"
         )
     factor, channels = experiment.model.vae.factor, experiment.model.vae.latent_channels
     _, height, width, moments = record["latents"].shape

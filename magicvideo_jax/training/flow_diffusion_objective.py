@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from magicvideo_jax.core.checks import positive
-from magicvideo_jax.core.class_names import NO_CLASS
+from magicvideo_jax.core.checks import positive, refused
+from magicvideo_jax.core.class_names import NO_CLASS, plain_name
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import to_unit
 from magicvideo_jax.core.types import FlowCondition, Params
@@ -45,6 +45,9 @@ class FlowDiffusionConfig:
 
     def __post_init__(self) -> None:
         positive(self, "residual_scale")
+        names = [plain_name(name) for name in self.classes]
+        if "" in names or len(set(names)) < len(names):
+            raise refused(self, "classes", "give names that differ in more than case and spaces")
 
 
 class FlowDiffusionNetworks(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import magicvideo_jax
+from magicvideo_jax.core.class_names import ClassNames
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.data.frame_choice import FrameChoice, choose_whole
 from magicvideo_jax.data.record_examples import FromRecord, captions_of, sub_range
@@ -147,6 +148,15 @@ def test_whole_clips_are_chosen_from_in_lfdms_ways(choice):
         case _:
             assert np.abs(drawn - even).max() > 20
     np.testing.assert_array_equal(choose_whole(FrameChoice.RANDOM, 11, 11, rng), np.arange(11))
+
+
+def test_a_record_that_does_not_fit_is_named():
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match=r"record clip2\.mp4: a clip of 4 frames: give config"):
+        FromRecord(5, 1.0)(record(2), rng)
+    read = FromRecord(4, 1.0, ClassNames(("up", "down")))
+    with pytest.raises(UserError, match=r"record clip1\.mp4: .*caption=one: no class"):
+        read(record(1), rng)
 
 
 def test_an_example_samples_its_latents_and_says_its_rate():

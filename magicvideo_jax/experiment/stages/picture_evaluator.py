@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import KnownFrames, Params
 from magicvideo_jax.evaluation.metrics import MetricInput, Scores, measure
 from magicvideo_jax.experiment.config import Experiment
@@ -15,7 +14,7 @@ PREVIEWED_PICTURES = 6
 
 
 class PictureEvaluator:
-    """An `Evaluator` of clips that are told their first frame and their class."""
+    """An `Evaluator` of clips conditional on their first frame and their class."""
 
     def __init__(
         self,
@@ -50,11 +49,7 @@ class PictureEvaluator:
     def _request(self, number: int) -> tuple[SampleRequest, np.ndarray]:
         """A request to animate first frames, and the true clips."""
         prompts, clips = self._held_out.prompts(number), self._held_out.clips(number)
-        if clips is None:
-            raise UserError(
-                "config.data.sources: held-out clips are latents, but flow is of pixels: run prepare "
-                "with --pixels"
-            )
+        assert clips is not None  # a set of latents was refused
         known = np.zeros(clips.shape[:2], bool)
         known[:, 0] = True
         request = SampleRequest(
