@@ -31,6 +31,8 @@ from magicvideo_jax.training.equivariance import (
 from magicvideo_jax.training.step import Metrics, Objective, StepNumber
 
 _SCALES = (1.0, 0.5, 0.25, 0.125)
+LEAST_COMPARED_SIDE = 128
+"""Side in pixels of pictures of which relu5_1 has one pixel at the smallest scale; of smaller ones it has none."""
 
 _Pictures = Float[Array, "b h w 3"]
 

@@ -98,7 +98,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         positive(self, "lr", "temporal_lr", "discriminator_lr", "grad_clip_norm")
         at_least(0, self, "warmup", "weight_decay")
-        if min(self.milestones, default=1) < 1 or list(self.milestones) != sorted(self.milestones):
+        falls = list(self.milestones)
+        if min(falls, default=1) < 1 or falls != sorted(set(falls)):
             raise refused(self, "milestones", "give steps in ascending order")
         if self.milestones and self.decay:
             raise refused(

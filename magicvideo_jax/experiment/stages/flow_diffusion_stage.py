@@ -8,7 +8,7 @@ from magicvideo_jax.core.types import KnownFrames
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.animation.flow_networks import FlowNetworks
 from magicvideo_jax.experiment.animation.picture_animator import PictureAnimator
-from magicvideo_jax.experiment.config import Component, Experiment
+from magicvideo_jax.experiment.config import DRAWN, Component, Experiment
 from magicvideo_jax.experiment.datasets import Precompute
 from magicvideo_jax.experiment.held_out import HeldOut
 from magicvideo_jax.experiment.networks import FLOW, Networks
@@ -96,6 +96,11 @@ class FlowDiffusionStage(Stage):
             raise UserError(
                 f"config.model.class_vectors.classes={vectors.classes}: there are "
                 f"{len(experiment.class_names)} classes; give that"
+            )
+        if not data.motion_captions and any(source.path == DRAWN for source in data.sources):
+            raise UserError(
+                "config.data.motion_captions=False: captions of drawn clips are then sentences, which "
+                "are no classes; give True"
             )
         side = data.size // flow.flow_factor
         if side % unet.side_multiple:

@@ -13,7 +13,10 @@ from magicvideo_jax.experiment.stages.stage import (
     refuse_image_prompts,
     refuse_video_options,
 )
-from magicvideo_jax.training.latent_flow_objective import latent_flow_objective
+from magicvideo_jax.training.latent_flow_objective import (
+    LEAST_COMPARED_SIDE,
+    latent_flow_objective,
+)
 from magicvideo_jax.training.optimizer import Freeze
 from magicvideo_jax.training.step import Objective
 
@@ -33,21 +36,21 @@ class LatentFlowStage(Stage):
         refuse_video_options(experiment)
         refuse_image_prompts(experiment)
         check_flow_model(experiment, Component.LATENT_FLOW)
-        if experiment.data.frames < 2:
-            raise UserError(
-                f"config.data.frames={experiment.data.frames}: latent flow is learned from pairs of "
-                "frames; give 2 or more"
-            )
         if experiment.data.precompute_examples:
             raise UserError(
                 f"config.data.precompute_examples={experiment.data.precompute_examples}: latent flow "
                 "is learned from pixels; give 0"
             )
-        loss = experiment.latent_flow
+        loss, size = experiment.latent_flow, experiment.data.size
         if not loss.pixels and not (loss.vgg and loss.perceptual):
             raise UserError(
                 "config.latent_flow.vgg: nothing compares frames; give torchvision's file of VGG-19, "
                 "or config.latent_flow.pixels=10 to compare pixels"
+            )
+        if loss.vgg and loss.perceptual and size < LEAST_COMPARED_SIDE:
+            raise UserError(
+                f"config.data.size={size}: features of VGG-19 compare pictures of "
+                f"{LEAST_COMPARED_SIDE} pixels a side or more; give that, or no config.latent_flow.vgg"
             )
 
     def objective(
@@ -80,7 +83,7 @@ def check_flow_model(experiment: Experiment, trained: Component) -> None:
 
     Errors: `UserError` naming the config field.
     """
-    flow, size = experiment.model.latent_flow, experiment.data.size
+    flow, size, frames = experiment.model.latent_flow, experiment.data.size, experiment.data.frames
     if flow is None:
         raise UserError(
             f"config.model.latent_flow: stage={experiment.stage} needs its sizes: see configs/lfdm.py"
@@ -93,6 +96,11 @@ def check_flow_model(experiment: Experiment, trained: Component) -> None:
         raise UserError(
             f"config.optim.freeze={experiment.optim.freeze.value}: stage={experiment.stage} trains "
             "whole networks; give all"
+        )
+    if frames < 2:
+        raise UserError(
+            f"config.data.frames={frames}: latent flow is that from a clip's first frame to others; "
+            "give 2 or more"
         )
     if size % flow.side_multiple:
         raise UserError(
