@@ -27,6 +27,7 @@ from magicvideo_jax.weights.flow_components import (
     open_class_vectors,
     open_perceptual,
 )
+from magicvideo_jax.weights.formats.lfdm_file import LFDMFile
 from magicvideo_jax.weights.open import open_weights
 from magicvideo_jax.weights.writing.write_lfdm import FlowDiffusionFileForm, LatentFlowFileForm
 
@@ -176,6 +177,29 @@ def test_what_does_not_fit_is_named(tmp_path):
         UserError, match=r"missing: generator\.final\.bias .*unknown: bg_predictor\.more"
     ):
         open_weights(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "words"),
+    [
+        (
+            "denoise_fn.downs.999999999.0.block1.proj.weight",
+            (8, 8, 1, 3, 3),
+            "the number 999999999",
+        ),
+        ("denoise_fn.time_rel_pos_bias.relative_attention_bias.weight", (32, 0), "has shape"),
+        ("denoise_fn.init_conv.weight", (0, 8, 1, 7, 7), "has shape"),
+    ],
+)
+def test_sizes_that_no_network_has_are_refused_before_one_is_built(tmp_path, key, shape, words):
+    state = diffusion_state(UNET) | {key: torch.zeros(shape)}
+    with pytest.raises(UserError, match=rf"b\.pth: .*{words}"):
+        open_weights(saved(tmp_path / "b.pth", {"diffusion": state}))
+
+
+def test_a_checkpoint_of_another_program_is_not_lfdms(tmp_path):
+    file = saved(tmp_path / "gan.pth", {"generator": {"weight": torch.ones(2)}})
+    assert not LFDMFile().matches(file)
 
 
 def test_networks_of_flow_are_written_as_files_alone(tmp_path, monkeypatch):

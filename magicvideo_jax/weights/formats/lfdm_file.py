@@ -4,6 +4,7 @@ diffusion. Sizes are deduced from shapes."""
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from magicvideo_jax.core.checks import named
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.diffusion.known_schedules import LFDM_NOISE
 from magicvideo_jax.models.lfdm.flow_sampling import gaussian
@@ -47,23 +48,25 @@ class LFDMFile:
     name = "a checkpoint of LFDM"
 
     def matches(self, path: Path) -> bool:
-        """Whether a PyTorch file has these entries."""
+        """Whether a PyTorch file has entries that are LFDM's alone."""
         if not path.is_file() or kind_of(path) is not FileKind.PICKLE:
             return False
-        return bool(open_entries(path, (*FLOW_ENTRIES, DIFFUSION_ENTRY)))
+        return bool(open_entries(path, (FLOW_ENTRIES[0], DIFFUSION_ENTRY)))
 
     def open(self, path: Path, options: OpenOptions) -> Weights:
-        """Open the network."""
+        """The auto-encoder or the U-Net of a file. Errors: `UserError` that begins with the path."""
         options.refuse_all_but(path=path, why="a checkpoint of LFDM")
         tensors = open_entries(path, (DIFFUSION_ENTRY,))
         if tensors:
             tensors = {key.removeprefix(f"{DIFFUSION_ENTRY}."): x for key, x in tensors.items()}
-            config = _flow_unet_of(TensorShapes(tensors, where=str(path), what="LFDM"))
+            with named(f"{path}: "):
+                config = _flow_unet_of(TensorShapes(tensors, where=str(path), what="LFDM"))
             source = _source(path, tensors, FLOW_UNET_TABLES[config.upsampling], FLOW_UNET_EXTRAS)
             part = ComponentWeights(FLOW_UNET, config, FLOW_UNET.write(config), source)
             return Weights({FLOW_UNET.folder: part}, noise=LFDM_NOISE)
         tensors = open_entries(path, FLOW_ENTRIES)
-        config = _latent_flow_of(TensorShapes(tensors, where=str(path), what="LFDM"))
+        with named(f"{path}: "):
+            config = _latent_flow_of(TensorShapes(tensors, where=str(path), what="LFDM"))
         source = _source(path, tensors, LATENT_FLOW_TABLE, LATENT_FLOW_EXTRAS)
         part = ComponentWeights(LATENT_FLOW, config, LATENT_FLOW.write(config), source)
         note = (

@@ -78,9 +78,10 @@ class FlowDiffusionFileForm:
         return FLOW_UNET.folder in weights.parts
 
     def notes(self, weights: Weights) -> tuple[str, ...]:
-        """A line about what the file does not hold."""
-        del weights
-        return (_NOTE,)
+        """Lines about what the file does not hold."""
+        if weights.noise in (None, LFDM_NOISE):
+            return (_NOTE,)
+        return (_NOTE, _OTHER_NOISE)
 
     def write(
         self,
@@ -100,6 +101,11 @@ class FlowDiffusionFileForm:
 
 
 _NOTE = "the file holds no state of an optimizer: LFDM's code trains on with a fresh one"
+
+_OTHER_NOISE = (
+    "the U-Net was trained with another noise schedule or prediction than LFDM's, which the file stands "
+    "for: what opens it samples wrongly"
+)
 
 
 def _written(
