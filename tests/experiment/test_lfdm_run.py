@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_lfdm import DIFFUSION, FLOW, MOTIONS, tiny_flow, tiny_flow_diffusion
+from tiny_experiment import MODEL
+from tiny_lfdm import DIFFUSION, FLOW, tiny_flow, tiny_flow_diffusion
 
 import magicvideo_jax as mv
 from magicvideo_jax import sample
@@ -17,9 +18,14 @@ from magicvideo_jax.convert import main as convert
 from magicvideo_jax.core.class_names import NO_CLASS, ClassNames
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten
+from magicvideo_jax.core.types import KnownFrames
+from magicvideo_jax.diffusion.known_schedules import LFDM_NOISE
+from magicvideo_jax.diffusion.process import Prediction
 from magicvideo_jax.evaluation.first_frame_error import first_frame_error
-from magicvideo_jax.experiment.config import DataConfig, Experiment
+from magicvideo_jax.experiment.config import Experiment
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.experiment.opening.initial_weights import initial_of
+from magicvideo_jax.experiment.pipeline import Pipeline, loaded_params
 from magicvideo_jax.experiment.requests.clip_making import sample_clips
 from magicvideo_jax.experiment.requests.clip_request import ClipRequest, SourceRequest
 from magicvideo_jax.experiment.run import run
@@ -50,6 +56,11 @@ def diffusion(flow, tmp_path_factory) -> Path:
     data = replace(experiment.data, precompute_examples=4)
     run(replace(experiment, data=data), workdir)
     return workdir
+
+
+@pytest.fixture(scope="module")
+def pipe(diffusion) -> Pipeline:
+    return mv.load(diffusion)
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +103,12 @@ def test_the_diffusion_trains_its_u_net_alone_and_is_scored_from_first_frames(fl
     )
 
 
-def test_a_picture_is_animated_by_a_word(diffusion, picture, tmp_path, monkeypatch):
+def test_a_picture_is_animated_by_a_word(diffusion, pipe, picture, tmp_path, monkeypatch):
     out = tmp_path / "frames"
     arguments = [f"--workdir={diffusion}", f"--image={picture}", "--prompt=Growing", f"--out={out}"]
     monkeypatch.setattr(sys, "argv", ["sample", *arguments])
     sample.main()
     assert len(list(out.glob("*.png"))) == 4
-    pipe = mv.load(diffusion)
     source = SourceRequest(image=str(picture))
     clips = [
         sample_clips(pipe, ClipRequest(word, seed=1), source).clips[0]
@@ -108,59 +118,80 @@ def test_a_picture_is_animated_by_a_word(diffusion, picture, tmp_path, monkeypat
     assert not np.array_equal(*clips)
 
 
-def test_bad_requests_take_one_line(diffusion, picture, tmp_path):
+def test_bad_requests_take_one_line(diffusion, pipe, picture, tmp_path):
     small = tmp_path / "small.png"
     Image.new("RGB", (40, 30)).save(small)
-    pipe = mv.load(diffusion)
     other, fits = (SourceRequest(image=str(path)) for path in (small, picture))
     for request, source, words in (
         (ClipRequest("left"), other, r"--image=.*small\.png: has 40 x 30 pixels, .* 32 x 32: resize"),
         (ClipRequest("waving"), fits, r"--prompt=waving: no class of .*: give one of left, right, growing"),
         (ClipRequest("left"), SourceRequest(), r"--image: this model animates a picture: give one"),
-        (ClipRequest("left", size=(30, 40)), other, r"--size=30x40: give multiples of 8"),
+        (ClipRequest("left", size=(30, 40)), other, r"--size=30x40: give multiples of 8, which its"),
+        (ClipRequest("left", context_frames=2, context_overlap=1), fits, r"--context_frames: this model"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words) as error:
             sample_clips(pipe, request, source)
         assert "\n" not in str(error.value)
+    moving = KnownFrames(np.zeros((1, 4, 32, 32, 3), np.uint8), np.ones((1, 4), bool))
+    with pytest.raises(UserError, match=r"--image: .* give one, and no --video"):
+        pipe.many(["left"], pipe.experiment.sample, start=moving)
     with pytest.raises(UserError, match="trained an auto-encoder"):
         mv.load(Path(RunFolder(diffusion).experiment().init_from))
 
 
-def test_both_runs_become_lfdms_files(flow, diffusion, tmp_path, monkeypatch):
-    for source, form, entry in (
-        (flow, "lfdm_flow", "generator"),
-        (diffusion, "lfdm_flow", "bg_predictor"),
-        (diffusion, "lfdm_diffusion", "diffusion"),
-    ):
-        target = tmp_path / f"{source.name}_{form}.pth"
-        monkeypatch.setattr(sys, "argv", ["convert", str(source), str(target), f"--to={form}"])
-        convert()
-        assert entry in torch.load(target, weights_only=True)
-    files = [tmp_path / f"{source.name}_lfdm_flow.pth" for source in (flow, diffusion)]
-    one, other = (torch.load(file, weights_only=True)["generator"] for file in files)
-    assert all(torch.equal(x, other[key]) for key, x in one.items())
+@pytest.fixture(scope="module")
+def files(flow, diffusion, tmp_path_factory) -> dict[str, Path]:
+    """Both runs as LFDM's files, and the auto-encoder again from the second run."""
+    folder = tmp_path_factory.mktemp("files")
+    asked = {
+        "flow": (flow, "lfdm_flow"),
+        "same": (diffusion, "lfdm_flow"),
+        "diffusion": (diffusion, "lfdm_diffusion"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, (source, form) in asked.items():
+            target = folder / f"{name}.pth"
+            patch.setattr(sys, "argv", ["convert", str(source), str(target), f"--to={form}"])
+            convert()
+    return {name: folder / f"{name}.pth" for name in asked}
 
 
-def test_a_run_begins_with_lfdms_files(flow, diffusion, tmp_path, monkeypatch):
-    """Padding is the config's, which files do not say."""
-    for source, form in ((flow, "lfdm_flow"), (diffusion, "lfdm_diffusion")):
-        target = tmp_path / f"{form}.pth"
-        monkeypatch.setattr(sys, "argv", ["convert", str(source), str(target), f"--to={form}"])
-        convert()
-    experiment = tiny_flow_diffusion(
-        str(tmp_path / "lfdm_flow.pth"), unet_from=str(tmp_path / "lfdm_diffusion.pth")
-    )
-    experiment = replace(
-        experiment,
-        optim=replace(experiment.optim, lr=1e-30),
-        train=replace(experiment.train, steps=1, preview_every=9),
-    )
-    model = replace(experiment.model, flow_unet=replace(DIFFUSION.flow_unet, groups=8))
-    run(replace(experiment, model=model), tmp_path / "run")
-    here, there = params_of(tmp_path / "run"), params_of(diffusion)
-    for path, x in there.items():
-        np.testing.assert_array_equal(here[path], x, err_msg=path)
-    assert RunFolder(tmp_path / "run").experiment().model.latent_flow.padded_regions
+def test_both_runs_become_lfdms_files(files):
+    states = {name: torch.load(file, weights_only=True) for name, file in files.items()}
+    assert states["flow"].keys() == {"generator", "region_predictor", "bg_predictor"}
+    assert states["diffusion"].keys() == {"diffusion"}
+    for name, state in states["flow"].items():
+        assert all(torch.equal(x, states["same"][name][key]) for key, x in state.items())
+
+
+def test_a_run_begins_with_lfdms_files(files, diffusion):
+    """Padding is the config's, which files do not say; the U-Net brings its noise schedule."""
+    experiment = tiny_flow_diffusion(str(files["flow"]), unet_from=str(files["diffusion"]))
+    unet, noise = replace(DIFFUSION.flow_unet, groups=8), replace(LFDM_NOISE, max_beta=0.9)
+    experiment = replace(experiment, model=replace(DIFFUSION, flow_unet=unet, noise=noise))
+    initial = initial_of(experiment)
+    model = initial.fitted(experiment.model)
+    assert model.latent_flow.padded_regions
+    assert (model.flow_unet, model.noise) == (unet, LFDM_NOISE)
+    here, there = flatten(loaded_params(initial, Networks(model))), params_of(diffusion)
+    assert {path.split(".")[0] for path in here} == {"latent_flow", "flow_unet"}
+    for path, x in here.items():
+        np.testing.assert_array_equal(x, there[path], err_msg=path)
+
+
+def test_the_noise_schedule_is_that_of_the_diffusions_config_or_of_its_u_net(flow, diffusion):
+    noise = replace(LFDM_NOISE, prediction_type=Prediction.X0, dynamic_threshold=None)
+    model = replace(DIFFUSION, noise=noise)
+    for workdir, expected in ((flow, noise), (diffusion, LFDM_NOISE)):
+        experiment = replace(tiny_flow_diffusion(str(workdir)), model=model)
+        assert initial_of(experiment).fitted(model).noise == expected
+
+
+def test_networks_of_flow_are_no_beginning_for_other_stages(flow):
+    with pytest.raises(UserError, match=r"config\.init_from=.*stage=video has no use for"):
+        initial_of(replace(tiny_flow(), stage="video", model=MODEL, init_from=str(flow)))
+    with pytest.raises(UserError, match=r"config\.init_from=scratch: holds no auto-encoder"):
+        initial_of(tiny_flow_diffusion("scratch"))
 
 
 def test_what_does_not_fit_together_is_named():
@@ -175,6 +206,9 @@ def test_what_does_not_fit_together_is_named():
         (replace(base, latent_flow=LatentFlowLossConfig()), r"config\.latent_flow\.vgg: nothing compares"),
         (replace(base, data=replace(base.data, size=20)), r"config\.data\.size=20: give a multiple of 8"),
         (replace(base, data=replace(base.data, frames=1)), r"config\.data\.frames=1: "),
+        (replace(base, latent_flow=LatentFlowLossConfig(vgg="vgg19.pth")), r"config\.data\.size=32: features of VGG"),
+        (replace(second, data=replace(second.data, frames=1)), r"config\.data\.frames=1: "),
+        (replace(second, data=replace(second.data, motion_captions=False)), r"config\.data\.motion_captions=False"),
         (replace(base, model=DIFFUSION), r"config\.model\.trained: stage=latent_flow trains"),
         (replace(second, model=replace(FLOW, trained=DIFFUSION.trained)), r"config\.model\.flow_unet: "),
         (sized(flow_unet=replace(unet, feature=9)), r"flow_unet\.feature=9: .* 8 channels"),
@@ -189,8 +223,10 @@ def test_what_does_not_fit_together_is_named():
 def test_names_of_classes_are_read_whatever_their_case():
     names = ClassNames(("I Have Command", "Stop"))
     assert names(["i have  command", "STOP", ""]).tolist() == [[0], [1], [NO_CLASS]]
-    with pytest.raises(UserError, match="a caption=go: no class"):
+    with pytest.raises(UserError, match="caption=go: no class"):
         names(["go"])
+    with pytest.raises(UserError, match="differ in more than case"):
+        FlowDiffusionConfig(classes=("Stop", "stop "))
 
 
 def test_standing_still_has_the_error_of_repetition():
@@ -199,5 +235,3 @@ def test_standing_still_has_the_error_of_repetition():
     scores = first_frame_error(still, clips)
     assert scores["l1"] == scores["l1_of_repetition"] > 0
     assert first_frame_error(clips, clips)["l1"] == 0
-    assert len(MOTIONS) == DIFFUSION.class_vectors.classes
-    assert DataConfig().fps is None

@@ -20,7 +20,12 @@ from magicvideo_jax.models.lfdm.batch_norm import is_statistic, moved_statistics
 from magicvideo_jax.models.lfdm.flow_sampling import Beyond, antialiased, sample_at
 from magicvideo_jax.models.lfdm.flow_unet import FlowUNet, FlowUNetConfig, FlowUpsampling
 from magicvideo_jax.models.lfdm.hourglass import HourglassConfig
-from magicvideo_jax.models.lfdm.latent_flow import LatentFlow, LatentFlowConfig
+from magicvideo_jax.models.lfdm.latent_flow import (
+    DecodedFrame,
+    FlowField,
+    LatentFlow,
+    LatentFlowConfig,
+)
 from magicvideo_jax.models.lfdm.regions import covariance_root
 from magicvideo_jax.weights.tables.lfdm_keys import FLOW_UNET_TABLES, LATENT_FLOW_TABLE
 
@@ -67,14 +72,17 @@ def test_latent_flow_equals_torchs(padded: bool):
     network, params, twin = latent_flow_and_twin(replace(SMALL, padded_regions=padded))
     source, driving = pictures(0), pictures(1)
     flow, occlusion, prediction, deformed = twin(first(source), first(driving))
-    ours = quick(network.method(LatentFlow.flow))(params, source, driving)
+
+    def all_of(module: LatentFlow) -> tuple[FlowField, jax.Array, DecodedFrame]:
+        field = module.flow(source, driving)
+        return field, module.feature(source), module.decode(source, field)
+
+    ours, feature, frame = quick(network.method(all_of))(params)
     errors = {
         "flow": relative_error(ours.flow, flow.numpy()),
         "occlusion": relative_error(ours.occlusion, last(occlusion)),
+        "feature": relative_error(feature, last(twin.generator.feature(first(source))[-1])),
     }
-    feature = quick(network.method(LatentFlow.feature))(params, source)
-    errors["feature"] = relative_error(feature, last(twin.generator.feature(first(source))[-1]))
-    frame = quick(network.apply)(params, source, driving)
     frames = {
         "prediction": relative_error(frame.prediction, last(prediction)),
         "deformed": relative_error(frame.deformed, last(deformed)),
