@@ -102,7 +102,7 @@ def get_config(preset: str = ""):
 
 
 def drawn(config):
-    """Drawn clips of 16 frames at one rate, which no model of flow is told."""
+    """Drawn clips of 16 frames at one rate: models of flow are not conditional on it."""
     config.data.update(frames=16, size=64, fps=8.0, motion_captions=True)
     config.model.latent_flow = to_plain(
         LatentFlowConfig(

@@ -143,7 +143,8 @@ def lfdm_ddim(settings: NoiseScheduleConfig, steps: int, *, eta: float = 1.0) ->
 
 
 def _torch_linspace(end: int, number: int) -> Float32[np.ndarray, "n"]:
-    """Numbers from 0 to `end` as PyTorch has them: rounded down, others differ for every seventh `number`."""
+    """`torch.linspace(0, end, number)` in float32, bit for bit: NumPy's numbers, once rounded down to times, differ
+    for one `number` in seven."""
     i = np.arange(number, dtype=np.float32)
     step = np.float32(end) / np.float32(number - 1)
     return np.where(i < number // 2, step * i, np.float32(end) - step * i[::-1])

@@ -152,7 +152,7 @@ class DataConfig:
     frame_rate_ratio: float = 1.0
     """Frame rate of drawn clips over the usual one: 4 for a network that inserts three frames between two."""
     fps: float | None = None
-    """Frame rate of all drawn clips, for models that are not told of it; None: each has its own."""
+    """Frame rate of all drawn clips, for models that are not conditional on it; None: each has its own."""
     motion_captions: bool = False
     """Whether the caption of a drawn clip is the word of its motion alone, for models of classes."""
     motions: tuple[Motion, ...] = tuple(Motion)

@@ -123,6 +123,11 @@ def drawn_source(experiment: Experiment, frames: int, *, field: str = CLIPS) -> 
     )
 
 
+def learns_from_pixels(experiment: Experiment) -> bool:
+    """Whether latents of a frozen VAE are of no use to an experiment."""
+    return Component.VAE in experiment.model.trained or experiment.model.latent_flow is not None
+
+
 def open_dataset(
     source: SourceConfig, experiment: Experiment, vae: Params | None, *, frames: int, argument: str
 ) -> Sequence[Source]:
@@ -139,13 +144,10 @@ def open_dataset(
         if records in sizes:  # a set of several sizes is not bound to `data.size`
             _check_size(label, (height, width), experiment.data.size)
         return sizes
-    learners = {
-        "a VAE": Component.VAE in experiment.model.trained,
-        "latent flow": experiment.model.latent_flow is not None,
-    }
-    for name in (name for name, learns in learners.items() if learns):
+    if learns_from_pixels(experiment):
         raise UserError(
-            f"{label} holds latents, but {name} learns from pixels: run prepare with --pixels"
+            f"{label} holds latents, but stage={experiment.stage} learns from pixels: run prepare with "
+            "--pixels"
         )
     factor, channels = experiment.model.vae.factor, experiment.model.vae.latent_channels
     _, height, width, moments = record["latents"].shape

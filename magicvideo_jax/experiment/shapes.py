@@ -16,7 +16,7 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.record_examples import FromRecord
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment
-from magicvideo_jax.experiment.datasets import CLIPS, IMAGES, open_clips
+from magicvideo_jax.experiment.datasets import CLIPS, IMAGES, learns_from_pixels, open_clips
 from magicvideo_jax.experiment.networks import Networks, run_shapes, split_trained
 from magicvideo_jax.experiment.opening.initial_weights import initial_of
 from magicvideo_jax.experiment.stages.registry import check_fitted, stage_of
@@ -124,8 +124,8 @@ def state_shapes(
 
 
 def batch_shapes(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh) -> Any:
-    """A batch of the training stream. Data sets that are not at hand count as `prepare` writes them: latents, no text
-    states."""
+    """A batch of the training stream. Data sets that are not at hand count as `prepare` writes them: latents, or pixels
+    for stages that learn from these, and no text states."""
 
     def shard(x: Any) -> jax.ShapeDtypeStruct:
         shape = (experiment.train.batch_size, *x.shape)
@@ -169,7 +169,7 @@ def _example(field: str, frames: int, experiment: Experiment, networks: Networks
     if is_here:
         prepare = FromRecord(frames, experiment.model.vae.scaling)
         arrays = dict(prepare(record, np.random.default_rng(0)))
-    elif is_drawn and not data.precompute_examples:
+    elif (is_drawn or learns_from_pixels(experiment)) and not data.precompute_examples:
         arrays = {"pixels": np.zeros((frames, data.size, data.size, 3), np.uint8)}
     elif precompute is not None:
         pixels = np.zeros((1, frames, data.size, data.size, 3), np.uint8)

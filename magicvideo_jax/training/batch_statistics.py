@@ -18,7 +18,7 @@ def moved_towards(params: Params, moved: Params) -> Float[Array, ""]:
     """Zero, whose gradient moves the statistics among parameters to those `moved`."""
     ours = flatten(params)
     term = sum(
-        (jnp.sum(jax.lax.stop_gradient(ours[path] - after) * ours[path]))
+        jnp.sum(jax.lax.stop_gradient(ours[path] - after) * ours[path])
         for path, after in flatten(moved).items()
     )
     return jnp.asarray(term - jax.lax.stop_gradient(term))

@@ -33,6 +33,8 @@ from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.experiment.scoring import evaluate_weights
 from magicvideo_jax.experiment.stages.registry import check_stage, stage_of
 from magicvideo_jax.models.lfdm.batch_norm import is_statistic
+from magicvideo_jax.parallel.mesh import make_mesh
+from magicvideo_jax.planning.programs import ProgramKind, build_program
 from magicvideo_jax.training.flow_diffusion_objective import FlowDiffusionConfig
 from magicvideo_jax.training.latent_flow_objective import LatentFlowLossConfig
 
@@ -154,6 +156,15 @@ def files(flow, diffusion, tmp_path_factory) -> dict[str, Path]:
             patch.setattr(sys, "argv", ["convert", str(source), str(target), f"--to={form}"])
             convert()
     return {name: folder / f"{name}.pth" for name in asked}
+
+
+def test_its_sampling_is_planned_with_clips_of_flow():
+    experiment = tiny_flow_diffusion("scratch")
+    networks, mesh = Networks(experiment.model), make_mesh(experiment.mesh)
+    program = build_program(ProgramKind.SAMPLE, experiment, networks, mesh)
+    assert program.inputs["ids"].shape == (2, 1)
+    (clips,) = program.trace().jaxpr.out_avals
+    assert (clips.shape, clips.dtype) == ((2, 4, 32, 32, 3), np.uint8)
 
 
 def test_both_runs_become_lfdms_files(files):

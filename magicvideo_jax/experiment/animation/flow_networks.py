@@ -23,6 +23,7 @@ from magicvideo_jax.training.objectives import DenoisingNetworks
 _FLOW = Component.LATENT_FLOW.value
 
 AS_PUBLISHED = FlowDiffusionConfig()
+"""Latents of flow itself, not of its residual."""
 
 _Frames = Float[Array, "b t h w 3"]
 

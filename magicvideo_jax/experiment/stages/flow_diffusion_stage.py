@@ -97,7 +97,8 @@ class FlowDiffusionStage(Stage):
                 f"config.model.class_vectors.classes={vectors.classes}: there are "
                 f"{len(experiment.class_names)} classes; give that"
             )
-        if not data.motion_captions and any(source.path == DRAWN for source in data.sources):
+        is_drawn = any(source.path == DRAWN for source in data.sources)
+        if is_drawn and not (data.motion_captions or experiment.flow_diffusion.classes):
             raise UserError(
                 "config.data.motion_captions=False: captions of drawn clips are then sentences, which "
                 "are no classes; give True"

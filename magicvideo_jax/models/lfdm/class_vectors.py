@@ -1,5 +1,5 @@
-"""Vectors of classes, the condition of LFDM's U-Net: an encoder's of their names, or apart from each
-other."""
+"""Vectors of classes, the condition of LFDM's U-Net: text states of their names, or a table of
+orthogonal ones."""
 
 from dataclasses import dataclass
 
@@ -24,8 +24,8 @@ class ClassVectorsConfig:
 
 
 class ClassVectors(nnx.Module):
-    """A table of vectors. Fresh ones have a mean square of 1; they are orthogonal where there is
-    room."""
+    """A table of vectors. Fresh ones have a mean square of 1, and are orthogonal where there are no
+    more classes than numbers in a vector."""
 
     def __init__(self, config: ClassVectorsConfig, *, keys: Keys):
         shape = (config.classes, config.width)
@@ -36,5 +36,5 @@ class ClassVectors(nnx.Module):
         self.embedding = nnx.Param(table)
 
     def __call__(self, ids: Int[Array, "b"]) -> Float[Array, "b d"]:
-        """Vectors of ids; those of no class, below 0, are of no use."""
+        """Vectors of ids. An id below 0 is of no class: its vector is the first, which callers ignore."""
         return self.embedding[jnp.maximum(ids, 0)]

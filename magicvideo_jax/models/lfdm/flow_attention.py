@@ -32,7 +32,7 @@ class ScaleNorm(nnx.Module):
 
 
 class _Attention(nnx.Module):
-    """Projections of an attention."""
+    """Projections that the attentions of this file share, and the sum with their input."""
 
     has_bias = False
     """Whether the projection of its result has a bias."""
@@ -65,7 +65,7 @@ class FlowPixelAttention(_Attention):
 
 
 class LinearPixelAttention(_Attention):
-    """The same in time linear in the number of pixels."""
+    """Attention over the pixels of each frame in time linear in their number (1812.01243)."""
 
     has_bias = True
 

@@ -58,7 +58,7 @@ class NormedConv(nnx.Module):
 
 
 class HalvingBlock(NormedConv):
-    """The same, then the mean of each 2 x 2 pixels."""
+    """A `NormedConv`, then the mean of each 2 x 2 pixels."""
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         y = super().__call__(x)
@@ -68,7 +68,7 @@ class HalvingBlock(NormedConv):
 
 
 class DoublingBlock(NormedConv):
-    """Nearest-neighbour upsampling by 2, then the same."""
+    """Nearest-neighbour upsampling by 2, then a `NormedConv`."""
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         return super().__call__(upsample(x))

@@ -108,10 +108,12 @@ class DecodedFrame(NamedTuple):
 
 
 class FlowTrainingPass(NamedTuple):
-    """What a pair of frames, and the warped driving frame, are in training."""
+    """Result of a training pass over pairs of frames and warped driving frames."""
 
     frame: DecodedFrame
+    """The driving frame, made of its source."""
     driving: Regions
+    """Regions of the driving frame."""
     warped: Regions
     """Regions of the warped driving frame."""
     statistics: Params
@@ -257,7 +259,7 @@ class LatentFlow(nnx.Module):
         source_regions: Regions,
         driving_regions: Regions,
     ) -> FlowField:
-        """The same where the regions are known."""
+        """Flow and occlusion from each source to its driving frame, whose regions are known."""
         background = self.bg_predictor(source, driving)
         flow_of = self.generator.pixelwise_flow_predictor
         return flow_of(source, source_regions, driving_regions, background)
@@ -308,7 +310,8 @@ class LatentFlow(nnx.Module):
         driving: Float[Array, "b h w 3"],
         warped: Float[Array, "b h w 3"],
     ) -> FlowTrainingPass:
-        """Pass in training mode; regions are predicted thrice, and move their statistics as often."""
+        """Pass in training mode. Regions are predicted three times, and so often their statistics move, in the order
+        of the arguments."""
         self.train()
         regions = self.region_predictor(source), self.region_predictor(driving)
         frame = self.decode(source, self.flow_between(source, driving, *regions))

@@ -12,16 +12,14 @@ DIFFUSION_ENTRY = "diffusion"
 """Entries of the two checkpoints that hold weights."""
 
 _LAYER = r"(conv|norm)"
-_NET = r"(region_predictor\.predictor|generator\.pixelwise_flow_predictor\.hourglass)"
+_NET = r"(?:region_predictor\.predictor|generator\.pixelwise_flow_predictor\.hourglass)"
 
 LATENT_FLOW_TABLE: Table = (
     TableRow(
-        rf"((?:{_NET}|bg_predictor)\.encoder\.down_blocks\.\d+\.{_LAYER})".replace(
-            "(reg", "(?:reg"
-        ),
+        rf"((?:{_NET}|bg_predictor)\.encoder\.down_blocks\.\d+\.{_LAYER})",
         r"\1",
     ),
-    TableRow(rf"{_NET}\.up_blocks\.(\d+)\.{_LAYER}", r"\1.decoder.up_blocks.\2.\3"),
+    TableRow(rf"({_NET})\.up_blocks\.(\d+)\.{_LAYER}", r"\1.decoder.up_blocks.\2.\3"),
     TableRow(r"(region_predictor\.regions|bg_predictor\.fc)", r"\1"),
     TableRow(
         rf"(generator\.(?:first|(?:down|up)_blocks\.\d+)\.{_LAYER})",
@@ -46,7 +44,7 @@ _PLACES = (
     (r"(init_temporal_attn|mid_(?:spatial|temporal)_attn)", r"\1"),
     (r"(downs|ups)\.(\d+)\.frame_attn", r"\1.\2.3"),
 )
-"""Attentions that files wrap thrice, and their places."""
+"""Attentions that files wrap three times, and their places."""
 _RESNETS = (
     (r"(downs|ups)\.(\d+)\.resnets\.([01])", r"\1.\2.\3"),
     (r"(mid_block[12])", r"\1"),

@@ -1,6 +1,6 @@
 """Writing the networks of latent flow diffusion as the checkpoints that LFDM's own code loads."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,22 +149,27 @@ def _flow_buffers(part: ComponentWeights[Any], keys: list[str]) -> Buffers:
 
 def _diffusion_buffers(keys: list[str]) -> Buffers:
     """The schedule as the code of DDPM keeps it, and constants of rotary embeddings."""
-    buffers = {name: x.astype(np.float32) for name, x in _schedule_buffers()}
+    buffers = {name: x.astype(np.float32) for name, x in _schedule_buffers().items()}
     return buffers | dict.fromkeys(frequency_keys_of_flow(keys), rotary_frequencies())
 
 
-def _schedule_buffers() -> Iterator[tuple[str, np.ndarray]]:
+def _schedule_buffers() -> Buffers:
     abar = schedule_of(LFDM_NOISE).alphas_cumprod
     before = np.append(1.0, abar[:-1])
     alpha = abar / before
-    beta, variance = 1 - alpha, (1 - alpha) * (1 - before) / (1 - abar)
-    yield from (("betas", beta), ("alphas_cumprod", abar), ("alphas_cumprod_prev", before))
-    yield from (("sqrt_alphas_cumprod", np.sqrt(abar)),)
-    yield from (("sqrt_one_minus_alphas_cumprod", np.sqrt(1 - abar)),)
-    yield from (("log_one_minus_alphas_cumprod", np.log(1 - abar)),)
-    yield from (("sqrt_recip_alphas_cumprod", np.sqrt(1 / abar)),)
-    yield from (("sqrt_recipm1_alphas_cumprod", np.sqrt(1 / abar - 1)),)
-    yield from (("posterior_variance", variance),)
-    yield from (("posterior_log_variance_clipped", np.log(np.maximum(variance, 1e-20))),)
-    yield from (("posterior_mean_coef1", beta * np.sqrt(before) / (1 - abar)),)
-    yield from (("posterior_mean_coef2", (1 - before) * np.sqrt(alpha) / (1 - abar)),)
+    beta = 1 - alpha
+    variance = beta * (1 - before) / (1 - abar)
+    return {
+        "betas": beta,
+        "alphas_cumprod": abar,
+        "alphas_cumprod_prev": before,
+        "sqrt_alphas_cumprod": np.sqrt(abar),
+        "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - abar),
+        "log_one_minus_alphas_cumprod": np.log(1 - abar),
+        "sqrt_recip_alphas_cumprod": np.sqrt(1 / abar),
+        "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / abar - 1),
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": np.log(np.maximum(variance, 1e-20)),
+        "posterior_mean_coef1": beta * np.sqrt(before) / (1 - abar),
+        "posterior_mean_coef2": (1 - before) * np.sqrt(alpha) / (1 - abar),
+    }
