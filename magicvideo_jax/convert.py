@@ -62,8 +62,9 @@ def convert(asked: argparse.Namespace) -> None:
     if not is_file and asked.to in (*FILES, *TORCH_FILES):
         raise UserError(f"TARGET {target}: give the name of a {_ending(asked)} file")
     if (target.suffix.lower() in _OTHER_FILES and not is_file) or (is_file and asked.to in FOLDERS):
+        flow = f" (or --to={' or '.join(TORCH_FILES)})" if target.suffix == _TORCH_FILE else ""
         raise UserError(
-            f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}"
+            f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}{flow}"
         )
     if not is_address(source):
         _check_apart(local_path(source, argument="SOURCE"), target)

@@ -86,7 +86,7 @@ def test_the_auto_encoders_statistics_move_and_its_reconstructions_are_measured(
     assert all(np.any(params[path] != (path.endswith("variance"))) for path in statistics)
     scores = json.loads((flow / "metrics.json").read_text())
     assert scores.keys() == {"prediction", "deformed"}
-    assert {"clip_l1", "psnr", "motion", "colour"} <= scores["prediction"].keys()
+    assert {"clip_l1", "ssim", "motion", "colour"} <= scores["prediction"].keys()
     assert (flow / "previews" / "step_000002.png").is_file()
 
 

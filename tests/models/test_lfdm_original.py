@@ -151,7 +151,7 @@ def auto_encoder_and_twin(config: LatentFlowConfig) -> tuple[Any, TorchLatentFlo
 
 @pytest.mark.parametrize("padded", [False, True], ids=["MHAD", "MUG"])
 def test_the_auto_encoders_twin_is_theirs(padded: bool):
-    """In float64: of float32, sampling positions make 2e-5."""
+    """Float64, because steep sampling positions make errors of 2e-5 in float32."""
     theirs, twin = auto_encoder_and_twin(replace(SMALL, padded_regions=padded))
     for one in (theirs, twin):
         one.double()
@@ -292,7 +292,7 @@ TRAINING = {
 
 
 def test_the_losses_twin_is_theirs_with_gradients_and_statistics(monkeypatch):
-    """In float64, in which their blurs stay float32."""
+    """Float64, but for the kernels of their blurs."""
     module = original("LFAE.modules.model")
     monkeypatch.setattr(module, "Vgg19", TwoMaps)
     theirs, twin = auto_encoder_and_twin(SMALL)

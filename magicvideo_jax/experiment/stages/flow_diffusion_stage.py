@@ -30,7 +30,7 @@ class FlowDiffusionStage(Stage):
 
     name = "flow_diffusion"
     animates_pictures = True
-    default_metrics = ("caption_accuracy", "first_frame_error", "psnr", "lpips")
+    default_metrics = ("caption_accuracy", "first_frame_error", "lpips")
 
     def class_names(self, experiment: Experiment) -> ClassNames:
         return ClassNames(experiment.class_names)

@@ -25,7 +25,8 @@ class LatentFlowStage(Stage):
     """The auto-encoder, on pairs of frames of clips, without captions."""
 
     name = "latent_flow"
-    default_metrics = ("clip_l1", "psnr", "ssim", "lpips", "caption_accuracy")
+    # No PSNR: that of a clip that stands still can be infinite.
+    default_metrics = ("clip_l1", "ssim", "lpips", "caption_accuracy")
 
     def components(self, experiment: Experiment) -> tuple[Component, ...]:
         if experiment.latent_flow.vgg:
