@@ -137,6 +137,9 @@ RULES = (
     Rule(r"^python -m magicvideo_jax\.sample .*--out=heart/", How.VERB, "--steps=1", is_slow=True),
     Rule(r"^python -m magicvideo_jax\.(sample|convert) .*runs/animate", How.VERB, is_slow=True),
     Rule(
+        r"^python -m magicvideo_jax\.evaluate .*runs/animate", How.VERB, "--clips=1", is_slow=True
+    ),
+    Rule(
         r"^python -m magicvideo_jax\.train --config=configs/video_vae\.py ",
         How.VERB,
         f"{_VIDEO_VAE} {_DRAWN}",
