@@ -11,7 +11,8 @@ PyTorch's, diffusers' for ours. It appears whole or not at all.
 
 `--to` names other forms. Of weights with motion modules: motion_adapter, a folder of these alone for
 diffusers, and animatediff, a .safetensors file of them in AnimateDiff's own keys. Of LaVie's
-networks: lavie, a .safetensors file in LaVie's own keys. Of a run with `optim.freeze=lora`:
+networks: lavie, a .safetensors file in LaVie's own keys. Of latent flow: lfdm_flow, the auto-encoder,
+and lfdm_diffusion, the U-Net, as a .pth file that LFDM's code loads. Of a run with `optim.freeze=lora`:
 kohya_lora, diffusers_lora and motion_lora, a .safetensors file of its LoRA.
 """
 
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
     from magicvideo_jax.weights.streaming import Tick
 
 FOLDERS, FILES = ("jax", "diffusers", "motion_adapter"), ("animatediff", "lavie")
+TORCH_FILES = ("lfdm_flow", "lfdm_diffusion")
 """What may be written: names of folders, and of `weights.writing.file_forms.FILE_FORMS`."""
 LORA_FORMS = ("kohya_lora", "diffusers_lora", "motion_lora")
 """Names of `weights.writing.write_lora.LORA_FILE_FORMS`, which JAX would have to be loaded for."""
+_TORCH_FILE = ".pth"
 _FILE, _OTHER_FILES = ".safetensors", (".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -55,13 +58,14 @@ def convert(asked: argparse.Namespace) -> None:
     if asked.to in LORA_FORMS:
         _convert_lora(asked, local_path(source, argument="SOURCE"), target)
         return
-    is_file = _is_file(target)
-    if target.suffix.lower() in _OTHER_FILES or (is_file and asked.to in FOLDERS):
+    is_file = _is_file(asked)
+    if not is_file and asked.to in (*FILES, *TORCH_FILES):
+        raise UserError(f"TARGET {target}: give the name of a {_ending(asked)} file")
+    if (target.suffix.lower() in _OTHER_FILES and not is_file) or (is_file and asked.to in FOLDERS):
+        flow = f" (or --to={' or '.join(TORCH_FILES)})" if target.suffix == _TORCH_FILE else ""
         raise UserError(
-            f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}"
+            f"TARGET {target}: a folder is written, not a file: give a name without {target.suffix}{flow}"
         )
-    if asked.to in FILES and not is_file:
-        raise UserError(f"TARGET {target}: give the name of a {_FILE} file")
     if not is_address(source):
         _check_apart(local_path(source, argument="SOURCE"), target)
 
@@ -114,8 +118,13 @@ def _convert_lora(asked: argparse.Namespace, source: Path, target: Path) -> None
     print(f"wrote {target}", flush=True)
 
 
-def _is_file(target: str | Path) -> bool:
-    return Path(target).suffix.lower() == _FILE
+def _is_file(asked: argparse.Namespace) -> bool:
+    return Path(asked.target).suffix.lower() == _ending(asked)
+
+
+def _ending(asked: argparse.Namespace) -> str:
+    """Ending of the name of a file in the form asked for."""
+    return _TORCH_FILE if asked.to in TORCH_FILES else _FILE
 
 
 def _check_apart(source: Path, target: Path) -> None:
@@ -138,6 +147,7 @@ def _open(asked: argparse.Namespace) -> "Weights":
     from magicvideo_jax.experiment.opening.weight_additions import COMMAND_LINE, with_additions
     from magicvideo_jax.weights.components import TEXT, VAE
     from magicvideo_jax.weights.fitting import check_parts
+    from magicvideo_jax.weights.flow_components import FLOW_FOLDERS
     from magicvideo_jax.weights.formats.weight_format import OpenOptions
     from magicvideo_jax.weights.writing.write_folders import check_complete
 
@@ -170,7 +180,12 @@ def _open(asked: argparse.Namespace) -> "Weights":
         loras=asked.lora,
         motion_norm=MotionNorm(asked.motion_norm),
     )
-    if asked.to in (None, "jax", "diffusers") and not _is_file(asked.target):
+    if asked.to not in TORCH_FILES and FLOW_FOLDERS & set(weights.parts):
+        raise UserError(
+            f"SOURCE {asked.source}: networks of latent flow are written as LFDM's files alone: give "
+            f"--to={' or '.join(TORCH_FILES)}, and a TARGET that ends in {_TORCH_FILE}"
+        )
+    if asked.to in (None, "jax", "diffusers") and not _is_file(asked):
         check_complete(weights, f"SOURCE {asked.source}")
     check_parts(weights, f"SOURCE {asked.source}")
     if weights.tokenizer is not None and TEXT.folder in weights.parts:
@@ -196,7 +211,7 @@ def _form(weights: "Weights", asked: argparse.Namespace, target: Path) -> _Form:
     from magicvideo_jax.weights.writing.write_motion import norm_warning, write_motion_adapter
 
     options = {"dtype": _dtype(asked.dtype), "progress": _progress}
-    if _is_file(target):
+    if _is_file(asked):
         file = file_form_of(weights, asked.to, target=target)
         write = partial(file.write, weights, **options)
         return _Form(f"a file of {file.words}", write, file.notes(weights))
@@ -238,7 +253,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--to",
-        choices=(*FOLDERS, *FILES, *LORA_FORMS),
+        choices=(*FOLDERS, *FILES, *TORCH_FILES, *LORA_FORMS),
         help="what to write (default: the other side of SOURCE's, and of motion modules alone "
         "motion_adapter; animatediff where TARGET ends in .safetensors)",
     )

@@ -129,6 +129,17 @@ RULES = (
         f"{_VIDEO} --config.data.size=32",
     ),
     Rule(
+        r"^python -m magicvideo_jax\.train --config=configs/lfdm\.py",
+        How.VERB,
+        f"{_STEP} {_SCORES} --config.data.frames=4",
+        is_slow=True,
+    ),
+    Rule(r"^python -m magicvideo_jax\.sample .*--out=heart/", How.VERB, "--steps=1", is_slow=True),
+    Rule(r"^python -m magicvideo_jax\.(sample|convert) .*runs/animate", How.VERB, is_slow=True),
+    Rule(
+        r"^python -m magicvideo_jax\.evaluate .*runs/animate", How.VERB, "--clips=1", is_slow=True
+    ),
+    Rule(
         r"^python -m magicvideo_jax\.train --config=configs/video_vae\.py ",
         How.VERB,
         f"{_VIDEO_VAE} {_DRAWN}",
@@ -249,6 +260,11 @@ MADE_BY = {
     "runs/unlabelled": f"{_TRAIN} --config=configs/t2v.py --workdir=runs/unlabelled "
     "--config.denoising.image_prompts=all --config.image_encoder_from=CLIP_WEIGHTS",
     "runs/between": f"{_TRAIN} --config=configs/interpolation.py --workdir=runs/between",
+    "runs/flow": f"{_TRAIN} --config=configs/lfdm.py --workdir=runs/flow",
+    "runs/animate": f"{_TRAIN} --config=configs/lfdm.py:minutes_diffusion --workdir=runs/animate "
+    "--config.init_from=runs/flow",
+    "heart/frame_0000.png": "python -m magicvideo_jax.sample "
+    '--prompt="a red heart moving left" --out=heart/',
     "runs/video_vae": f"{_TRAIN} --config=configs/video_vae.py --workdir=runs/video_vae",
 }
 """Outputs of documented commands that other commands read, each with the command that makes it."""

@@ -24,6 +24,7 @@ EXPECTED = (
     r"needs \.\./shared/assets .*",
     r"shared/assets/\w+ is not here",
     r"LAVIE_CHECKOUT names no checkout of LaVie's code",
+    r"LFDM_CHECKOUT names no checkout of LFDM's code",
     # Packages of requirements-plan.txt, -plan-cuda.txt and -metrics.txt, which `make test` does not install.
     r"needs libtpu: .*",
     r"needs JAX's CUDA compiler: .*",

@@ -230,7 +230,7 @@ def test_an_experiment_is_a_dozen_files_and_its_stages():
     files = [path.name for path in (PACKAGE / "experiment").glob("*.py") if path.stem != "__init__"]
     folders = {path.parent.name for path in (PACKAGE / "experiment").glob("*/*.py")}
     assert len(files) <= MOST_FILES_OF_AN_EXPERIMENT, sorted(files)
-    assert folders == {"stages", "cascade", "comparison", "opening", "requests"}
+    assert folders == {"stages", "cascade", "comparison", "opening", "requests", "animation"}
 
 
 def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:

@@ -19,6 +19,16 @@ def to_uint8(x: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
     return jnp.round((jnp.clip(x, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
+def to_unit(pixels: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Map levels 0..255 of any type to [0, 1], in float32."""
+    return pixels.astype(jnp.float32) / 255
+
+
+def from_unit(x: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
+    """Map [0, 1] to 0..255, rounded. Values outside are clipped. The inverse of `to_unit`."""
+    return jnp.round(255 * jnp.clip(x, 0, 1)).astype(jnp.uint8)
+
+
 def psnr_of_mse(mse: Errors, *, peak: float) -> Errors:
     """Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mse), for JAX and numpy arrays.
 

@@ -27,6 +27,11 @@ class KnownFrames(NamedTuple):
     """Whatever stands where no frame is known is not read."""
     is_known: Bool[Any, "b t"]
 
+    @property
+    def are_pictures(self) -> bool:
+        """Whether no frame but the first is known."""
+        return not self.is_known[:, 1:].any()
+
 
 class KnownLatents(NamedTuple):
     """The same with the latents that the model has of these frames."""
@@ -71,6 +76,17 @@ class Condition(NamedTuple):
     first_frame: Int[Array, "b"] | None = None
     """Number of the first frame of `z_t` in its clip, the same for all; None: 0. Layers with a row for each frame
     read theirs from it."""
+
+
+class FlowCondition(NamedTuple):
+    """Conditioning of a denoiser of flow. Every leaf has a leading batch axis."""
+
+    feature: Float[Array, "b h w c"]
+    """Feature of the first frame."""
+    vector: Float[Array, "b d"]
+    """Vector of the class."""
+    has_class: Float[Array, "b"]
+    """1, or 0 where the class is ignored."""
 
 
 @runtime_checkable

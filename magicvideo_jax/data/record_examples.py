@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, Int32
 
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.data.frame_choice import FrameChoice, choose_whole
 from magicvideo_jax.data.loader import Example
 from magicvideo_jax.data.records import from_png
 from magicvideo_jax.data.tokenizer import Tokenize
@@ -21,7 +23,8 @@ class FromRecord:
     """Makes an example of a record; draws the frames, the caption, and the latents of q(z | x).
 
     The example has `latents` float32 (t h w c) or `pixels` uint8 (t h w 3), and with a tokenizer
-    `fps` and `ids`, or instead of ids `text` float32 (l d) and `is_captioned`.
+    `fps` and `ids`, or instead of ids `text` float32 (l d) and `is_captioned`. Errors: `UserError` that names
+    the record, for a clip of fewer frames or a caption that the tokenizer refuses.
     """
 
     frames: int
@@ -30,10 +33,22 @@ class FromRecord:
     tokenizer: Tokenize | None = None
     reads_text: bool = False
     """Whether the record's precomputed text states replace the ids of its caption."""
+    choice: FrameChoice = FrameChoice.PART
+    """Which of more frames an example has."""
 
     def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
         count = frame_count(record)
-        which = sub_range(count, self.frames, rng)
+        if count < self.frames:
+            raise UserError(
+                f"{_label(record)}: a clip of {count} frames: give config.data.frames={count}, or "
+                "leave it out of the set"
+            )
+        if self.choice is FrameChoice.PART:
+            which = sub_range(count, self.frames, rng)
+            stride = float(which.step)
+        else:
+            which = choose_whole(self.choice, count, self.frames, rng)
+            stride = (count - 1) / max(self.frames - 1, 1)
         example: dict[str, Any] = {}
         if "latents" in record:
             mean, log_variance = np.split(record["latents"][which].astype(np.float32), 2, axis=-1)
@@ -43,12 +58,17 @@ class FromRecord:
             example["pixels"] = pixels_of(record, which)
         if self.tokenizer is not None:
             example |= (
-                self._states(record, rng)
-                if self.reads_text
-                else {"ids": self.tokenizer([caption_of(record, rng)])[0]}
+                self._states(record, rng) if self.reads_text else {"ids": self._ids(record, rng)}
             )
-            example["fps"] = np.float32(record.get("fps", 0.0)) / np.float32(which.step)
+            example["fps"] = np.float32(record.get("fps", 0.0)) / np.float32(stride or 1)
         return example
+
+    def _ids(self, record: Mapping[str, Any], rng: np.random.Generator) -> Int32[np.ndarray, "l"]:
+        assert self.tokenizer is not None
+        try:
+            return self.tokenizer([caption_of(record, rng)])[0]
+        except UserError as error:  # a caption that is no class
+            raise UserError(f"{_label(record)}: {error}") from error
 
     def _states(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
         """Text states; an unlabelled clip has zeros, which the objective replaces."""
@@ -78,10 +98,11 @@ def frame_count(record: Mapping[str, Any]) -> int:
     return len(pixels) if pixels.ndim == 4 else 1
 
 
-def pixels_of(record: Mapping[str, Any], which: slice) -> np.ndarray:
+def pixels_of(record: Mapping[str, Any], which: slice | Int[np.ndarray, "t"]) -> np.ndarray:
     """Frames of a record as uint8 (t h w 3)."""
     if "frames" in record:
-        return from_png(record["frames"][which])
+        files = record["frames"]
+        return from_png([files[i] for i in np.arange(len(files))[which]])
     pixels = _pixels(record)
     return (pixels if pixels.ndim == 4 else pixels[None])[which]
 
@@ -97,6 +118,12 @@ def caption_of(record: Mapping[str, Any], rng: np.random.Generator) -> str:
     """A random caption of a record; the empty prompt for an unlabelled clip."""
     captions = captions_of(record)
     return captions[rng.integers(len(captions))] if captions else ""
+
+
+def _label(record: Mapping[str, Any]) -> str:
+    """Words for a record in messages: its name, where it has one."""
+    name = record.get("name", b"")
+    return f"record {name.decode() if isinstance(name, bytes) else name}".rstrip()
 
 
 def _pixels(record: Mapping[str, Any]) -> np.ndarray:

@@ -44,3 +44,12 @@ ANIMATEDIFF_IN_DIFFUSERS_NOISE = replace(
 )
 """AnimateDiff as the documentation of diffusers samples it: a MotionAdapter with DDIM, whose times
 are 999 .. 0 and whose steps end floor(T / S) earlier."""
+
+LFDM_NOISE = NoiseScheduleConfig(
+    beta_schedule=BetaSchedule.COSINE,
+    steps_offset=0,
+    set_alpha_to_one=True,
+    max_beta=0.9999,
+    dynamic_threshold=0.9,
+)
+"""LFDM's diffusion of flow (2303.13744), with DDPM at all 1000 times."""

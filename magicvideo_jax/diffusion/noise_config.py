@@ -8,7 +8,7 @@ of other published models.
 import enum
 from dataclasses import dataclass
 
-from magicvideo_jax.core.checks import at_least, below_one, positive, refused
+from magicvideo_jax.core.checks import at_least, below_one, positive, refused, share
 from magicvideo_jax.diffusion.process import Prediction
 
 
@@ -50,11 +50,17 @@ class NoiseScheduleConfig:
     clip_sample: bool = False
     """Whether samplers clip their estimate of z_0. Meant for pixels: latents are unbounded."""
     clip_sample_range: float = 1.0
+    max_beta: float = 0.999
+    """Largest beta of the cosine schedule."""
+    dynamic_threshold: float | None = None
+    """Quantile of |z_0| over a clip to which samplers clip their estimate, if it is above 1, before they divide it
+    by that (Saharia et al. 2205.11487, section 2.3); None: they do not."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "num_train_timesteps")
         at_least(0, self, "steps_offset")
-        positive(self, "clip_sample_range", "beta_start")
-        below_one(self, "beta_start", "beta_end")
+        positive(self, "clip_sample_range", "beta_start", "max_beta")
+        below_one(self, "beta_start", "beta_end", "max_beta")
+        share(self, "dynamic_threshold")
         if self.beta_end < self.beta_start:
             raise refused(self, "beta_end", f"give at least beta_start={self.beta_start}")

@@ -2,7 +2,9 @@
 
     z <- a z + b x_0 + c x_0' + d x_0'' + s noise     (solvers.py, eq. 1)
 
-where x_0 is implied by the network's output (process.py).
+where x_0 is implied by the network's output (process.py), and clipped where the table says so. eps
+of eq. 2 there is of the clipped estimate; with that of the estimate before, a alpha (clipped x_0 -
+x_0) is added.
 
 Latents are carried in float32 whatever their type, because rounding to bfloat16 at every step
 accumulates. The network receives the input's type, and the result has it. The noise of an example
@@ -88,9 +90,14 @@ def run_sampler(
         times = jnp.broadcast_to(time, shape[:1])
         output, memory = network(z.astype(dtype), times, condition, memory, index)
         x0 = to_x0(table.kind, output, z, alpha=alpha, sigma=sigma)
+        unclipped = x0
         if table.clip is not None:
             x0 = jnp.clip(x0, -table.clip, table.clip)
+        if table.threshold is not None:
+            x0 = dynamically_clipped(x0, table.threshold)
         z = a * z + b * x0 + c * x0_before + d * x0_earlier
+        if table.keeps_eps:
+            z += a * alpha * (x0 - unclipped)
         if table.is_stochastic and keys is not None:
             z += s * jax.vmap(noise, (0, None))(keys, index)
         return (z, x0, x0_before, memory), None
@@ -110,6 +117,16 @@ def run_sampler(
     none = jnp.zeros_like(start)
     (z, *_), _ = jax.lax.scan(body, (start, none, none, memory), rows)
     return z.astype(dtype)
+
+
+def dynamically_clipped(x0: Float[Array, "b *axes"], quantile: float) -> Float[Array, "b *axes"]:
+    """Estimates clipped to [-s, s] and divided by s, a quantile of |x_0| of each example and at least
+    1 (2205.11487, section 2.3).
+    """
+    rows = jnp.abs(x0).reshape(len(x0), -1)
+    s = jnp.maximum(jnp.quantile(rows, quantile, axis=1), 1.0)
+    s = s.reshape(-1, *(1,) * (x0.ndim - 1))
+    return jnp.clip(x0, -s, s) / s
 
 
 def _without_memory(denoise: Denoise) -> RememberingDenoise:

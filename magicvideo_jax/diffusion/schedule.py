@@ -5,7 +5,7 @@
 
     linear         beta from start to end                                          Ho et al. 2006.11239
     scaled linear  sqrt(beta) from sqrt(start) to sqrt(end)                        Rombach et al. 2112.10752 (code)
-    cosine         abar(u) = cos^2(pi/2 (u + 0.008) / 1.008), beta <= 0.999        Nichol & Dhariwal 2102.09672, eq. 17
+    cosine         abar(u) = cos^2(pi/2 (u + 0.008) / 1.008), beta <= cap          Nichol & Dhariwal 2102.09672, eq. 17
 
 Products are computed in float64; in float32 their error reaches 1e-5.
 """
@@ -50,10 +50,10 @@ def scaled_linear(times: int, start: float, end: float) -> Schedule:
     return _from_betas(np.linspace(start**0.5, end**0.5, times) ** 2)
 
 
-def cosine(times: int) -> Schedule:
+def cosine(times: int, cap: float = 0.999) -> Schedule:
     """Schedule whose abar is a squared cosine. Betas are capped to keep the last below 1."""
     abar = np.cos((np.arange(times + 1) / times + 0.008) / 1.008 * np.pi / 2) ** 2
-    return _from_betas(np.minimum(1 - abar[1:] / abar[:-1], 0.999))
+    return _from_betas(np.minimum(1 - abar[1:] / abar[:-1], cap))
 
 
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
@@ -73,7 +73,7 @@ def schedule_of(settings: NoiseScheduleConfig) -> Schedule:
         case BetaSchedule.SCALED_LINEAR:
             schedule = scaled_linear(times, start, end)
         case BetaSchedule.COSINE:
-            schedule = cosine(times)
+            schedule = cosine(times, settings.max_beta)
     return zero_terminal_snr(schedule) if settings.rescale_betas_zero_snr else schedule
 
 

@@ -75,12 +75,16 @@ class SolverTable:
     """Bound to which estimates of z_0 are clipped, or None."""
     start_scale: Any = 1.0
     """Scale (a scalar) of the unit noise that sampling starts from."""
+    threshold: float | None = None
+    """Quantile of dynamic thresholding of estimates of z_0, or None."""
+    keeps_eps: bool = False
+    """Whether eps of eq. 2 is that of the estimate before it was clipped."""
 
 
 jax.tree_util.register_dataclass(
     SolverTable,
     data_fields=["steps", "start_scale"],
-    meta_fields=["kind", "is_stochastic", "clip"],
+    meta_fields=["kind", "is_stochastic", "clip", "threshold", "keeps_eps"],
 )
 
 
@@ -112,6 +116,38 @@ def ddpm(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
     times = sampling_times(settings, steps)
     abar = schedule_of(settings).alphas_cumprod[times]
     return _first_order(settings, times, abar, abar_next=_next_levels(abar), eta=1.0)
+
+
+def lfdm_ddim(settings: NoiseScheduleConfig, steps: int, *, eta: float = 1.0) -> SolverTable:
+    """DDIM of LFDM's published code: an estimate is made at the level of its time, and the step is
+    taken between the levels one time earlier; clipping the estimate does not change eps.
+
+    Errors: `UserError` where `steps` does not fit the schedule.
+    """
+    count = settings.num_train_timesteps
+    if not 1 <= steps < count:
+        raise FieldError(
+            f"steps={steps}: give 1 to {count - 1} (the model was trained at {count} times)"
+        )
+    abar = schedule_of(settings).alphas_cumprod
+    before = np.append(1.0, abar[:-1])
+    times = _torch_linspace(count, steps + 2)[:-1].astype(np.int64)[::-1]
+    here, levels = times[:-1], before[times]
+    table = _first_order(settings, here, levels[:-1], abar_next=levels[1:], eta=eta)
+    alpha, sigma = np.sqrt(abar[here]), np.sqrt(1 - abar[here])
+    a = np.sqrt(np.maximum(1 - levels[1:] - table.steps.s.astype(np.float64) ** 2, 0)) / sigma
+    b = np.sqrt(levels[1:]) - a * alpha
+    columns = {"alpha": alpha, "sigma": sigma, "a": a, "b": b}
+    rows = table.steps._replace(**{name: x.astype(np.float32) for name, x in columns.items()})
+    return replace(table, steps=rows, keeps_eps=True)
+
+
+def _torch_linspace(end: int, number: int) -> Float32[np.ndarray, "n"]:
+    """`torch.linspace(0, end, number)` in float32, bit for bit: NumPy's numbers, once rounded down to times, differ
+    for one `number` in seven."""
+    i = np.arange(number, dtype=np.float32)
+    step = np.float32(end) / np.float32(number - 1)
+    return np.where(i < number // 2, step * i, np.float32(end) - step * i[::-1])
 
 
 def euler(settings: NoiseScheduleConfig, steps: int) -> SolverTable:
@@ -274,6 +310,7 @@ def _first_order(
         kind=settings.prediction_type,
         is_stochastic=eta > 0,
         clip=settings.clip_sample_range if settings.clip_sample else None,
+        threshold=settings.dynamic_threshold,
     )
 
 

@@ -14,7 +14,9 @@ from jaxtyping import Float
 from magicvideo_jax.core.types import Clips
 from magicvideo_jax.data.drawn.scene import Truth
 from magicvideo_jax.evaluation.caption_accuracy import caption_accuracy
+from magicvideo_jax.evaluation.clip_l1 import clip_l1
 from magicvideo_jax.evaluation.difference_error import difference_error
+from magicvideo_jax.evaluation.first_frame_error import first_frame_error
 from magicvideo_jax.evaluation.inserted_frames import inserted_frames
 from magicvideo_jax.evaluation.motion import motion_metrics
 from magicvideo_jax.evaluation.perceptual_distance import lpips_per_clip
@@ -82,6 +84,12 @@ def _inserted_frames(measured: MetricInput) -> dict[str, float] | None:
     return inserted_frames(measured.samples, measured.reference)
 
 
+def _first_frame_error(measured: MetricInput) -> dict[str, float] | None:
+    if measured.reference is None or measured.samples.shape[1] < 2:
+        return None
+    return first_frame_error(measured.samples, measured.reference)
+
+
 def _held_out_loss(measured: MetricInput) -> dict[str, float] | None:
     return None if measured.held_out_loss is None else measured.held_out_loss()
 
@@ -115,6 +123,8 @@ METRICS: dict[str, Metric] = {
     "sharpness": lambda measured: float(sharpness(measured.samples).mean()),
     "held_out_loss": _held_out_loss,
     "inserted_frames": _inserted_frames,
+    "first_frame_error": _first_frame_error,
+    "clip_l1": _mean(clip_l1),
     "psnr": _mean(psnr),
     "ssim": _mean(ssim),
     "lpips": _lpips,

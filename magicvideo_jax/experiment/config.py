@@ -13,11 +13,15 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import check_seed
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.data.drawn.scene import Motion
+from magicvideo_jax.data.frame_choice import FrameChoice
 from magicvideo_jax.diffusion.known_schedules import LOW_RESOLUTION_NOISE
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.models.clip_text import TextConfig
 from magicvideo_jax.models.discriminator import DiscriminatorConfig
 from magicvideo_jax.models.image_prompt import ImagePromptConfig
+from magicvideo_jax.models.lfdm.class_vectors import ClassVectorsConfig
+from magicvideo_jax.models.lfdm.flow_unet import FlowUNetConfig
+from magicvideo_jax.models.lfdm.latent_flow import LatentFlowConfig
 from magicvideo_jax.models.remat import Remat
 from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.models.unet import UNetConfig
@@ -26,7 +30,9 @@ from magicvideo_jax.parallel.mesh import MeshConfig
 from magicvideo_jax.sampling.decoding import DecodeConfig
 from magicvideo_jax.sampling.keyframes import SampleConfig
 from magicvideo_jax.training.consistency import ConsistencyConfig
+from magicvideo_jax.training.flow_diffusion_objective import FlowDiffusionConfig
 from magicvideo_jax.training.image_prompts import ImagePrompts
+from magicvideo_jax.training.latent_flow_objective import LatentFlowLossConfig
 from magicvideo_jax.training.loop import TrainConfig
 from magicvideo_jax.training.objectives import AutoencodingConfig, DenoisingConfig
 from magicvideo_jax.training.optimizer import DISCRIMINATOR, OptimConfig, check_optimizer
@@ -49,6 +55,14 @@ class Component(Enum):
     """Helper of a VideoVAE's training; not part of the model."""
     TEACHER = "teacher"
     """U-Net that a student is distilled from; not part of the model."""
+    LATENT_FLOW = "latent_flow"
+    """Auto-encoder of the flow from a picture to a frame (LFDM)."""
+    FLOW_UNET = "flow_unet"
+    """U-Net that denoises flow."""
+    CLASSES = "class_vectors"
+    """Vectors of the classes that condition it."""
+    PERCEPTUAL = "perceptual"
+    """VGG-19, by whose features frames are compared; not part of the model."""
 
 
 class Compute(Enum):
@@ -73,6 +87,12 @@ class ModelConfig:
     low_resolution_noise: NoiseScheduleConfig = LOW_RESOLUTION_NOISE
     """Noise on the small pictures that an upscaler is given."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    latent_flow: LatentFlowConfig | None = None
+    """Auto-encoder of latent flow diffusion; None: the model has none."""
+    flow_unet: FlowUNetConfig | None = None
+    """U-Net of latent flow diffusion."""
+    class_vectors: ClassVectorsConfig | None = None
+    """Vectors of its classes."""
     trained: tuple[Component, ...] = (Component.UNET,)
     reinitialize: tuple[Component, ...] = ()
     """Networks that begin from nothing although `init_from` has weights for them: for comparison."""
@@ -90,9 +110,13 @@ class ModelConfig:
                 Component.DISCRIMINATOR.value,
                 Component.TEACHER.value,
                 Component.IMAGE.value,
+                Component.PERCEPTUAL.value,
             }
             if helpers & set(given) or len(set(given)) < len(given):
-                raise FieldError(f"{name}={tuple(given)}: give unet, vae, text_encoder, each once")
+                raise FieldError(
+                    f"{name}={tuple(given)}: give unet, vae, text_encoder, or of latent flow "
+                    "latent_flow, flow_unet, class_vectors, each once"
+                )
 
 
 @dataclass(frozen=True)
@@ -118,6 +142,8 @@ class DataConfig:
     frames: int = 16
     size: int = 64
     """Pixels along h and w."""
+    frame_choice: FrameChoice = FrameChoice.PART
+    """Frames of longer clips of prepared sets that an example has."""
     uncaptioned_fraction: float = 0.0
     """Share of drawn clips without a caption, which are trained with the empty prompt."""
     late_fraction: float = 0.0
@@ -125,6 +151,10 @@ class DataConfig:
     say so: only for models that are told of frames, which always know the first few of such a clip."""
     frame_rate_ratio: float = 1.0
     """Frame rate of drawn clips over the usual one: 4 for a network that inserts three frames between two."""
+    fps: float | None = None
+    """Frame rate of all drawn clips, for models that are not conditional on it; None: each has its own."""
+    motion_captions: bool = False
+    """Whether the caption of a drawn clip is the word of its motion alone, for models of classes."""
     motions: tuple[Motion, ...] = tuple(Motion)
     """Motions that drawn clips show, those held out too."""
     precompute_examples: int = 0
@@ -141,7 +171,7 @@ class DataConfig:
         at_least(1, self, "frames", "size")
         at_least(0, self, "precompute_examples", "workers")
         share(self, "uncaptioned_fraction", "late_fraction")
-        positive(self, "frame_rate_ratio")
+        positive(self, "frame_rate_ratio", "fps")
         for source in (*self.sources, *self.image_sources):
             if self.precompute_examples and source.path != DRAWN:
                 advice = f"give 0; only drawn examples are encoded, not {source.path}"
@@ -198,6 +228,8 @@ class Experiment:
     autoencoding: AutoencodingConfig = field(default_factory=AutoencodingConfig)
     consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     super_resolution: SuperResolutionConfig = field(default_factory=SuperResolutionConfig)
+    latent_flow: LatentFlowLossConfig = field(default_factory=LatentFlowLossConfig)
+    flow_diffusion: FlowDiffusionConfig = field(default_factory=FlowDiffusionConfig)
     video_vae: VideoAutoencodingConfig = field(default_factory=VideoAutoencodingConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -208,6 +240,11 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of clips, for models of classes."""
+        return self.flow_diffusion.classes or tuple(motion.value for motion in self.data.motions)
 
     @property
     def needs_image_encoder(self) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -53,6 +53,10 @@ ExampleShapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Shape of every array of an example, by name."""
 
 
+Precompute = Callable[[Params, jax.Array, PRNGKeyArray], Mapping[str, jax.Array]]
+"""`precompute(params, pixels, key)` gives arrays that take the place of uint8 pixels (b t h w 3)."""
+
+
 @dataclass(frozen=True)
 class StreamInputs:
     """What examples depend on beside the data sets themselves."""
@@ -63,6 +67,8 @@ class StreamInputs:
     """None for stages that learn from pixels alone."""
     frozen: Params
     """Parameters of the frozen networks, which may have precomputed latents and text states."""
+    precompute: Precompute | None = None
+    """What precomputed examples hold; None: latents of the VAE."""
 
 
 def training_stream(inputs: StreamInputs, frames: int) -> Stream:
@@ -108,11 +114,18 @@ def drawn_source(experiment: Experiment, frames: int, *, field: str = CLIPS) -> 
         seed,
         frames=frames,
         size=data.size,
+        fps=data.fps,
+        motion_captions=data.motion_captions,
         rate_ratio=data.frame_rate_ratio,
         uncaptioned_fraction=data.uncaptioned_fraction,
         late_fraction=data.late_fraction,
         motions=data.motions,
     )
+
+
+def learns_from_pixels(experiment: Experiment) -> bool:
+    """Whether latents of a frozen VAE are of no use to an experiment."""
+    return Component.VAE in experiment.model.trained or experiment.model.latent_flow is not None
 
 
 def open_dataset(
@@ -131,9 +144,10 @@ def open_dataset(
         if records in sizes:  # a set of several sizes is not bound to `data.size`
             _check_size(label, (height, width), experiment.data.size)
         return sizes
-    if Component.VAE in experiment.model.trained:
+    if learns_from_pixels(experiment):
         raise UserError(
-            f"{label} holds latents, but a VAE learns from pixels: run prepare with --pixels"
+            f"{label} holds latents, but stage={experiment.stage} learns from pixels: run prepare with "
+            "--pixels"
         )
     factor, channels = experiment.model.vae.factor, experiment.model.vae.latent_channels
     _, height, width, moments = record["latents"].shape
@@ -179,7 +193,13 @@ def _mixed(field: str, frames: int, inputs: StreamInputs) -> Stream:
         sizes is not None and _has_text_states(source, sizes[0], experiment, text, argument)
         for source, sizes in zip(sources, opened, strict=True)
     )
-    prepare = FromRecord(frames, experiment.model.vae.scaling, inputs.tokenizer, reads_text_states)
+    prepare = FromRecord(
+        frames,
+        experiment.model.vae.scaling,
+        inputs.tokenizer,
+        reads_text_states,
+        experiment.data.frame_choice,
+    )
 
     # Sources whose examples have one shape share batches.
     by_shape: dict[ExampleShapes, list[tuple[Stream, float]]] = {}
@@ -232,7 +252,8 @@ class PrecomputedLatents:
 def _precompute_latents(
     source: Source, prepare: Callable[[Any], Example], field: str, inputs: StreamInputs
 ) -> PrecomputedLatents:
-    """The first `data.precompute_examples` examples with `latents` (a sample of q(z | x), float16) for `pixels`.
+    """The first `data.precompute_examples` examples with `latents` (a sample of q(z | x), float16), or what the
+    stage says, for `pixels`.
 
     The VAE is frozen, so that latents need computing once; on two CPU cores drawing and encoding are two fifths of a
     step of the embedded models.
@@ -240,9 +261,11 @@ def _precompute_latents(
     number, seed = inputs.experiment.data.precompute_examples, inputs.experiment.seed
     purpose = "encode" if field == CLIPS else f"encode {field}"
 
-    @jit
-    def encode(params: Params, pixels: jax.Array, key: PRNGKeyArray) -> jax.Array:
-        return inputs.networks.encode(params, to_float(pixels), key).astype(jnp.float16)
+    def latents(params: Params, pixels: jax.Array, key: PRNGKeyArray) -> Mapping[str, jax.Array]:
+        z = inputs.networks.encode(params, to_float(pixels), key)
+        return {"latents": z.astype(jnp.float16)}
+
+    encode = jit(inputs.precompute or latents)
 
     batches: list[Example] = []
     with Progress(number, "encode", unit="example") as progress:
@@ -254,8 +277,8 @@ def _precompute_latents(
             batch = {name: np.stack([one[name] for one in examples]) for name in examples[0]}
             key = key_for(seed, first, purpose)
             # JAX encodes in the background while the next examples are drawn.
-            latents = encode(inputs.frozen, batch.pop("pixels"), key)
-            batches.append({**batch, "latents": latents})
+            encoded = encode(inputs.frozen, batch.pop("pixels"), key)
+            batches.append({**batch, **encoded})
             progress.advance(min(_ENCODED_AT_ONCE, number - first))
     # Fetched at the end only, for the same reason.
     arrays = jax.tree.map(

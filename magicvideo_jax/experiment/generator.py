@@ -94,71 +94,77 @@ class Generator:
         self._experiment, self._frames = experiment, frames
         self._tokenize = tokenize
         self._batch_size = experiment.evaluate.batch_size if batch_size is None else batch_size
-        self.latent_shape = networks.latent_shape(frames, *_checked_size(experiment, size))
-
-        unet = experiment.model.unet
-
-        def decode(params: Params, z: jax.Array) -> jax.Array:
-            return decode_clips(z, networks.decoder(params), experiment.decode)
-
-        def run(
-            decodes: bool,
-            mesh: Mesh | None,
-            params: Params,
-            ids: jax.Array,
-            null_ids: jax.Array,
-            fps: jax.Array,
-            keys: jax.Array,
-            clips: Any,
-            sampler: SamplerInputs,
-        ) -> jax.Array:
-            text = networks.encode_text(params, ids)
-            null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
-            start = SampleStart()
-            if starts is not None and clips is not None:
-                start = starts(params, clips, keys)
-            if start.text is not None:
-                text = jnp.broadcast_to(start.text[:, None], text.shape)
-
-            shares_frames = split_on(sampler.split, mesh).by is SplitKind.FRAMES
-
-            def in_parts(network: Denoise, times: Float[Any, "s"]) -> Denoise:
-                if shares_frames:
-                    return one_pass_at_a_time(network, len(keys))
-                return latent_parallel(
-                    network,
-                    mesh,
-                    sampler.split,
-                    times=times,
-                    stride=unet.stride,
-                    is_directed=unet.temporal is not None and unet.temporal.is_directed,
-                )
-
-            z = sample_keyframes(
-                params,
-                Condition(text, fps, start.given, start.noise_level),
-                null,
-                keys,
-                z0=start.z0,
-                denoise=partial(networks.denoise, as_images=as_images),
-                reusing=partial(networks.denoise_reusing, as_images=as_images),
-                sampler=sampler,
-                shape=self.latent_shape,
-                embeds_guidance=unet.embeds_guidance,
-                in_parts=in_parts,
-                goes_on=None if watch is None else watch.goes_on,
-            )
-            z = start.completed(z)
-            if not decodes:
-                return z
-            # Devices that share a clip each decode it.
-            return on_own_clips(decode, params, z) if shares_frames else decode(params, z)
-
-        self._run = run
+        self._networks, self._as_images, self._starts = networks, as_images, starts
+        self.latent_shape = self._latent_shape(size or (experiment.data.size,) * 2)
         self._watch = watch
         self._programs: dict[tuple[Mesh | None, bool, SplitKind], Any] = {}
         self._guided: set[Any] = set()
         """Meshes and structures of samplers for which the program with guidance is compiled."""
+
+    def _latent_shape(self, size: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """(t h w c) of the latents of a clip of so many pixels. Errors: `UserError` for another size."""
+        check_sides(size, self._experiment.model.vae.factor, "the VAE's factor")
+        return self._networks.latent_shape(self._frames, *size)
+
+    def _run(
+        self,
+        decodes: bool,
+        mesh: Mesh | None,
+        params: Params,
+        ids: jax.Array,
+        null_ids: jax.Array,
+        fps: jax.Array,
+        keys: jax.Array,
+        clips: Any,
+        sampler: SamplerInputs,
+    ) -> jax.Array:
+        """Clips of a batch, or their latents."""
+        networks, unet = self._networks, self._experiment.model.unet
+        text = networks.encode_text(params, ids)
+        null = jnp.broadcast_to(networks.encode_text(params, null_ids[None]), text.shape)
+        start = SampleStart()
+        if self._starts is not None and clips is not None:
+            start = self._starts(params, clips, keys)
+        if start.text is not None:
+            text = jnp.broadcast_to(start.text[:, None], text.shape)
+
+        shares_frames = split_on(sampler.split, mesh).by is SplitKind.FRAMES
+
+        def in_parts(network: Denoise, times: Float[Any, "s"]) -> Denoise:
+            if shares_frames:
+                return one_pass_at_a_time(network, len(keys))
+            return latent_parallel(
+                network,
+                mesh,
+                sampler.split,
+                times=times,
+                stride=unet.stride,
+                is_directed=unet.temporal is not None and unet.temporal.is_directed,
+            )
+
+        z = sample_keyframes(
+            params,
+            Condition(text, fps, start.given, start.noise_level),
+            null,
+            keys,
+            z0=start.z0,
+            denoise=partial(networks.denoise, as_images=self._as_images),
+            reusing=partial(networks.denoise_reusing, as_images=self._as_images),
+            sampler=sampler,
+            shape=self.latent_shape,
+            embeds_guidance=unet.embeds_guidance,
+            in_parts=in_parts,
+            goes_on=None if self._watch is None else self._watch.goes_on,
+        )
+        z = start.completed(z)
+        if not decodes:
+            return z
+
+        def decode(params: Params, z: jax.Array) -> jax.Array:
+            return decode_clips(z, networks.decoder(params), self._experiment.decode)
+
+        # Devices that share a clip each decode it.
+        return on_own_clips(decode, params, z) if shares_frames else decode(params, z)
 
     def clips_at_once(
         self, mesh: Mesh | AbstractMesh | None, by: SplitKind = SplitKind.NONE
@@ -344,13 +350,11 @@ def _compiled_by(mesh: Mesh | AbstractMesh | None, sampler: SamplerInputs) -> An
     return mesh, structure, tuple(np.shape(leaf) for leaf in leaves)
 
 
-def _checked_size(experiment: Experiment, size: tuple[int, ...]) -> tuple[int, ...]:
-    """Height and width. Errors: `UserError` for pixels that the VAE's factor does not divide."""
-    size, factor = size or (experiment.data.size,) * 2, experiment.model.vae.factor
+def check_sides(size: tuple[int, ...], factor: int, reason: str) -> None:
+    """Check height and width in pixels. Errors: `UserError` with a reason where the factor does not divide them."""
     if any(side % factor for side in size):
         given = "x".join(map(str, size))
-        raise UserError(f"--size={given}: give multiples of {factor}, the VAE's factor")
-    return size
+        raise UserError(f"--size={given}: give multiples of {factor}, {reason}")
 
 
 def _check_frames(experiment: Experiment, frames: int, context: ContextConfig) -> None:

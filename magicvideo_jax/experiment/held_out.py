@@ -7,9 +7,10 @@ the first data set.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from magicvideo_jax.data.drawn.scene import DEFAULT_FPS
 from magicvideo_jax.data.drawn.shape_clips import (
@@ -20,6 +21,7 @@ from magicvideo_jax.data.drawn.shape_clips import (
     held_out_image_scenes,
     held_out_scenes,
 )
+from magicvideo_jax.data.frame_choice import FrameChoice, choose_whole
 from magicvideo_jax.data.loader import Example, Source
 from magicvideo_jax.data.record_examples import FromRecord, caption_of, frame_count, pixels_of
 from magicvideo_jax.data.records import VALIDATION, splits_of
@@ -76,7 +78,7 @@ class HeldOut:
         records = [self._records[i] for i in range(min(number, len(self._records)))]
         if "latents" in records[0]:
             return None
-        return np.stack([pixels_of(record, slice(0, self.frames)) for record in records])
+        return np.stack([pixels_of(record, self._frames_of(record)) for record in records])
 
     def images(self, number: int) -> UInt8[np.ndarray, "n 1 h w 3"]:
         """Single frames, one of each of the first clips."""
@@ -103,9 +105,19 @@ class HeldOut:
             for scene in self._scenes(number):
                 yield example(self._draw(scene), tokenizer=tokenize)
             return
-        prepare = FromRecord(self.frames, self._experiment.model.vae.scaling, tokenize)
+        choice = self._experiment.data.frame_choice
+        prepare = FromRecord(
+            self.frames, self._experiment.model.vae.scaling, tokenize, choice=choice
+        )
         for i in range(min(number, len(self._records))):
             yield prepare(self._records[i], np.random.default_rng(i))
+
+    def _frames_of(self, record: Any) -> slice | Int[np.ndarray, "t"]:
+        """The first frames of a record, or even ones of all where training chooses among all."""
+        if self._experiment.data.frame_choice is FrameChoice.PART:
+            return slice(0, self.frames)
+        rng = np.random.default_rng(0)
+        return choose_whole(FrameChoice.UNIFORM, frame_count(record), self.frames, rng)
 
     def _draw(self, scene: Scene) -> DrawnClip:
         size = self._experiment.data.size
@@ -118,7 +130,11 @@ class HeldOut:
         if self.frames == 1:
             return held_out_image_scenes(seed, number)
         scenes = held_out_scenes(seed, number, data.motions)
-        return [replace(scene, fps=scene.fps * data.frame_rate_ratio) for scene in scenes]
+        if data.motion_captions:
+            scenes = [replace(scene, caption=scene.truth.motion.value) for scene in scenes]
+        return [
+            replace(scene, fps=(data.fps or scene.fps) * data.frame_rate_ratio) for scene in scenes
+        ]
 
 
 def open_held_out(experiment: Experiment, frames: int) -> HeldOut | None:

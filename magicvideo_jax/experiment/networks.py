@@ -32,9 +32,13 @@ from magicvideo_jax.models.bind import Network, bind
 from magicvideo_jax.models.clip_text import CLIPTextEncoder
 from magicvideo_jax.models.discriminator import Discriminator
 from magicvideo_jax.models.image_prompt import TO_TEXT, ImagePrompt
+from magicvideo_jax.models.lfdm.class_vectors import ClassVectors
+from magicvideo_jax.models.lfdm.flow_unet import FlowUNet
+from magicvideo_jax.models.lfdm.latent_flow import LatentFlow
 from magicvideo_jax.models.pixel_autoencoder import enlarged_latents
 from magicvideo_jax.models.unet import UNetConfig, VideoUNet
 from magicvideo_jax.models.vae import VAEKind
+from magicvideo_jax.models.vgg19 import VGG19
 from magicvideo_jax.sampling.decoding import StreamingDecode
 from magicvideo_jax.sampling.super_resolution import noisy_pictures
 from magicvideo_jax.training.lora import lora_shapes, merge_lora
@@ -43,6 +47,8 @@ from magicvideo_jax.training.optimizer import Freeze, is_trained
 
 PIPELINE = (Component.UNET, Component.VAE, Component.TEXT)
 """The networks of a pipeline from text to clips."""
+FLOW = (Component.LATENT_FLOW, Component.FLOW_UNET, Component.CLASSES)
+"""The networks that animate pictures."""
 
 
 class SampleStart(NamedTuple):
@@ -96,11 +102,30 @@ class Networks:
             Component.TEACHER: self._unet(replace(model.unet, guidance_channels=0)),
         }
         _, self._vae, self._text, self._discriminator, self._teacher = self.by_component.values()
+        self.by_component |= self._flow_networks(model)
         image_prompt = model.image_prompt
         if image_prompt is not None:
             self.by_component[Component.IMAGE] = bind(
                 lambda keys: ImagePrompt(image_prompt, keys=keys, dtype=dtype)
             )
+
+    def _flow_networks(self, model: ModelConfig) -> dict[Component, Network]:
+        """The networks of latent flow diffusion, if the model has any."""
+        flow, unet, classes = model.latent_flow, model.flow_unet, model.class_vectors
+        dtype = self.dtype
+        networks: dict[Component, Network] = {}
+        if flow is not None:
+            networks[Component.LATENT_FLOW] = bind(
+                lambda keys: LatentFlow(flow, keys=keys, dtype=dtype)
+            )
+            networks[Component.PERCEPTUAL] = bind(lambda keys: VGG19(keys=keys))
+        if unet is not None:
+            networks[Component.FLOW_UNET] = bind(
+                lambda keys: FlowUNet(unet, keys=keys, dtype=dtype)
+            )
+        if classes is not None:
+            networks[Component.CLASSES] = bind(lambda keys: ClassVectors(classes, keys=keys))
+        return networks
 
     def _unet(self, config: UNetConfig) -> Network:
         """The model's U-Net, or one with another configuration that has parameters in common with it."""

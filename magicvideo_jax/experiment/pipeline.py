@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from magicvideo_jax.core.checks import named
+from magicvideo_jax.core.class_names import ClassNames
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import (
     EditedClips,
@@ -22,7 +23,7 @@ from magicvideo_jax.core.types import (
 from magicvideo_jax.data.tokenizer import CaptionTokenizer
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.generator import Generator, SampleRequest, mesh_of_params
-from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.networks import FLOW, PIPELINE, Networks
 from magicvideo_jax.experiment.opening.initial_weights import (
     InitialWeights,
     check_halves,
@@ -61,7 +62,7 @@ class Pipeline:
         experiment: Experiment,
         networks: Networks,
         load_params: Callable[[], Params],
-        tokenizer: CaptionTokenizer,
+        tokenizer: CaptionTokenizer | ClassNames,
         mesh: MeshConfig | None = None,
     ):
         """`load_params` puts the parameters on their devices, a `mesh` (None: each for itself): now, and after each
@@ -224,26 +225,27 @@ class Pipeline:
         for rate in request.fps:
             if not 0 < rate <= 60:
                 raise UserError(f"--fps={rate}: give more than 0 and at most 60 frames per second")
-        temporal = self.experiment.model.unet.temporal
+        temporal, stage = self.experiment.model.unet.temporal, stage_of(self.experiment)
         knows_frames = isinstance(request.clips, KnownFrames | KnownLatents)
-        if knows_frames and not (temporal and temporal.known_frames):
+        is_picture = isinstance(request.clips, KnownFrames) and request.clips.are_pictures
+        if stage.animates_pictures and not is_picture:
+            raise UserError("--image: this model animates a picture: give one, and no --video")
+        can_know = stage.animates_pictures or (temporal and temporal.known_frames)
+        if knows_frames and not can_know:
             raise UserError(
                 "--image, --video: this model cannot be told of frames: give one that was trained with "
                 "config.model.unet.temporal.known_frames=True, or edit the video (--strength=0.6)"
             )
-        stage = stage_of(self.experiment)
         frames = stage.frames(self.experiment) if frames is None else frames
         key = (frames, batch_size, sample.size)
         if key not in self._generators:
-            self._generators[key] = Generator(
+            self._generators[key] = stage.clip_generator(
                 self.experiment,
                 self._networks,
                 self._tokenizer,
                 frames=frames,
                 size=sample.size,
-                as_images=stage.trains_single_images,
                 batch_size=batch_size,
-                starts=self._networks.start,
                 watch=self._watch,
             )
         with named("--split_"):
@@ -307,9 +309,15 @@ def _load(path: str, initial: InitialWeights, split: SplitConfig, mesh: MeshConf
             experiment.sample, split=split
         )  # that of its training is for other devices
     experiment = replace(experiment, sample=sample)
-    if not stage_of(experiment).reads_captions:
-        raise UserError(f"{path}: this run trained a VAE, which draws nothing from a prompt")
-    tokenizer = checked_tokenizer(initial, experiment, path)
+    stage = stage_of(experiment)
+    if stage.reads_captions:
+        tokenizer = checked_tokenizer(initial, experiment, path)
+    elif (classes := stage.class_names(experiment)) is not None:
+        tokenizer = ClassNames(classes.names, argument="--prompt")
+    else:
+        raise UserError(
+            f"{path}: this run trained an auto-encoder, which draws nothing from a prompt"
+        )
     networks = Networks(experiment.model)
     load_params = partial(loaded_params, initial, networks, mesh)
     return Pipeline(experiment, networks, load_params, tokenizer, mesh)
@@ -332,7 +340,7 @@ def loaded_params(
 ) -> Params:
     """Parameters of the networks that the weights hold, over all devices there are, as a mesh (None: each for
     itself)."""
-    held = [one for one in (*PIPELINE, Component.IMAGE) if one in initial.parts]
+    held = [one for one in (*PIPELINE, Component.IMAGE, *FLOW) if one in initial.parts]
     mesh = mesh or MeshConfig()
     return {component.value: _loaded(initial, networks, component, mesh) for component in held}
 

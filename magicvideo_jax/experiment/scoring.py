@@ -54,7 +54,9 @@ def evaluate_weights(
             f"{name}: its data set {experiment.data.sources[0].path} has no validation split "
             "to evaluate on: prepare one with --validation above 0"
         )
-    tokenize = checked_tokenizer(initial, experiment, name) if stage.reads_captions else None
+    tokenize = stage.class_names(experiment)
+    if stage.reads_captions:
+        tokenize = checked_tokenizer(initial, experiment, name)
     networks = Networks(experiment.model)
     evaluator = stage.evaluator(experiment, networks, tokenize, held_out)
     return evaluator.metrics(loaded_params(initial, networks))

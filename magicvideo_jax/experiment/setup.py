@@ -6,6 +6,7 @@ from functools import partial
 import jax
 from jax.sharding import Mesh
 
+from magicvideo_jax.core.class_names import ClassNames
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.types import Params
@@ -13,7 +14,6 @@ from magicvideo_jax.data.loader import Loader
 from magicvideo_jax.data.tokenizer import CaptionTokenizer, build_vocabulary
 from magicvideo_jax.experiment.config import Component, Experiment
 from magicvideo_jax.experiment.datasets import StreamInputs, caption_words, training_stream
-from magicvideo_jax.experiment.generator import Generator
 from magicvideo_jax.experiment.memory_check import check_memory
 from magicvideo_jax.experiment.networks import Networks, split_trained
 from magicvideo_jax.experiment.opening.initial_weights import InitialWeights, initial_of
@@ -38,7 +38,7 @@ class RunSetup:
     abstract: AbstractRun
     """The experiment with the network sizes of its weights, the mesh, and the step, not compiled yet."""
     networks: Networks
-    tokenizer: CaptionTokenizer | None
+    tokenizer: CaptionTokenizer | ClassNames | None
     loader: Loader
     state: TrainState
     from_weights: int
@@ -73,13 +73,15 @@ def set_up_or_resume(
         experiment = _with_tokenizer(experiment, initial, folder)
         initial = initial.without(experiment.model.reinitialize)
     check_fitted(experiment)
-    tokenizer = None
-    if stage_of(experiment).reads_captions:
+    stage = stage_of(experiment)
+    tokenizer = stage.class_names(experiment)
+    if stage.reads_captions:
         tokenizer = CaptionTokenizer(folder.tokenizer, length=experiment.model.text.tokens)
     networks = Networks(experiment.model)
     if tokenizer is not None:  # how previews are split over devices is refused now, not hours later
-        frames_held_out = stage_of(experiment).held_out_frames(experiment)
-        Generator(experiment, networks, tokenizer, frames=frames_held_out).split(mesh=mesh)
+        frames_held_out = stage.held_out_frames(experiment)
+        generator = stage.clip_generator(experiment, networks, tokenizer, frames=frames_held_out)
+        generator.split(mesh=mesh)
     run = abstract_run(experiment, networks, mesh, tokenizer)
     check_memory(run, networks)
 
@@ -92,7 +94,8 @@ def set_up_or_resume(
     else:
         state, from_weights = _initial_state(run, networks, initial)
         checkpoints.save_frozen(state.frozen)
-    inputs = StreamInputs(experiment, networks, tokenizer, state.frozen)
+    precompute = stage.precompute(experiment, networks)
+    inputs = StreamInputs(experiment, networks, tokenizer, state.frozen, precompute)
     loader = Loader(
         training_stream(inputs, frames),
         batch_size=train.batch_size,

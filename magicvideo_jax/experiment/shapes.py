@@ -16,7 +16,7 @@ from magicvideo_jax.core.types import Params
 from magicvideo_jax.data.record_examples import FromRecord
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.experiment.config import DRAWN, Component, Experiment
-from magicvideo_jax.experiment.datasets import CLIPS, IMAGES, open_clips
+from magicvideo_jax.experiment.datasets import CLIPS, IMAGES, learns_from_pixels, open_clips
 from magicvideo_jax.experiment.networks import Networks, run_shapes, split_trained
 from magicvideo_jax.experiment.opening.initial_weights import initial_of
 from magicvideo_jax.experiment.stages.registry import check_fitted, stage_of
@@ -73,6 +73,7 @@ def abstract_run(
         experiment.optim,
         train.steps,
         with_discriminator=Component.DISCRIMINATOR in components,
+        with_statistics=Component.LATENT_FLOW in experiment.model.trained,
     )
     tokenize = tokenize or arbitrary_ids(experiment.model.text.tokens)
     objective = stage.objective(experiment, networks, tokenize)
@@ -123,8 +124,8 @@ def state_shapes(
 
 
 def batch_shapes(experiment: Experiment, networks: Networks, mesh: Mesh | AbstractMesh) -> Any:
-    """A batch of the training stream. Data sets that are not at hand count as `prepare` writes them: latents, no text
-    states."""
+    """A batch of the training stream. Data sets that are not at hand count as `prepare` writes them: latents, or pixels
+    for stages that learn from these, and no text states."""
 
     def shard(x: Any) -> jax.ShapeDtypeStruct:
         shape = (experiment.train.batch_size, *x.shape)
@@ -157,7 +158,8 @@ def bytes_by_part(run: AbstractRun) -> dict[str, int]:
 
 def _example(field: str, frames: int, experiment: Experiment, networks: Networks) -> dict[str, Any]:
     """An example of a field's first data set."""
-    data, text = experiment.data, experiment.model.text
+    data, text, stage = experiment.data, experiment.model.text, stage_of(experiment)
+    precompute = stage.precompute(experiment, networks)
     source = getattr(data, field)[0]
     is_drawn = source.path == DRAWN
     is_here = not is_drawn and Path(source.path).expanduser().is_dir()
@@ -167,13 +169,20 @@ def _example(field: str, frames: int, experiment: Experiment, networks: Networks
     if is_here:
         prepare = FromRecord(frames, experiment.model.vae.scaling)
         arrays = dict(prepare(record, np.random.default_rng(0)))
-    elif is_drawn and not data.precompute_examples:
+    elif (is_drawn or learns_from_pixels(experiment)) and not data.precompute_examples:
         arrays = {"pixels": np.zeros((frames, data.size, data.size, 3), np.uint8)}
+    elif precompute is not None:
+        pixels = np.zeros((1, frames, data.size, data.size, 3), np.uint8)
+        params = networks.shapes(stage.components(experiment))
+        encoded = jax.eval_shape(precompute, params, pixels, jax.random.key(0))
+        arrays = {name: np.zeros(x.shape[1:], x.dtype) for name, x in encoded.items()}
     else:
         dtype = np.float16 if is_drawn else np.float32
         arrays = {"latents": np.zeros(networks.latent_shape(frames, data.size), dtype)}
 
-    if not stage_of(experiment).reads_captions:
+    if stage.class_names(experiment) is not None:
+        return arrays | {"ids": np.zeros(1, np.int32), "fps": np.float32(0)}
+    if not stage.reads_captions:
         return arrays
     if "text_states" in record and Component.TEXT not in experiment.model.trained:
         caption = {

@@ -49,7 +49,7 @@ def bind(build: Callable[[Keys], nnx.Module]) -> Network:
     graph, abstract = nnx.split(nnx.eval_shape(lambda: build(Keys(jax.random.key(0)))))
 
     def init(key: PRNGKeyArray) -> Params:
-        return _to_params(nnx.state(build(Keys(key))))
+        return params_of(build(Keys(key)))
 
     def method(function: Callable[..., Any]) -> Callable[..., Any]:
         def apply(params: Params, *inputs: Any, **options: Any) -> Any:
@@ -60,6 +60,11 @@ def bind(build: Callable[[Keys], nnx.Module]) -> Network:
     return Network(
         method(lambda module, *a, **k: module(*a, **k)), init, _to_params(abstract), method
     )
+
+
+def params_of(module: nnx.Module) -> Params:
+    """Parameters of a module as they are now, for methods that change some of them."""
+    return _to_params(nnx.state(module))
 
 
 def _to_params(state: Any) -> Params:

@@ -76,6 +76,7 @@ class Padding(Enum):
     NONE = (0, 0)
     EVEN = (1, 1)
     END = (0, 1)
+    THREE = (3, 3)
 
 
 class Conv(nnx.Module):

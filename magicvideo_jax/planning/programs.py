@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
+from magicvideo_jax.core.class_names import ClassNames
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.experiment.config import Component, Experiment
-from magicvideo_jax.experiment.generator import Generator, SampleRequest
+from magicvideo_jax.experiment.generator import SampleRequest
 from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.shapes import abstract_run, arbitrary_ids, bytes_by_part
 from magicvideo_jax.experiment.stages.registry import stage_of
@@ -89,18 +90,17 @@ def _sample(
     float32.
     """
     stage = stage_of(experiment)
-    if not stage.reads_captions:
+    tokenize = stage.class_names(experiment) or arbitrary_ids(experiment.model.text.tokens)
+    if not stage.reads_captions and not isinstance(tokenize, ClassNames):
         raise UserError(
             f"--what=sample: stage={experiment.stage} does not sample from prompts; use --what=step"
         )
-    generator = Generator(
+    generator = stage.clip_generator(
         experiment,
         networks,
-        arbitrary_ids(experiment.model.text.tokens),
+        tokenize,
         frames=stage.held_out_frames(experiment),
         size=experiment.sample.size,
-        as_images=stage.trains_single_images,
-        starts=networks.start,
     )
     shapes = networks.shapes(stage.components(experiment))
     params = with_shardings(shapes, mesh, min_size=experiment.mesh.fsdp_min_size)
@@ -136,14 +136,16 @@ def _sample(
         "gathered": sum(leaf.size for leaf in sharded) * jnp.dtype(networks.dtype).itemsize,
         "inputs": bytes_per_device(inputs),
     }
-    exchanges = step_exchanges(
-        experiment.sample,
-        experiment.model.unet,
-        shapes[Component.UNET.value],
-        generator.latent_shape,
-        devices=devices_per_clip(mesh),
-        itemsize=jnp.dtype(networks.dtype).itemsize,
-    )
+    exchanges = {}
+    if Component.UNET.value in shapes:
+        exchanges = step_exchanges(
+            experiment.sample,
+            experiment.model.unet,
+            shapes[Component.UNET.value],
+            generator.latent_shape,
+            devices=devices_per_clip(mesh),
+            itemsize=jnp.dtype(networks.dtype).itemsize,
+        )
     return PlannedProgram(
         ProgramKind.SAMPLE, experiment, mesh, clips, inputs, parts, trace, exchanges
     )

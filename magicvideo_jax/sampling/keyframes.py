@@ -39,6 +39,7 @@ from magicvideo_jax.diffusion.solvers import (
     dpm_solver,
     euler,
     image_to_image_table,
+    lfdm_ddim,
     uni_pc,
     with_noise,
 )
@@ -72,6 +73,8 @@ class Sampler(Enum):
     DDPM = "ddpm"
     LCM = "lcm"
     """Sampler of latent consistency models, and of no other."""
+    LFDM = "lfdm"
+    """DDIM as LFDM's code has it, with as much noise as DDPM."""
 
 
 MOST_FPS = 60
@@ -235,6 +238,8 @@ def make_solver_table(config: SampleConfig, noise: NoiseScheduleConfig) -> Solve
             return ddpm(noise, config.steps)
         case Sampler.LCM:
             return consistency(noise, config.steps)
+        case Sampler.LFDM:
+            return lfdm_ddim(noise, config.steps)
 
 
 def sample_keyframes(

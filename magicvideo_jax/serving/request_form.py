@@ -12,7 +12,7 @@ from magicvideo_jax.serving.model_facts import ModelFacts
 from magicvideo_jax.serving.request_text import ModelChoice, typed_values
 from magicvideo_jax.serving.served_models import ServedModels
 
-SAMPLERS = ("ddim", "dpm++2m", "unipc", "euler", "ddpm", "lcm")
+SAMPLERS = ("ddim", "dpm++2m", "unipc", "euler", "ddpm", "lcm", "lfdm")
 NARROW = 110
 """Least width in pixels of a field with a number: two stand beside each other on a phone."""
 

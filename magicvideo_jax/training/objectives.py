@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from magicvideo_jax.core.checks import at_least, positive, share
 from magicvideo_jax.core.keys import subkey
 from magicvideo_jax.core.pixels import psnr_of_mse, to_float
-from magicvideo_jax.core.types import Condition, Params
+from magicvideo_jax.core.types import Condition, FlowCondition, Params
 from magicvideo_jax.diffusion.known_frames import known_frame_channels
 from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.diffusion.process import corrupt, min_snr_weight, per_example_mse, target
@@ -117,7 +117,7 @@ def denoising_loss(
     networks: DenoisingNetworks,
     params: Params,
     z0: Float[Array, "b t h w c"],
-    condition: Condition,
+    condition: Condition | FlowCondition,
     key: PRNGKeyArray,
     noise: NoiseScheduleConfig,
     config: DenoisingConfig,

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast
 
+import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from magicvideo_jax.core.checks import at_least, below_one, positive
+from magicvideo_jax.core.checks import at_least, below_one, positive, refused
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.tree import flatten, unflatten
 from magicvideo_jax.core.types import Params
+from magicvideo_jax.models.lfdm.batch_norm import is_statistic
 from magicvideo_jax.models.temporal import VIDEO_PARTS, TemporalConfig
 from magicvideo_jax.models.temporal_layers import temporal_layers
 from magicvideo_jax.training.gradient_norm import clip_by_norm
@@ -51,6 +53,9 @@ _MUON_ITERATIONS = 3
 DISCRIMINATOR = "discriminator"
 """Key of a discriminator's parameters."""
 
+_STATISTICS = "statistics"
+"""Name of the batch statistics among parameters."""
+
 _DISCRIMINATOR_B1, _DISCRIMINATOR_B2 = 0.5, 0.9
 """Low betas, because the generator that a discriminator trains against keeps changing."""
 
@@ -73,6 +78,8 @@ class OptimConfig:
     kernels: KernelUpdate = KernelUpdate.ADAMW
     warmup: int = 100
     """Steps of linear warm-up from 0 to `lr`."""
+    milestones: tuple[int, ...] = ()
+    """Steps from which `lr` is a tenth of what it was."""
     decay: bool = False
     """Whether `lr` decays to a tenth along a cosine until the last step, or is constant."""
     b1: float = 0.9
@@ -91,6 +98,13 @@ class OptimConfig:
     def __post_init__(self) -> None:
         positive(self, "lr", "temporal_lr", "discriminator_lr", "grad_clip_norm")
         at_least(0, self, "warmup", "weight_decay")
+        falls = list(self.milestones)
+        if min(falls, default=1) < 1 or falls != sorted(set(falls)):
+            raise refused(self, "milestones", "give steps in ascending order")
+        if self.milestones and self.decay:
+            raise refused(
+                self, "milestones", "give none: with decay=True the rate follows a cosine"
+            )
         below_one(self, "b1", "b2", "ema_decay")
 
 
@@ -116,10 +130,15 @@ def check_optimizer(config: OptimConfig, steps: int) -> None:
 
 
 def make_optimizer(
-    config: OptimConfig, steps: int, *, with_discriminator: bool = False
+    config: OptimConfig,
+    steps: int,
+    *,
+    with_discriminator: bool = False,
+    with_statistics: bool = False,
 ) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW on a schedule; `DISCRIMINATOR` parameters have an
-    optimizer of their own.
+    optimizer of their own, and batch statistics move to where their gradients say
+    (`batch_statistics`).
 
     Errors: those of `check_optimizer`.
     """
@@ -130,6 +149,8 @@ def make_optimizer(
         )
     else:
         rate = optax.linear_schedule(0.0, config.lr, config.warmup) if config.warmup else config.lr
+        if config.milestones:
+            rate = _falling_rate(config)
     ratio = 1.0 if config.temporal_lr is None else config.temporal_lr / config.lr
     update = _muon if config.kernels is KernelUpdate.MUON else _adamw
     network = optax.chain(
@@ -137,6 +158,10 @@ def make_optimizer(
         update(config, rate),
         optax.masked(optax.scale(ratio), _are_temporal),
     )
+    if with_statistics:
+        return optax.partition(
+            {"networks": network, _STATISTICS: optax.sgd(1.0)}, _statistics_apart
+        )
     if not with_discriminator:
         return network
     discriminator = optax.chain(
@@ -150,6 +175,20 @@ def make_optimizer(
         lambda params: {
             name: DISCRIMINATOR if name == DISCRIMINATOR else "networks" for name in params
         },
+    )
+
+
+def _falling_rate(config: OptimConfig) -> optax.Schedule:
+    """Warm-up to `lr`, a tenth of it from each milestone on."""
+    falls = optax.piecewise_constant_schedule(config.lr, dict.fromkeys(config.milestones, 0.1))
+    if not config.warmup:
+        return falls
+    return lambda step: falls(step) * jnp.minimum(step / config.warmup, 1.0)
+
+
+def _statistics_apart(params: Params) -> Params:
+    return unflatten(
+        {path: _STATISTICS if is_statistic(path) else "networks" for path in flatten(params)}
     )
 
 

@@ -38,7 +38,7 @@ class TensorShapes:
         return len(self.tensors[key].shape)
 
     def axis(self, key: str, axis: int) -> int:
-        if self.rank(key) <= axis:
+        if self.rank(key) <= axis or not self.tensors[key].shape[axis]:
             shape = self.tensors[key].shape
             raise UserError(f"{self.where}: {key} has shape {shape}; not a {self.what}")
         return self.tensors[key].shape[axis]
@@ -46,7 +46,13 @@ class TensorShapes:
     def count(self, pattern: str) -> int:
         """One more than the largest number in the keys that match `pattern`; 0 if none does."""
         found = (re.match(pattern, key) for key in self.tensors)
-        return max((int(match.group(1)) + 1 for match in found if match), default=0)
+        count = max((int(match.group(1)) + 1 for match in found if match), default=0)
+        if count > len(self.tensors):  # of which a network as large would be built
+            raise UserError(
+                f"{self.where}: a key has the number {count - 1}, but there are {len(self.tensors)} "
+                f"tensors; not a whole {self.what}"
+            )
+        return count
 
 
 def unet_of_shapes(unet: TensorShapes) -> tuple[UNetConfig, UNetNumbering]:

@@ -10,6 +10,7 @@ from magicvideo_jax.weights.fitting import check_parts
 from magicvideo_jax.weights.formats.diffusers_folder import DiffusersFolder
 from magicvideo_jax.weights.formats.jax_folder import JaxFolder
 from magicvideo_jax.weights.formats.lavie_file import LaVieFile
+from magicvideo_jax.weights.formats.lfdm_file import LFDMFile
 from magicvideo_jax.weights.formats.lone_folder import LoneFolder
 from magicvideo_jax.weights.formats.lone_vae_file import LoneVAEFile
 from magicvideo_jax.weights.formats.motion_files import MotionAdapterFolder, MotionFile
@@ -24,6 +25,7 @@ from magicvideo_jax.weights.tensor_files import has_tensors, kind_of, open_tenso
 
 FORMATS: list[WeightFormat] = [
     TAESDFiles(),
+    LFDMFile(),
     JaxFolder(),
     DiffusersFolder(),
     VAEFolder(),

@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,52 @@ from magicvideo_jax.weights.torch_files.torch_names import SparseTensor, TorchTe
 
 _WRAPPERS = ("state_dict", "ema")
 """Entries that hold the weights of a checkpoint which holds more: Lightning's, and LaVie's average."""
+_OPTIMIZERS = "torch.optim."
 _MOST_NAMES = 1_000_000
 """Names of the largest TorchScript module: a small pickle can name the same tensor without end."""
 
 
 def open_pickle(path: Path) -> Tensors:
     """The tensors of a checkpoint. `UserError` if the file is not whole, or names what is no data."""
+    return _open(path, partial(_state_of, path))
+
+
+def open_entries(path: Path, names: Collection[str]) -> Tensors:
+    """The tensors of some entries of a checkpoint, each a dictionary of tensors, by `entry.key`; empty where
+    there is none. Errors: those of `open_pickle`."""
+
+    def state(content: Any) -> dict[str, TorchTensor]:
+        entries = content if isinstance(content, Mapping) else {}
+        return {
+            f"{name}.{key}": tensor
+            for name in names
+            if isinstance(entry := entries.get(name), Mapping)
+            for key, tensor in entry.items()
+            if isinstance(key, str) and isinstance(tensor, TorchTensor)
+        }
+
+    return _open(path, state)
+
+
+def _open(path: Path, state_of: Callable[[Any], dict[str, TorchTensor]]) -> Tensors:
     try:
         with path.open("rb") as file:
             is_archive = file.read(4) == b"PK\3\4"
             file.seek(0)
             content, places = (read_archive if is_archive else read_legacy)(file)
-            state = _state_of(path, content)
+            state = state_of(content)
             size = file.seek(0, io.SEEK_END)
         return {key: _stored(path, tensor, places, size) for key, tensor in state.items()}
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except ForeignName as error:
         advice = "save its state_dict alone, or get a .safetensors file"
+        if _OPTIMIZERS in str(error):
+            advice = (
+                "an optimizer was saved as an object: if you trust the file, save it without: "
+                "torch.save({k: v for k, v in torch.load(FILE, weights_only=False).items() if "
+                "'optimizer' not in k}, FILE)"
+            )
         raise UserError(f"{path}: {error}; {advice}") from error
     except PickleRefused as error:
         raise UserError(f"{path}: not a whole PyTorch checkpoint ({error})") from error

@@ -7,7 +7,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 import magicvideo_jax
+from magicvideo_jax.core.class_names import ClassNames
 from magicvideo_jax.core.errors import UserError
+from magicvideo_jax.data.frame_choice import FrameChoice, choose_whole
 from magicvideo_jax.data.record_examples import FromRecord, captions_of, sub_range
 from magicvideo_jax.data.records import (
     frame_features,
@@ -128,6 +130,33 @@ def test_a_lower_frame_rate_is_every_kth_frame_of_a_part():
         assert 1 <= which.step <= 3
     assert sub_range(8, 8, rng) == slice(0, 8, 1)
     assert len(range(9)[sub_range(9, 1, rng)]) == 1
+
+
+@pytest.mark.parametrize("choice", [one for one in FrameChoice if one is not FrameChoice.PART])
+def test_whole_clips_are_chosen_from_in_lfdms_ways(choice):
+    rng = np.random.default_rng(0)
+    drawn = np.stack([choose_whole(choice, 101, 11, rng) for _ in range(200)])
+    assert (np.diff(drawn) >= 0).all()
+    assert (drawn[:, 0] == 0).all()
+    even = np.arange(0, 101, 10)
+    match choice:
+        case FrameChoice.UNIFORM:
+            np.testing.assert_array_equal(drawn, np.tile(even, (200, 1)))
+        case FrameChoice.RANDOM:
+            assert (drawn[:, -1] == 100).all()
+            assert np.abs(drawn - even).max() == 9
+        case _:
+            assert np.abs(drawn - even).max() > 20
+    np.testing.assert_array_equal(choose_whole(FrameChoice.RANDOM, 11, 11, rng), np.arange(11))
+
+
+def test_a_record_that_does_not_fit_is_named():
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match=r"record clip2\.mp4: a clip of 4 frames: give config"):
+        FromRecord(5, 1.0)(record(2), rng)
+    read = FromRecord(4, 1.0, ClassNames(("up", "down")))
+    with pytest.raises(UserError, match=r"record clip1\.mp4: .*caption=one: no class"):
+        read(record(1), rng)
 
 
 def test_an_example_samples_its_latents_and_says_its_rate():

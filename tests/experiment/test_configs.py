@@ -48,6 +48,8 @@ PRESETS = [
     *(("t2v", preset) for preset in ("emoji", "emoji_all", "sd15", "sd15_h100", "sd15_v5e")),
     *(("interpolation", preset) for preset in ("", "sd15")),
     ("lcm", ""),
+    *(("lfdm", preset) for preset in ("", "minutes_diffusion", "mug", "mug_diffusion")),
+    *(("lfdm", preset) for preset in ("mhad", "mhad_diffusion", "natops", "natops_diffusion")),
     *(("super_resolution", preset) for preset in ("", "sd_x4")),
     *(("animatediff", preset) for preset in ("", "all", "lora", "minutes")),
     *(("vdm", preset) for preset in ("", "minutes", "half", "pixels")),
@@ -76,7 +78,7 @@ def test_every_preset_is_an_experiment_with_the_fields_that_people_rely_on(name,
 
 def test_an_unknown_preset_is_named():
     presets = ("vae", "t2i", "t2v", "video_vae", "animatediff")
-    for name in (*presets, "interpolation", "super_resolution", "vdm"):
+    for name in (*presets, "interpolation", "super_resolution", "vdm", "lfdm"):
         with pytest.raises(UserError, match=rf"configs/{name}\.py:nope"):
             config_of(name, "nope")
 

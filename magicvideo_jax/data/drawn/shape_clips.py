@@ -217,7 +217,8 @@ class ShapeClips:
 
     `fps` overrides the random frame rates; either is multiplied by `rate_ratio`.
     `uncaptioned_fraction` of the clips have an empty caption. `late_fraction` of them begin at a
-    random frame up to `LATEST_START` clips after the first. Only `motions` are shown.
+    random frame up to `LATEST_START` clips after the first. Only `motions` are shown, whose words
+    alone are the captions with `motion_captions`.
     """
 
     seed: int
@@ -229,6 +230,7 @@ class ShapeClips:
     rate_ratio: float = 1.0
     uncaptioned_fraction: float = 0.0
     late_fraction: float = 0.0
+    motion_captions: bool = False
     motions: tuple[Motion, ...] = tuple(Motion)
 
     def __len__(self) -> int:
@@ -242,6 +244,8 @@ class ShapeClips:
         if late.random() < self.late_fraction:
             first = int(late.integers(1, LATEST_START * self.frames + 1))
         clip = draw_clip(scene, frames=self.frames, size=self.size, first=first)
+        if self.motion_captions:
+            clip = replace(clip, caption=clip.motion.value)
         is_uncaptioned = _rng(self.seed, index, 4).random() < self.uncaptioned_fraction
         return replace(clip, caption="") if is_uncaptioned else clip
 

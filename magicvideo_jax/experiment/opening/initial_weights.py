@@ -14,7 +14,7 @@ from magicvideo_jax.core.keys import key_for
 from magicvideo_jax.core.tree import flatten
 from magicvideo_jax.core.types import Params
 from magicvideo_jax.experiment.config import Component, Experiment, ModelConfig
-from magicvideo_jax.experiment.networks import PIPELINE, Networks
+from magicvideo_jax.experiment.networks import FLOW, PIPELINE, Networks
 from magicvideo_jax.experiment.opening.run_weights import experiment_of
 from magicvideo_jax.experiment.opening.weight_additions import CONFIG, open_networks, with_additions
 from magicvideo_jax.models.bind import Network
@@ -27,6 +27,12 @@ from magicvideo_jax.weights.clip_encoders import IMAGE_PROMPT, open_image_prompt
 from magicvideo_jax.weights.components import TEXT, ComponentWeights, Weights
 from magicvideo_jax.weights.fingerprint import Fingerprint, fingerprint_difference, vae_fingerprint
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
+from magicvideo_jax.weights.flow_components import (
+    CLASS_VECTORS,
+    PERCEPTUAL,
+    open_class_vectors,
+    open_perceptual,
+)
 from magicvideo_jax.weights.folders import INDEX, SAMPLE
 from magicvideo_jax.weights.formats.lavie_file import check_lavie_layers
 from magicvideo_jax.weights.locate import EMBEDDED
@@ -98,6 +104,14 @@ class InitialWeights:
             model = replace(model, low_resolution_noise=self.weights.low_resolution)
         if Component.IMAGE in self.parts:
             model = replace(model, image_prompt=self.parts[Component.IMAGE].config)
+        for component in FLOW:
+            if component in self.parts:
+                config = self.parts[component].config
+                if self.experiment is None and component is Component.LATENT_FLOW:
+                    # The one thing that files do not say.
+                    padded = model.latent_flow is not None and model.latent_flow.padded_regions
+                    config = replace(config, padded_regions=padded)
+                model = replace(model, **{component.value: config})
         return model if noise is None else replace(model, noise=noise)
 
     def without(self, components: Sequence[Component]) -> "InitialWeights":
@@ -169,12 +183,14 @@ def initial_of(experiment: Experiment, task: UNetTask = UNetTask.GENERATE) -> In
         loras=experiment.lora,
     )
     weights = _with_image_encoder(weights, experiment)
+    weights = _with_flow_files(weights, experiment)
     initial = initial_from(weights, experiment.motion_norm)
     name = f"{argument}={experiment.init_from}"
     if Component.UNET in initial.parts:
         unet = initial.parts[Component.UNET].config
         check_task(unet, task, name)
         check_lavie_layers(unet.temporal, experiment.model.unet.temporal, name)
+    _check_flow(initial, experiment, name)
     check_whole(initial, name, vae="set config.vae_from")
     check_halves(initial, ("encoder", "decoder"), name)
     return initial
@@ -233,6 +249,39 @@ def _with_image_encoder(weights: Weights, experiment: Experiment) -> Weights:
             argument="config.image_encoder_from",
         )
     return replace(weights, parts=parts)
+
+
+def _with_flow_files(weights: Weights, experiment: Experiment) -> Weights:
+    """Weights with the VGG-19 of the losses of latent flow, and the vectors of classes, from their files."""
+    parts, vgg = dict(weights.parts), experiment.latent_flow.vgg
+    vectors, unet = experiment.flow_diffusion.class_vectors, experiment.model.flow_unet
+    if vgg:
+        parts[PERCEPTUAL.folder] = open_perceptual(vgg, argument="config.latent_flow.vgg")
+    if vectors and unet is not None:
+        argument = "config.flow_diffusion.class_vectors"
+        names = experiment.class_names
+        parts[CLASS_VECTORS.folder] = open_class_vectors(
+            vectors, names, unet.condition, argument=argument
+        )
+    return replace(weights, parts=parts)
+
+
+def _check_flow(initial: InitialWeights, experiment: Experiment, name: str) -> None:
+    """Check that weights have an auto-encoder of flow where a model needs one, and only there.
+
+    Errors: `UserError` that begins with `name`.
+    """
+    model, has_flow = experiment.model, Component.LATENT_FLOW in initial.parts
+    begins_fresh = model.flow_unet is None and experiment.init_from == "scratch"
+    if model.latent_flow is not None and not has_flow and not begins_fresh:
+        raise UserError(
+            f"{name}: holds no auto-encoder of flow: give a run of configs/lfdm.py, or LFDM's file"
+        )
+    if model.latent_flow is None and set(FLOW) & set(initial.parts):
+        raise UserError(
+            f"{name}: holds networks of latent flow, which stage={experiment.stage} has no use for: "
+            "give other weights, or a preset of configs/lfdm.py"
+        )
 
 
 def check_whole(initial: InitialWeights, name: str, *, vae: str) -> None:

@@ -11,8 +11,16 @@ from magicvideo_jax.experiment.networks import Networks
 from magicvideo_jax.experiment.run_folder import RunFolder, trained_params
 from magicvideo_jax.models.vae import VAEKind
 from magicvideo_jax.weights.clip_encoders import IMAGE_PROMPT
-from magicvideo_jax.weights.components import TEXT, UNET, VAE, ComponentWeights, Weights
+from magicvideo_jax.weights.components import (
+    TEXT,
+    UNET,
+    VAE,
+    ComponentWeights,
+    Weights,
+    component_weights,
+)
 from magicvideo_jax.weights.fitting import UNetTask, task_of
+from magicvideo_jax.weights.flow_components import FLOW_PARTS, FLOW_UNET, LATENT_FLOW, PERCEPTUAL
 from magicvideo_jax.weights.formats.taesd_files import TAESD
 from magicvideo_jax.weights.formats.weight_format import NO_OPTIONS, OpenOptions
 from magicvideo_jax.weights.open import open_weights
@@ -57,7 +65,21 @@ class RunFolderFormat:
         folder = RunFolder(path)
         experiment = folder.experiment()
         model, size = experiment.model, experiment.data.size
-        params = {VAE.folder: {}} | trained_params(folder, Networks(model), experiment)
+        params = trained_params(folder, Networks(model), experiment)
+        if LATENT_FLOW.folder in params:
+            kinds = [
+                kind for kind in FLOW_PARTS if kind.folder in params and kind is not PERCEPTUAL
+            ]
+            parts = {
+                kind.folder: component_weights(
+                    kind, getattr(model, kind.folder), params[kind.folder]
+                )
+                for kind in kinds
+            }
+            # The schedule is the U-Net's: an auto-encoder of flow has none.
+            noise = model.noise if FLOW_UNET.folder in parts else None
+            return RunWeights(parts, noise=noise, is_ours=True, experiment=experiment)
+        params = {VAE.folder: {}} | params
         vae = TAESD if model.vae.kind is VAEKind.TAESD else VAE
 
         def part(kind: Any, config: Any, **fields: int) -> ComponentWeights[Any]:
@@ -108,7 +130,7 @@ def weights_to_export(weights: Weights) -> Weights:
         parts = {name: x for name, x in weights.parts.items() if name != IMAGE_PROMPT.folder}
         note = "left out the image encoder, for which there is a place in work folders only"
         return replace(weights, parts=parts, notes=(*weights.notes, note))
-    if experiment is None or UNET.folder in weights.parts:
+    if experiment is None or UNET.folder in weights.parts or VAE.folder not in weights.parts:
         return weights
     vae, came_from = weights.parts[VAE.folder], experiment.init_from
     if vae.kind is TAESD or came_from == "scratch":

@@ -15,6 +15,7 @@ from magicvideo_jax.models.temporal import MotionNorm
 from magicvideo_jax.weights.clip_encoders import IMAGE_PROMPT
 from magicvideo_jax.weights.components import MOTION, UNET, Weights
 from magicvideo_jax.weights.fitting import UNetTask, check_parts, check_task
+from magicvideo_jax.weights.flow_components import FLOW_UNET, LATENT_FLOW
 from magicvideo_jax.weights.lora.lora_merge import with_loras
 from magicvideo_jax.weights.motion_weights import joined, renormed
 
@@ -73,6 +74,9 @@ def with_unet_of(
         return weights
     name = f"{argument}={other_weights}"
     other = open_networks(other_weights, argument=argument)
+    if FLOW_UNET.folder in other.parts and LATENT_FLOW.folder in weights.parts:
+        parts = {**weights.parts, FLOW_UNET.folder: other.parts[FLOW_UNET.folder]}
+        return replace(weights, parts=parts, noise=other.noise)
     if UNET.folder not in other.parts:
         raise UserError(f"{name}: no U-Net: give a file of LaVie, or other weights of a U-Net")
     unet = other.parts[UNET.folder]

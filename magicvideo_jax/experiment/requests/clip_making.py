@@ -122,6 +122,7 @@ def sample_clips(
         settings,
         frames=min(frames, window),
         size=(height, width),
+        keeps_size=stage_of(pipe.experiment).animates_pictures,
     )
     prompts = [request.prompt] * request.num
     common = {
@@ -130,7 +131,7 @@ def sample_clips(
         "batch_size": min(request.num, MOST_AT_ONCE),
     }
     with named("--"):  # a number of steps that the model's noise schedule does not have
-        if isinstance(start, KnownFrames):
+        if isinstance(start, KnownFrames) and not stage_of(pipe.experiment).animates_pictures:
             overlap = request.known_frames or KNOWN_FRAMES
             clips = sample_onwards(
                 pipe, prompts, settings, start, frames=frames, overlap=overlap, **common

@@ -15,6 +15,7 @@ from magicvideo_jax.experiment.requests.continuation import KNOWN_FRAMES, known_
 from magicvideo_jax.media.decoder_pool import DecodeJob, decode_alone
 from magicvideo_jax.media.frame_reader import ENDINGS
 from magicvideo_jax.media.framing import FrameSize
+from magicvideo_jax.media.picture_files import PICTURES, still_picture
 from magicvideo_jax.media.timeline import ClipPart
 from magicvideo_jax.sampling.keyframes import MOST_FPS, SampleConfig
 
@@ -42,12 +43,16 @@ def read_source(
     *,
     frames: int,
     size: FrameSize,
+    keeps_size: bool = False,
 ) -> tuple[KnownFrames | EditedClips | PicturePrompts | None, SampleConfig]:
     """What the clips of a request start from (None: noise alone), and the settings at its frame rate.
 
-    Frames are resized and cropped to `size`; transparent ones lie over white. Errors: `UserError` that names the file.
+    Frames are resized and cropped to `size`; with `keeps_size` a first frame of another size is refused.
+    Transparent ones lie over white. Errors: `UserError` that names the file.
     """
     if source.image:
+        if keeps_size:
+            _check_size(source.image, size)
         picture, _ = _frames(f"--image={source.image}", source.image, 1, size, settings.fps)
         return known_beginning(picture, frames=frames, number=request.num), settings
     if source.variation:
@@ -66,6 +71,23 @@ def read_source(
     if is_edited:
         return EditedClips(np.repeat(clip[None], request.num, axis=0)), settings
     return known_beginning(clip, frames=frames, number=request.num), settings
+
+
+def _check_size(path: str, size: FrameSize) -> None:
+    """Errors: `UserError` for a picture of another size."""
+    name = f"--image={path}"
+    file = local_path(path, argument=name)
+    if file.suffix.lower() not in PICTURES:
+        raise UserError(f"{name}: give a picture ({', '.join(PICTURES)})")
+    try:
+        height, width = still_picture(file).shape[:2]
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    if (height, width) != size:
+        raise UserError(
+            f"{name}: has {width} x {height} pixels, but this model animates pictures of {size[1]} x "
+            f"{size[0]}: resize it, or give --size={height}x{width}"
+        )
 
 
 def _frames(

@@ -7,7 +7,7 @@ def add_sampler_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --sampler, --steps, --guidance and what belongs to them; without one, the model's config counts."""
     parser.add_argument(
         "--sampler",
-        choices=("ddim", "dpm++2m", "unipc", "euler", "ddpm", "lcm"),
+        choices=("ddim", "dpm++2m", "unipc", "euler", "ddpm", "lcm", "lfdm"),
         help="default: the model's config",
     )
     parser.add_argument("--steps", type=int, help="denoising steps, of each network")

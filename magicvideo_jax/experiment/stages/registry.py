@@ -5,8 +5,10 @@ from magicvideo_jax.evaluation.feature_metrics import FEATURE_METRICS
 from magicvideo_jax.evaluation.metrics import METRICS
 from magicvideo_jax.experiment.config import Experiment, check_experiment, check_networks
 from magicvideo_jax.experiment.stages.consistency_distillation import ConsistencyDistillation
+from magicvideo_jax.experiment.stages.flow_diffusion_stage import FlowDiffusionStage
 from magicvideo_jax.experiment.stages.image_vae import ImageVAE
 from magicvideo_jax.experiment.stages.interpolation_stage import FrameInterpolationStage
+from magicvideo_jax.experiment.stages.latent_flow_stage import LatentFlowStage
 from magicvideo_jax.experiment.stages.stage import Stage
 from magicvideo_jax.experiment.stages.super_resolution_stage import SuperResolutionStage
 from magicvideo_jax.experiment.stages.text_to_image import TextToImage
@@ -23,6 +25,8 @@ STAGES: dict[str, Stage] = {
         SuperResolutionStage(),
         VideoVAE(),
         ConsistencyDistillation(),
+        LatentFlowStage(),
+        FlowDiffusionStage(),
     )
 }
 

@@ -5,13 +5,17 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from magicvideo_jax.core.class_names import ClassNames
 from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.core.types import KnownFrames, Params, SmallClips
 from magicvideo_jax.data.tokenizer import Tokenize
 from magicvideo_jax.evaluation.metrics import Scores
 from magicvideo_jax.experiment.config import Component, Experiment
+from magicvideo_jax.experiment.datasets import Precompute
+from magicvideo_jax.experiment.generator import Generator
 from magicvideo_jax.experiment.held_out import HeldOut
 from magicvideo_jax.experiment.networks import Networks
+from magicvideo_jax.sampling.step_watch import StepWatch
 from magicvideo_jax.training.step import Objective
 from magicvideo_jax.weights.fitting import UNetTask
 
@@ -39,6 +43,8 @@ class Stage:
     """
 
     name: str
+    animates_pictures = False
+    """Whether clips are sampled from pictures alone, each its first frame."""
     reads_captions = False
     """Whether it learns from captions, and samples from prompts. If so, examples have token ids (or precomputed text
     states) and a frame rate beside pixels or latents."""
@@ -55,6 +61,38 @@ class Stage:
     def metrics_of(self, experiment: Experiment) -> tuple[str, ...]:
         """Names of the metrics that a run is evaluated by: those of its config, or the stage's."""
         return experiment.evaluate.metrics or self.default_metrics
+
+    def class_names(self, experiment: Experiment) -> ClassNames | None:
+        """Names that its captions and prompts are, of a stage that learns from classes; None for others."""
+        return None
+
+    def precompute(self, experiment: Experiment, networks: Networks) -> Precompute | None:
+        """What precomputed examples hold in place of pixels; None: latents of the VAE."""
+        return None
+
+    def clip_generator(
+        self,
+        experiment: Experiment,
+        networks: Networks,
+        tokenize: Tokenize,
+        *,
+        frames: int,
+        size: tuple[int, ...] = (),
+        batch_size: int | None = None,
+        watch: StepWatch | None = None,
+    ) -> Generator:
+        """What samples clips of prompts."""
+        return Generator(
+            experiment,
+            networks,
+            tokenize,
+            frames=frames,
+            size=size,
+            as_images=self.trains_single_images,
+            batch_size=batch_size,
+            starts=networks.start,
+            watch=watch,
+        )
 
     def components(self, experiment: Experiment) -> tuple[Component, ...]:
         """The networks that the stage needs, trained or frozen."""

@@ -8,6 +8,7 @@ from magicvideo_jax.core.errors import UserError
 from magicvideo_jax.weights.components import Weights
 from magicvideo_jax.weights.writing.write_folders import ProgressFactory
 from magicvideo_jax.weights.writing.write_lavie import LaVieFileForm
+from magicvideo_jax.weights.writing.write_lfdm import FlowDiffusionFileForm, LatentFlowFileForm
 from magicvideo_jax.weights.writing.write_motion import MotionFileForm
 
 
@@ -33,7 +34,12 @@ class FileForm(Protocol):
         ...
 
 
-FILE_FORMS: Mapping[str, FileForm] = {"animatediff": MotionFileForm(), "lavie": LaVieFileForm()}
+FILE_FORMS: Mapping[str, FileForm] = {
+    "animatediff": MotionFileForm(),
+    "lavie": LaVieFileForm(),
+    "lfdm_diffusion": FlowDiffusionFileForm(),
+    "lfdm_flow": LatentFlowFileForm(),
+}
 """The forms by name (`convert --to`); asked in this order where no name is given."""
 
 

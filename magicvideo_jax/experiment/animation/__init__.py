@@ -1,0 +1,1 @@
+"""Latent flow diffusion (LFDM): pictures that are animated, by the networks of an experiment."""
