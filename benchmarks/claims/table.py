@@ -79,7 +79,8 @@ def tables(runs: Sequence[OneRun]) -> Iterator[str]:
 
 
 def score_table(runs: Sequence[OneRun]) -> Iterator[str]:
-    """A row for each ablation, with its steps and seconds of training; those of other latents have no loss."""
+    """A row for each ablation, with its steps and seconds of training, the least of its seeds, because other programs
+    slow a run; those of other latents have no loss."""
     yield from _header("run", "what differs", *(column.heading for column in SCORES), "steps", "s")
     for name, of_name in _by_name(runs).items():
         ablation, before = of_name[0].ablation, of_name[0].before
@@ -90,8 +91,8 @@ def score_table(runs: Sequence[OneRun]) -> Iterator[str]:
             for column in SCORES
         ]
         steps = " + ".join(str(one.experiment.train.steps) for one in (*before, of_name[0]))
-        seconds = [training_seconds(one) for one in finished]
-        yield _row(name, ablation.sentence, *cells, steps, mean_and_spread(seconds, digits=0))
+        seconds = [f"{min(map(training_seconds, finished)):.0f}"] if finished else ["-"]
+        yield _row(name, ablation.sentence, *cells, steps, *seconds)
 
 
 def training_seconds(one: OneRun) -> float:
