@@ -254,3 +254,8 @@ def first(x: np.ndarray) -> torch.Tensor:
 def last(x: torch.Tensor) -> np.ndarray:
     """Images of torch with their channels last."""
     return x.detach().permute(CHANNELS_LAST).numpy()
+
+
+def weights_alone(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state without counters and fixed kernels."""
+    return {k: x for k, x in state.items() if "num_batches" not in k and "down.weight" not in k}

@@ -9,7 +9,14 @@ import pytest
 import torch
 from tiny import quick
 from torch_flow_unet import TorchFlowUNet
-from torch_latent_flow import AntiAlias, TorchLatentFlow, first, last, sampled
+from torch_latent_flow import (
+    AntiAlias,
+    TorchLatentFlow,
+    first,
+    last,
+    sampled,
+    weights_alone,
+)
 from torch_norms import randomise_norms
 from torch_weights import copied, randomise, relative_error
 
@@ -39,13 +46,6 @@ SMALL = LatentFlowConfig(
     residuals=2,
 )
 SMALL_UNET = FlowUNetConfig(width=8, multipliers=(1, 2), heads=2, groups=4, condition=6, feature=5)
-
-
-def weights_alone(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state without counters and fixed kernels."""
-    return {
-        key: x for key, x in state.items() if "num_batches" not in key and "down.weight" not in key
-    }
 
 
 def latent_flow_and_twin(config: LatentFlowConfig):
