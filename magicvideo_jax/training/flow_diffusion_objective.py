@@ -23,7 +23,6 @@ from magicvideo_jax.diffusion.noise_config import NoiseScheduleConfig
 from magicvideo_jax.training.colour_jitter import ColourJitterConfig, jittered
 from magicvideo_jax.training.objectives import (
     DenoisingConfig,
-    DenoisingNetworks,
     denoising_loss,
 )
 from magicvideo_jax.training.step import Metrics, Objective, StepNumber
@@ -59,7 +58,8 @@ class FlowDiffusionNetworks(NamedTuple):
     """Feature of the first frame."""
     condition: Callable[[Params, Float[Array, "b h w c"], Int[Array, "b 1"]], FlowCondition]
     """`condition(params, feature, ids)`; ids below 0 are of no class."""
-    denoising: DenoisingNetworks
+    denoise: Callable[..., Float[Array, "b t h w 3"]]
+    """`denoise(params, z, time, condition, as_images=False)`."""
 
 
 def flow_diffusion_objective(
@@ -86,6 +86,6 @@ def flow_diffusion_objective(
         kept = jax.random.uniform(subkey(key, "caption"), (len(z0),)) >= config.caption_dropout
         ids = jnp.where(kept[:, None], batch["ids"], NO_CLASS)
         condition = networks.condition(params, feature, ids)
-        return denoising_loss(networks.denoising, params, z0, condition, key, noise, config)
+        return denoising_loss(networks.denoise, params, z0, condition, key, noise, config)
 
     return objective

@@ -107,14 +107,14 @@ def denoising_objective(
             )
             condition = condition._replace(given=known_frame_channels(z0, is_known))
         return denoising_loss(
-            networks, params, z0, condition, key, noise, config, as_images=as_images
+            networks.denoise, params, z0, condition, key, noise, config, as_images=as_images
         )
 
     return objective
 
 
 def denoising_loss(
-    networks: DenoisingNetworks,
+    denoise: Callable[..., Float[Array, "b t h w c"]],
     params: Params,
     z0: Float[Array, "b t h w c"],
     condition: Condition | FlowCondition,
@@ -124,12 +124,13 @@ def denoising_loss(
     *,
     as_images: bool = False,
 ) -> tuple[Array, Metrics]:
-    """Eq. 1 for clean latents and their condition, and the losses by diffusion time."""
+    """Eq. 1 for clean latents and their condition, and the losses by diffusion time. `denoise` is that of
+    `DenoisingNetworks`."""
     schedule = schedule_of(noise)
     time = stratified_times(subkey(key, "time"), len(z0), len(schedule), shift=config.time_shift)
     eps = jax.random.normal(subkey(key, "noise"), z0.shape)
     alpha, sigma = schedule.alpha(time), schedule.sigma(time)
-    output = networks.denoise(
+    output = denoise(
         params,
         corrupt(z0, eps, alpha, sigma),
         time.astype(jnp.float32),

@@ -95,7 +95,7 @@ def super_resolution_objective(
         z0 = clean_latents(networks, params, {"pixels": pixels}, key)
         if (base := enlarged(small)) is not None:
             z0 = z0 - base
-        return denoising_loss(networks, params, z0, condition, key, noise, denoising)
+        return denoising_loss(networks.denoise, params, z0, condition, key, noise, denoising)
 
     return objective
 

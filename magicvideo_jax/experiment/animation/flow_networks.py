@@ -18,7 +18,6 @@ from magicvideo_jax.training.flow_diffusion_objective import (
     FlowDiffusionNetworks,
 )
 from magicvideo_jax.training.latent_flow_objective import LatentFlowNetworks
-from magicvideo_jax.training.objectives import DenoisingNetworks
 
 _FLOW = Component.LATENT_FLOW.value
 
@@ -33,7 +32,7 @@ class FlowNetworks:
 
     def __init__(self, networks: Networks, config: FlowDiffusionConfig = AS_PUBLISHED):
         self._by_component = networks.by_component
-        self._networks, self._scale = networks, config.residual_scale
+        self._scale = config.residual_scale
         latent_flow = networks.by_component[Component.LATENT_FLOW]
         self._flow = latent_flow.method(LatentFlow.clip_flow)
         self._feature = latent_flow.method(LatentFlow.feature)
@@ -115,11 +114,7 @@ class FlowNetworks:
             self.flow_latents,
             self.feature,
             self.condition,
-            DenoisingNetworks(
-                encode=self._networks.encode,
-                encode_text=self._networks.encode_text,
-                denoise=self.denoise,
-            ),
+            self.denoise,
         )
 
 
